@@ -1,0 +1,1 @@
+"""Who has which course: Kademlia, provider records, the re-provide schedule."""

@@ -1,0 +1,1 @@
+"""What people say about courses, carried between nodes: ratings, discussion, catalogue announcements."""

@@ -1,0 +1,1 @@
+"""The only room that imports libp2p's host, transports and muxers."""

@@ -1,0 +1,180 @@
+"""The words that pass between a node and whoever asks it for something.
+
+Plain values: they cross the local API as JSON (``as_json`` / ``from_json``), so nothing here may hold a live
+object. ``NodeOperations`` is the whole of what the local API asks of a node.
+
+Imports only ``errors``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+SCHEMA = 1
+"""Version of every JSON object that leaves a node or the command line; grows only when a field changes meaning."""
+
+
+class Wire:
+    """Dataclasses to JSON objects and back; unknown fields are ignored, so that versions can meet."""
+
+    def as_json(self) -> dict[str, Any]:
+        """This value as a JSON object, its ``schema`` first."""
+        assert dataclasses.is_dataclass(self)
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        """The value of a JSON object; raises TypeError when a required field is missing."""
+        assert dataclasses.is_dataclass(cls)
+        return cls(**{f.name: raw[f.name] for f in dataclasses.fields(cls) if f.name in raw})
+
+
+@dataclass(frozen=True, slots=True)
+class PublishRequest(Wire):
+    """Publish ``path`` (absolute). Empty ``title`` and ``language`` mean: find a sensible one in the folder."""
+
+    path: str
+    title: str = ""
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    language: str = ""
+    license: str = ""
+    chunker: str = "fastcdc"
+    follow_symlinks: bool = False
+    skip_special: bool = False
+    no_copy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PublishResult(Wire):
+    """What was published. ``new`` is false when the very same course was here already."""
+
+    course: str
+    ipfs: str
+    title: str
+    bytes: int
+    files: int
+    chunks: int
+    copies: int
+    new: bool
+    version: int
+    seconds: float
+    link: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GetRequest(Wire):
+    """Fetch ``course`` (64 hex digits) into ``dest`` (absolute; empty: keep it in the store only).
+
+    ``providers`` are multiaddrs with ``/p2p/``, tried first; ``only`` are file patterns (empty: everything);
+    ``timeout`` is in seconds, 0 for none.
+    """
+
+    course: str
+    dest: str = ""
+    providers: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    timeout: float = 0.0
+    in_order: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GetResult(Wire):
+    """What was fetched. ``fetched_bytes`` came over the network in this run, ``bytes`` is the size of the files."""
+
+    course: str
+    title: str
+    path: str
+    bytes: int
+    files: int
+    fetched_bytes: int
+    seconds: float
+    providers: int
+    written_files: int
+    replaced: tuple[str, ...] = ()
+    replaced_into: str = ""
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Wire):
+    """Where a long operation stands. ``waiting_for`` says in words what holds it up, empty while bytes flow.
+
+    ``rate`` is in bytes a second, ``eta`` in seconds (negative: unknown).
+    """
+
+    stage: str
+    bytes: int = 0
+    bytes_total: int = 0
+    files: int = 0
+    files_total: int = 0
+    rate: float = 0.0
+    peers: int = 0
+    eta: float = -1.0
+    waiting_for: str = ""
+    title: str = ""
+
+
+Report = Callable[[Progress], None]
+"""Called with the newest progress, as often as one likes; never blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult(Wire):
+    """``damaged``: one object a finding, with ``course``, ``title``, ``path`` (of the file) and ``what``."""
+
+    courses: int
+    bytes: int
+    seconds: float
+    damaged: tuple[dict[str, Any], ...] = field(default_factory=tuple)
+
+
+class NodeOperations(Protocol):
+    """What the local API asks of a node. Every call may raise a ``P2plearnError``; all can be cancelled.
+
+    Results that are plain dictionaries are JSON-ready and documented in the API's description.
+    """
+
+    async def status(self) -> dict[str, Any]:
+        """Peer id, addresses, peers, courses, uptime, storage, DHT."""
+        ...
+
+    async def peers(self) -> list[dict[str, Any]]:
+        """One object a connected peer: id, addresses, direction, agent, seconds connected, how it was found."""
+        ...
+
+    async def publish(self, request: PublishRequest, report: Report) -> PublishResult:
+        """Publish a folder or a file; durable when it returns."""
+        ...
+
+    async def get(self, request: GetRequest, report: Report) -> GetResult:
+        """Fetch a course and check it out."""
+        ...
+
+    async def contents(self, request: GetRequest, report: Report) -> dict[str, Any]:
+        """Fetch manifest and index only: what is inside, without the bytes (``get --manifest-only``)."""
+        ...
+
+    async def courses(self) -> list[dict[str, Any]]:
+        """Every course kept here: course, title, bytes, complete, why, …"""
+        ...
+
+    async def info(self, course: str) -> dict[str, Any]:
+        """All that is known here of one course, its files included."""
+        ...
+
+    async def verify(self, course: str, report: Report) -> VerifyResult:
+        """Hash what is stored of one course (all courses when empty) and name what is damaged."""
+        ...
+
+    async def remove(self, course: str) -> dict[str, Any]:
+        """Forget a course and free its bytes: ``course``, ``title``, ``freed``."""
+        ...
+
+    async def stop(self) -> None:
+        """Ask the node to stop; returns at once."""
+        ...

@@ -1,0 +1,1 @@
+"""What this node keeps, and its border with the user's disk."""
