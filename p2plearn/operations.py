@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 SCHEMA = 1
 """Version of every JSON object that leaves a node or the command line; grows only when a field changes meaning."""
@@ -20,15 +20,16 @@ SCHEMA = 1
 class Wire:
     """Dataclasses to JSON objects and back; unknown fields are ignored, so that versions can meet."""
 
+    __slots__ = ()
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
     def as_json(self) -> dict[str, Any]:
         """This value as a JSON object, its ``schema`` first."""
-        assert dataclasses.is_dataclass(self)
         return {"schema": SCHEMA, **dataclasses.asdict(self)}
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:
         """The value of a JSON object; raises TypeError when a required field is missing."""
-        assert dataclasses.is_dataclass(cls)
         return cls(**{f.name: raw[f.name] for f in dataclasses.fields(cls) if f.name in raw})
 
 
