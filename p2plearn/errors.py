@@ -45,6 +45,13 @@ class NoNode(P2plearnError):
     http_status = 503
 
 
+class AlreadyRunning(P2plearnError):
+    """Another process holds this home; the message says which."""
+
+    code = "already-running"
+    http_status = 409
+
+
 class NobodyHasIt(P2plearnError):
     """No reachable peer has what was asked for; says how many were found, tried, unreachable."""
 
