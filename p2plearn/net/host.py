@@ -1,0 +1,107 @@
+"""The libp2p host of a node, put together from our parts and libp2p's.
+
+In: a key, addresses to listen on, the limits. Out: a host that speaks TLS 1.3 (Noise for those who can't) and yamux,
+and nothing else: never plaintext, never SECIO, never mplex.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+import ifaddr
+from libp2p import new_host
+from libp2p.abc import IHost, IMuxedConn, ISecureConn
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.keys import KeyPair
+from libp2p.crypto.x25519 import create_new_key_pair as new_x25519_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.network.config import ConnectionConfig
+from libp2p.peer.id import ID
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
+from multiaddr import Multiaddr
+
+from p2plearn.net.tcp import TcpTransport
+from p2plearn.net.tls import PROTOCOL as TLS
+from p2plearn.net.tls import TlsTransport
+from p2plearn.net.yamux import PROTOCOL as YAMUX
+from p2plearn.net.yamux import YamuxConn
+
+NEGOTIATE_SECONDS: Final = 10
+"""To agree on a protocol for a stream; libp2p's default is 30."""
+
+
+class _YamuxOnly(MuxerMultistream):
+    """Agrees on yamux and builds our class; libp2p's own builds its stock class whatever it was given."""
+
+    async def new_conn(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
+        protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
+        return self._annotate_connection(YamuxConn(conn, peer_id), conn, protocol)
+
+
+def key_pair(seed: bytes) -> KeyPair:
+    """libp2p's pair for a 32-byte Ed25519 private key."""
+    return create_new_key_pair(seed)
+
+
+def build_host(keys: KeyPair, *, max_connections: int) -> IHost:
+    """A host that isn't listening yet (``async with host.run(addrs)`` does that).
+
+    It never dials on its own account: libp2p's connector, which calls back whoever hung up until it has a hundred
+    connections, is out of work with a low watermark of zero.
+    """
+    host = new_host(
+        key_pair=keys,
+        sec_opt={
+            TLS: TlsTransport(keys),
+            NOISE: NoiseTransport(keys, noise_privkey=new_x25519_key_pair().private_key),
+        },
+        muxer_opt={TProtocol(YAMUX): YamuxConn},
+        transports=[TcpTransport()],
+        negotiate_timeout=NEGOTIATE_SECONDS,
+        connection_config=ConnectionConfig(
+            max_connections=max_connections,
+            min_connections=0,
+            low_watermark=0,
+            high_watermark=max_connections,
+            max_connections_per_peer=2,
+        ),
+        addrs_factory=reachable,
+        disable_identify_address_discovery=True,
+    )
+    host.get_network().upgrader.muxer_multistream = _YamuxOnly({TProtocol(YAMUX): YamuxConn}, NEGOTIATE_SECONDS)
+    return host
+
+
+def reachable(listening: Sequence[Multiaddr]) -> list[Multiaddr]:
+    """The addresses others can dial: wildcards become the addresses of this machine's interfaces.
+
+    Loopback stays only where it was asked for by itself, or where there is nothing else.
+    """
+    own = _interface_addresses()
+    return list(dict.fromkeys(Multiaddr(text) for addr in listening for text in _expand(str(addr), own)))
+
+
+def _expand(addr: str, own: Iterable[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> Iterator[str]:
+    for version, wildcard in ((4, "/ip4/0.0.0.0/"), (6, "/ip6/::/")):
+        if addr.startswith(wildcard):
+            rest = addr.removeprefix(wildcard)
+            mine = [ip for ip in own if ip.version == version]
+            outward = [ip for ip in mine if not ip.is_loopback]
+            yield from (f"/ip{version}/{ip}/{rest}" for ip in outward or mine)
+            return
+    yield addr
+
+
+def _interface_addresses() -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Addresses of the interfaces that are up; link-local IPv6 is left out: it means nothing without a zone."""
+    found = []
+    for adapter in ifaddr.get_adapters():
+        for entry in adapter.ips:
+            address = ipaddress.ip_address(entry.ip if isinstance(entry.ip, str) else entry.ip[0])
+            if not (address.version == 6 and address.is_link_local):
+                found.append(address)
+    return found

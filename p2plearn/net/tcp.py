@@ -1,0 +1,103 @@
+"""TCP as libp2p dials and listens on it, with three faults of the stock transport mended.
+
+- A listener has its port to itself: libp2p's sets SO_REUSEPORT, so a second node on the machine would silently
+  share the port, and each would get half of the other's callers. Here it fails, as a person expects.
+- An IPv6 wildcard means IPv6 only, so that it can stand beside IPv4's on the same port.
+- IPv6 connections know their remote address (libp2p's looks for pairs, IPv6 has four fields).
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+import trio
+from libp2p.abc import IListener, IRawConnection
+from libp2p.custom_types import THandler
+from libp2p.io.trio import TrioTCPStream
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.transport.exceptions import OpenConnectionError
+from libp2p.transport.tcp.tcp import TCP, TCPListener
+from multiaddr import Multiaddr
+
+BACKLOG: Final = 64
+"""Connections that the kernel holds until they are accepted."""
+
+
+class TcpStream(TrioTCPStream):
+    """A TCP connection that knows its peer's address, IPv6 included."""
+
+    _remote: tuple[str, int] | None = None
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        """Address and port of the other end; None once the socket is gone and nobody asked before."""
+        if self._remote is None:
+            try:
+                name = self.stream.socket.getpeername()
+            except OSError:
+                return None
+            self._remote = (str(name[0]), int(name[1]))
+        return self._remote
+
+
+class TcpListener(TCPListener):
+    """Listens on one address, alone."""
+
+    async def listen(self, maddr: Multiaddr) -> None:
+        """Start accepting on ``maddr``; raises OpenConnectionError with the system's reason."""
+        host = maddr.value_for_protocol("ip6" if "/ip6/" in str(maddr) else "ip4")
+        port = maddr.value_for_protocol("tcp")
+        if host is None or port is None:
+            raise OpenConnectionError(f"{maddr} is no TCP address")
+        try:
+            sock = _listening_socket(host, int(port))
+        except OSError as error:
+            raise OpenConnectionError(f"can't listen on {maddr}: {error.strerror}") from error
+        async with self._lifecycle_lock:
+            if self._closed:
+                sock.close()
+                raise OpenConnectionError(f"can't listen on {maddr}: the listener is closed")
+            if self._nursery is None:
+                await self._spawn_background_task()
+            listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+            self.listeners.append(listener)
+            nursery = self._nursery
+            if nursery is None:
+                raise OpenConnectionError(f"can't listen on {maddr}: the node is stopping")
+            nursery.start_soon(trio.serve_listeners, self._accepted, [listener])
+
+    async def _accepted(self, stream: trio.SocketStream) -> None:
+        try:
+            await self.handler(TcpStream(stream))
+        except Exception:  # one caller's misfortune is no other's
+            await trio.aclose_forcefully(stream)
+
+
+class TcpTransport(TCP):
+    """Dials and listens with the classes of this module."""
+
+    def create_listener(self, handler_function: THandler) -> IListener:
+        """A listener that hands each connection to ``handler_function``."""
+        return TcpListener(handler_function)
+
+    async def dial(self, maddr: Multiaddr) -> IRawConnection:
+        """A connection to ``maddr``; raises OpenConnectionError."""
+        conn = await super().dial(maddr)
+        if isinstance(conn, RawConnection) and isinstance(conn.stream, TrioTCPStream):
+            conn.stream = TcpStream(conn.stream.stream)
+        return conn
+
+
+def _listening_socket(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
