@@ -9,7 +9,9 @@ Imports nothing.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
+
+E = TypeVar("E", bound=Exception)
 
 
 class P2plearnError(Exception):
@@ -117,3 +119,10 @@ class StoreProblem(P2plearnError):
 
 class PeerFault(Exception):
     """A peer broke a format or a protocol: refuse the input, count it against the peer, carry on."""
+
+
+def first_error(group: BaseExceptionGroup[E]) -> E:
+    """The first exception of a group, however deep: what nurseries raise when one task failed."""
+    for error in group.exceptions:
+        return first_error(error) if isinstance(error, BaseExceptionGroup) else error
+    raise AssertionError("a group is never empty")

@@ -1,0 +1,316 @@
+"""The fetching end of ``/p2plearn/chunk/1``: one course, from as many peers at once as have it.
+
+In: a course hash, peers that may have it (a stream of them, which may go on), a place to put chunks. Out: the signed
+manifest, the index, and a landing in which every wanted chunk is verified and durable; or an error that says how many
+peers were found, tried and unreachable.
+
+    candidates -> dial -> OPEN -> manifest checked -> index checked -> landing (space reserved)
+               -> scheduler <-> peers: chunk -> hash -> landing -> commit
+
+What must hold: a chunk counts only after its hash was seen to be right; memory is bounded by ``MAX_PENDING`` however
+many peers send; a peer's fault costs that peer, never the fetch, as long as somebody honest has the course.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final, Protocol
+
+import trio
+
+from p2plearn.course.index import Index, decode_index
+from p2plearn.course.manifest import SignedManifest, open_manifest
+from p2plearn.errors import IntegrityProblem, NobodyHasIt, P2plearnError, first_error
+from p2plearn.transfer.protocol import Chunk, ManifestIs
+from p2plearn.transfer.scheduler import Scheduler
+from p2plearn.transfer.session import Peer, Session
+from p2plearn.transfer.tally import Standing, Tally
+
+MAX_PEERS: Final = 8
+"""Peers fetched from at once; more share the same line."""
+
+MAX_PENDING: Final = 8 << 20
+"""Bytes of chunks received and not yet written: what the disk may lag behind the network."""
+
+WRITE_BATCH: Final = 4 << 20
+"""Bytes hashed and written in one go, at most."""
+
+TICK_SECONDS: Final = 0.25
+
+WRITERS: Final = 2
+"""Threads that hash and write: one works while the other's batch is on its way."""
+
+LOOK_AGAIN_SECONDS: Final = 15.0
+"""How often more peers are looked for while some are at work."""
+
+LOOKUPS: Final = 3
+"""Rounds of looking for providers without finding any that is new, before it is said that nobody has it."""
+
+
+class Landing(Protocol):
+    """Where the chunks of a course go; the methods may block and are called in threads."""
+
+    def missing(self) -> Sequence[int]:
+        """Slots still to fetch, one for each distinct chunk."""
+        ...
+
+    def put_many(self, chunks: Sequence[tuple[int, Sequence[memoryview]]]) -> list[bool]:
+        """Verify and write; whether each was what its hash says."""
+        ...
+
+    def commit(self) -> None:
+        """Make what was put durable and known."""
+        ...
+
+
+Candidates = Callable[[], AsyncIterator[Peer]]
+"""One round of looking for providers: yields each as it is found, ends when there are no more to find."""
+
+Land = Callable[[SignedManifest, bytes | None, Index], Awaitable[Landing]]
+"""Makes the place where chunks go; gets the index's bytes too when they were fetched just now."""
+
+
+class Fetch:
+    """One course on its way here. Use :meth:`run` once; ``tally`` and ``standing`` can be read at any time."""
+
+    def __init__(
+        self,
+        course: bytes,
+        candidates: Candidates,
+        *,
+        signed: SignedManifest | None,
+        index: Index | None,
+        roll: Callable[[int], int],
+        in_order: bool = False,
+    ) -> None:
+        self.course = course
+        self.signed = signed
+        self.index = index
+        self.index_raw: bytes | None = None
+        self.tally = Tally()
+        self.standing = Standing()
+        self.scheduler: Scheduler[str] | None = None
+        self.begun = trio.Event()
+        self._candidates = candidates
+        self._roll = roll
+        self._in_order = in_order
+        self._index_turn = trio.Semaphore(2)
+        self._index_known = trio.Event()
+        if index is not None:
+            self._index_known.set()
+        self._sessions: dict[str, Session] = {}
+        self._news = trio.lowlevel.ParkingLot()
+        self._arrived: deque[tuple[str, Chunk]] = deque()
+        self._pending = 0
+        self._room = trio.lowlevel.ParkingLot()
+        self._work = trio.lowlevel.ParkingLot()
+        self._finished = trio.Event()
+
+    async def run(self, land: Land | None) -> None:
+        """Fetch manifest and index, and unless ``land`` is None all that the landing lacks.
+
+        Raises NobodyHasIt, IntegrityProblem (everybody who has it sends something wrong), and whatever ``land`` and
+        its landing raise. What was put in the landing stays there, also when this is cancelled.
+        """
+        failure: P2plearnError | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._look_for_peers, nursery)
+                await self._index_known.wait()
+                if land is not None:
+                    await self._transfer(land, nursery)
+                nursery.cancel_scope.cancel()
+        except* P2plearnError as group:
+            failure = first_error(group)
+        if failure is not None:
+            raise failure
+
+    async def _transfer(self, land: Land, nursery: trio.Nursery) -> None:
+        if self.signed is None or self.index is None:
+            raise AssertionError("the index is known")
+        self.standing.stage, self.standing.waiting_for = "reserving", "space on this disk"
+        landing = await land(self.signed, self.index_raw, self.index)
+        wanted = landing.missing()
+        self.scheduler = Scheduler(wanted, len(self.index), self.index.length, self._roll, in_order=self._in_order)
+        self.standing.stage, self.standing.wanted_bytes = "fetching", self.scheduler.remaining_bytes
+        if not self.scheduler.finished:
+            nursery.start_soon(self._tick)
+            for _ in range(WRITERS):
+                nursery.start_soon(self._write, landing)
+            self.begun.set()
+            await self._finished.wait()
+        self.standing.stage, self.standing.waiting_for = "committing", "the disk"
+        await trio.to_thread.run_sync(landing.commit)
+
+    # -- peers ---------------------------------------------------------------------------------------------------
+
+    async def _look_for_peers(self, nursery: trio.Nursery) -> None:
+        """Keep enough peers at work; raise once there is nobody left to hope for."""
+        barren, verified = 0, -1
+        while True:
+            async for peer in self._candidates():
+                if peer.name in self._sessions or peer.name in self.tally.faulty:
+                    continue
+                self.tally.found.add(peer.name)
+                while len(self._sessions) >= MAX_PEERS:
+                    await self._news.park()
+                session = self._sessions[peer.name] = Session(self, peer)
+                nursery.start_soon(session.run)
+            while any(not session.at_work for session in self._sessions.values()):
+                await self._news.park()
+            moved = self.standing.verified_bytes != verified
+            verified = self.standing.verified_bytes
+            useful = self._sessions and not (self.scheduler is not None and self.scheduler.starved)
+            if useful or moved:
+                barren = 0
+                await self._rest(LOOK_AGAIN_SECONDS)
+                continue
+            barren += 1
+            if barren >= LOOKUPS:
+                self._give_up()
+            self.standing.waiting_for = f"a provider ({self.tally.words()}; looking again)"
+            await self._rest(2.0 ** (barren - 1))
+
+    async def _rest(self, seconds: float) -> None:
+        """Sleep; cut short when the last peer goes."""
+        had_peers = bool(self._sessions)
+        with trio.move_on_after(seconds):
+            while not had_peers or self._sessions:
+                await self._news.park()
+
+    def _give_up(self) -> None:
+        kept = " What was fetched is kept; the same command goes on from there." if self.standing.verified_bytes else ""
+        if self.tally.faulty and not self._sessions and len(self.tally.faulty) == len(self.tally.found):
+            first = next(iter(self.tally.faulty.values()))
+            raise IntegrityProblem(
+                f"every peer that was asked sent something wrong ({first}); none of it was kept",
+                "Check the hash with whoever gave it to you, or name another provider with --from." + kept,
+            )
+        if self._sessions:
+            raise NobodyHasIt(
+                f"the peers that take part don't have all of it between them ({self.tally.words()})",
+                "Try again when more peers are up." + kept,
+            )
+        why = next(iter(self.tally.unreachable.values()), "")
+        raise NobodyHasIt(
+            f"nobody who has this course can be reached: {self.tally.words()}" + (f" ({why})" if why else ""),
+            "Check the hash, try again later, or name a provider with --from ADDRESS." + kept,
+        )
+
+    def session_over(self, name: str) -> None:
+        """A session has ended: what it owed goes to the others."""
+        self._sessions.pop(name, None)
+        self.session_news()
+        if self.scheduler is not None:
+            self.scheduler.left(name)
+            self.kick_all()
+
+    def session_news(self) -> None:
+        """A session came to work, or ended."""
+        self._news.unpark_all()
+
+    def kick_all(self) -> None:
+        """Something changed about what is to be asked for."""
+        for session in self._sessions.values():
+            session.kick()
+
+    # -- manifest and index --------------------------------------------------------------------------------------
+
+    def manifest_came(self, message: ManifestIs) -> None:
+        """Check a manifest; raises PeerFault when it isn't this course's."""
+        if self.signed is None:
+            self.signed = open_manifest(message.raw, message.signature, self.course)
+
+    async def need_index(self, fetch_index: Callable[[], Awaitable[bytes]]) -> None:
+        """Have the index, by ``fetch_index`` unless another session brings it first."""
+        async with self._index_turn:
+            if self._index_known.is_set():
+                return
+            if self.signed is None:
+                raise AssertionError("the manifest comes first")
+            with trio.CancelScope() as scope:
+
+                async def stop_when_known() -> None:
+                    await self._index_known.wait()
+                    scope.cancel()
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(stop_when_known)
+                    raw = await fetch_index()
+                    index = await trio.to_thread.run_sync(decode_index, raw, self.signed.manifest)
+                    if not self._index_known.is_set():
+                        self.index_raw, self.index = raw, index
+                        self._index_known.set()
+
+    # -- chunks --------------------------------------------------------------------------------------------------
+
+    def deliver(self, peer: str, chunk: Chunk) -> None:
+        """A chunk that was asked for came; it waits to be checked and written."""
+        self._arrived.append((peer, chunk))
+        self._pending += chunk.length
+        self.standing.fetched_bytes += chunk.length
+        self._work.unpark()
+
+    async def room(self) -> None:
+        """Wait while too much is waiting to be written."""
+        while self._pending > MAX_PENDING:
+            await self._room.park()
+
+    async def _write(self, landing: Landing) -> None:
+        scheduler = self.scheduler
+        if scheduler is None:
+            raise AssertionError("begun")
+        while True:
+            while not self._arrived:
+                await self._work.park()
+            batch: list[tuple[str, Chunk]] = []
+            size = 0
+            while self._arrived and size < WRITE_BATCH:
+                batch.append(self._arrived.popleft())
+                size += batch[-1][1].length
+            good = await trio.to_thread.run_sync(landing.put_many, [(chunk.slot, chunk.pieces) for _, chunk in batch])
+            self._pending -= size
+            self._room.unpark_all()
+            for (name, chunk), is_good in zip(batch, good, strict=True):
+                self._judge(scheduler, name, chunk, is_good)
+            if scheduler.finished:
+                self._finished.set()
+
+    def _judge(self, scheduler: Scheduler[str], name: str, chunk: Chunk, is_good: bool) -> None:
+        if is_good:
+            self.tally.gave.add(name)
+            self.standing.verified_bytes += chunk.length
+            for owing in scheduler.verified(chunk.slot):
+                if owing in self._sessions:
+                    self._sessions[owing].cancel(chunk.slot)
+            return
+        give_up = scheduler.rejected(name, chunk.slot)
+        if name in self._sessions:
+            self._sessions[name].lied(chunk.slot, give_up=give_up)
+        self.kick_all()
+
+    async def _tick(self) -> None:
+        scheduler = self.scheduler
+        if scheduler is None:
+            raise AssertionError("begun")
+        while True:
+            await trio.sleep(TICK_SECONDS)
+            now = trio.current_time()
+            for session in self._sessions.values():
+                session.note_bytes(scheduler, now)
+            for name in scheduler.tick(now):
+                if name in self._sessions:
+                    self._sessions[name].stop()
+            self.standing.peers = len(scheduler.peers)
+            self.standing.waiting_for = self._waiting_for(scheduler)
+            self.kick_all()
+
+    def _waiting_for(self, scheduler: Scheduler[str]) -> str:
+        if not scheduler.peers:
+            return f"a provider ({self.tally.words()})"
+        if self._pending > MAX_PENDING // 2:
+            return "the disk"
+        if scheduler.starved:
+            return "peers to get the rest themselves"
+        return ""

@@ -1,0 +1,405 @@
+"""Which chunk to ask of which peer next. ⊙
+
+In: what is wanted, what each peer has, what arrived, what proved good or bad, the time. Out: slots to ask of a peer,
+requests to take back, peers to give up. Peers are any hashable names; the clock and the dice are handed in.
+
+What must hold:
+
+- a slot that was verified is never asked for again; each is accepted once;
+- what is asked of one peer and not answered stays within its window, whatever it does;
+- a peer that sent a bad chunk, or said it is missing, is not asked for that slot again;
+- as long as some peer that answers honestly holds a slot, that slot ends up verified;
+- the same slot is asked of at most two peers at once, and of a second only when the first keeps everybody waiting.
+
+Order: in blocks of about 1 MiB, so that disks read and write in runs. Blocks are taken in the course's order while
+every peer has everything; as soon as some peer has only a part (it is fetching too), the rarest of a sample goes
+first, ties by lot, so that fetchers have something to give each other (rarest first: Cohen 2003, "Incentives Build
+Robustness in BitTorrent"; by sample, because a full sort costs more than it brings at 16 GiB).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, Generic, TypeVar
+
+BLOCK_BYTES: Final = 1 << 20
+BLOCK_SLOTS: Final = 256
+"""A block ends at whichever comes first."""
+
+MIN_WINDOW: Final = 512 * 1024
+MAX_WINDOW: Final = 16 << 20
+FIRST_WINDOW: Final = 2 << 20
+"""Bytes asked of a peer and not answered: one second of its rate, between these two; the third before it has one.
+A second covers any round trip, and at its end a slow peer holds up a second's worth of its own rate at most."""
+
+MAX_REQUESTS: Final = 4096
+"""Slots asked of one peer at once, however small they are."""
+
+SAMPLE: Final = 48
+"""Blocks looked at to find a rare one."""
+
+SILENCE_SECONDS: Final = 8.0
+"""A peer that owes chunks and sends nothing for so long has its requests given to others."""
+
+DROP_SECONDS: Final = 30.0
+"""A peer that owes chunks and sends nothing for so long is given up."""
+
+MAX_STRIKES: Final = 2
+"""Bad chunks after which a peer is given up."""
+
+P = TypeVar("P", bound=Hashable)
+
+_DONE, _TODO, _ASKED, _CHECKING = range(4)
+
+
+class Arrival(Enum):
+    """What to do with a chunk that came in."""
+
+    CHECK = "hold it against its hash"
+    DROP = "it was wanted once, but isn't any more"
+    UNASKED = "this peer was never asked for it"
+
+
+@dataclass(slots=True)
+class _Peer:
+    have: bytearray
+    partial: bool
+    asked: dict[int, None] = field(default_factory=dict)
+    asked_bytes: int = 0
+    taken_back: set[int] = field(default_factory=set)
+    refused: set[int] = field(default_factory=set)
+    block: int = -1
+    starved: bool = False
+    strikes: int = 0
+    rate: float = 0.0
+    heard_at: float = 0.0
+    gauge_from: float = 0.0
+    gauge_bytes: int = 0
+    silent: bool = False  # owed something for too long; asked again only once it delivers
+    busy_until: float = 0.0
+
+    def has(self, slot: int) -> bool:
+        return bool(self.have[slot >> 3] & (0x80 >> (slot & 7))) and slot not in self.refused
+
+
+class Scheduler(Generic[P]):
+    """One course's download. ``wanted`` are the slots to fetch, ``length`` gives the bytes of a slot.
+
+    ``roll(n)`` returns a number below ``n``; seeded, it makes a run repeatable.
+    """
+
+    def __init__(
+        self,
+        wanted: Sequence[int],
+        slots: int,
+        length: Callable[[int], int],
+        roll: Callable[[int], int],
+        *,
+        in_order: bool = False,
+    ) -> None:
+        self._length = length
+        self._roll = roll
+        self._in_order = in_order
+        self._slots = slots
+        self._state = bytearray(slots)
+        self._block_of = array("i", bytes(4 * slots))
+        self._blocks: list[list[int]] = []
+        self._front = 0
+        self._holders: dict[int, list[P]] = {}
+        self._peers: dict[P, _Peer] = {}
+        self.remaining = 0
+        self.remaining_bytes = 0
+        self._cut_blocks(wanted)
+
+    def _cut_blocks(self, wanted: Sequence[int]) -> None:
+        block: list[int] = []
+        size = 0
+        for slot in wanted:
+            self._state[slot] = _TODO
+            self._block_of[slot] = len(self._blocks)
+            block.append(slot)
+            size += self._length(slot)
+            self.remaining_bytes += self._length(slot)
+            if size >= BLOCK_BYTES or len(block) == BLOCK_SLOTS:
+                self._blocks.append(block[::-1])  # taken from the end
+                block, size = [], 0
+        if block:
+            self._blocks.append(block[::-1])
+        self.remaining = len(wanted)
+
+    # -- peers ---------------------------------------------------------------------------------------------------
+
+    @property
+    def peers(self) -> list[P]:
+        """Everybody who takes part."""
+        return list(self._peers)
+
+    def joined(self, peer: P, bitmap: bytes, now: float) -> None:
+        """``peer`` has the slots of ``bitmap`` (one bit a slot, first slot in the highest bit)."""
+        if len(bitmap) != (self._slots + 7) // 8:
+            raise ValueError("a bitmap of another course")
+        partial = bitmap.count(0xFF) < self._slots // 8
+        self._peers[peer] = _Peer(bytearray(bitmap), partial, heard_at=now, gauge_from=now)
+
+    def has_more(self, peer: P, ranges: Iterable[tuple[int, int]]) -> None:
+        """``peer`` has got more slots; what lies outside the course is ignored."""
+        who = self._peers[peer]
+        for first, count in ranges:
+            for slot in range(first, min(first + count, self._slots)):
+                who.have[slot >> 3] |= 0x80 >> (slot & 7)
+        who.starved = False
+
+    def left(self, peer: P) -> None:
+        """``peer`` is gone; what it owed goes to others."""
+        who = self._peers.pop(peer, None)
+        if who is not None:
+            for slot in list(who.asked):
+                self._release(peer, who, slot)
+
+    def busy(self, peer: P, until: float) -> None:
+        """``peer`` asked not to be asked before ``until``; what it owed goes to others."""
+        who = self._peers[peer]
+        who.busy_until = until
+        for slot in list(who.asked):
+            self._release(peer, who, slot)
+
+    # -- asking --------------------------------------------------------------------------------------------------
+
+    def next_wants(self, peer: P, now: float) -> list[int]:
+        """Slots to ask of ``peer`` now; empty when its window is full or it has nothing that is wanted."""
+        who = self._peers[peer]
+        if who.silent or now < who.busy_until:
+            return []
+        window = self._window(who)
+        # Not before a quarter of the window is free: one message for many chunks.
+        if who.asked and who.asked_bytes > window * 3 // 4:
+            return []
+        wants: list[int] = []
+        while who.asked_bytes < window and len(who.asked) < MAX_REQUESTS:
+            slot = self._pick(who)
+            if slot is None:
+                break
+            self._state[slot] = _ASKED
+            self._ask(peer, who, slot)
+            wants.append(slot)
+        if not who.asked:
+            for slot in self._late_slots(peer, who, now):
+                self._ask(peer, who, slot)
+                wants.append(slot)
+        if wants and len(wants) == len(who.asked):
+            who.heard_at = now  # it owed nothing until now
+        return wants
+
+    def _window(self, who: _Peer) -> int:
+        if who.rate == 0:
+            return FIRST_WINDOW
+        return min(max(int(who.rate), MIN_WINDOW), MAX_WINDOW)
+
+    def _ask(self, peer: P, who: _Peer, slot: int) -> None:
+        who.asked[slot] = None
+        who.asked_bytes += self._length(slot)
+        self._holders.setdefault(slot, []).append(peer)
+
+    def _pick(self, who: _Peer) -> int | None:
+        slot = self._take_from(who, who.block)
+        if slot is None and not who.starved:
+            who.block = self._choose_block(who)
+            slot = self._take_from(who, who.block)
+            who.starved = slot is None
+        return slot
+
+    def _take_from(self, who: _Peer, block: int) -> int | None:
+        if block < 0:
+            return None
+        todo = self._blocks[block]
+        if todo and not who.partial and not who.refused:
+            return todo.pop()
+        for at in range(len(todo) - 1, -1, -1):
+            if who.has(todo[at]):
+                return todo.pop(at)
+        return None
+
+    def _choose_block(self, who: _Peer) -> int:
+        blocks = self._blocks
+        while self._front < len(blocks) and not blocks[self._front]:
+            self._front += 1
+        if self._front == len(blocks):
+            return -1
+        if not self._in_order and any(peer.partial for peer in self._peers.values()):
+            span = len(blocks) - self._front
+            sample = {self._front + self._roll(span) for _ in range(min(SAMPLE, span))}
+            offered = [
+                (self._rarity(todo[-1]), at) for at in sample if (todo := blocks[at]) and self._offers(who, todo)
+            ]
+            if offered:
+                rarest = min(offered)[0]
+                ties = [at for rarity, at in offered if rarity == rarest]
+                return ties[self._roll(len(ties))]
+        for at in range(self._front, len(blocks)):
+            if blocks[at] and self._offers(who, blocks[at]):
+                return at
+        return -1
+
+    @staticmethod
+    def _offers(who: _Peer, todo: list[int]) -> bool:
+        return any(who.has(slot) for slot in todo)
+
+    def _rarity(self, slot: int) -> int:
+        return sum(peer.has(slot) for peer in self._peers.values())
+
+    def _late_slots(self, peer: P, who: _Peer, now: float) -> list[int]:
+        """Endgame: slots that others owe, and that this idle peer would bring much sooner."""
+        late: list[tuple[float, int]] = []
+        for slot, holders in self._holders.items():
+            if len(holders) != 1 or holders[0] == peer or self._state[slot] != _ASKED or not who.has(slot):
+                continue
+            other = self._peers[holders[0]]
+            waited = now - other.heard_at
+            theirs = max(waited, other.asked_bytes / other.rate if other.rate else waited)
+            ours = self._length(slot) / who.rate if who.rate else 0.5
+            if theirs > 2 * ours + 0.2:
+                late.append((-theirs, slot))
+        late.sort()
+        budget = self._window(who) // 4
+        chosen: list[int] = []
+        for _, slot in late[:MAX_REQUESTS]:
+            chosen.append(slot)
+            budget -= self._length(slot)
+            if budget <= 0:
+                break
+        return chosen
+
+    # -- answers -------------------------------------------------------------------------------------------------
+
+    def heard(self, peer: P, now: float) -> None:
+        """Bytes came from ``peer``, if only part of a chunk."""
+        who = self._peers[peer]
+        who.heard_at = now
+
+    def arrived(self, peer: P, slot: int, now: float) -> Arrival:
+        """A whole chunk came from ``peer``, its hash not looked at yet."""
+        who = self._peers[peer]
+        who.heard_at = now
+        who.silent = False
+        if slot in who.asked:
+            self._settle(peer, who, slot)
+        elif slot in who.taken_back:
+            who.taken_back.discard(slot)
+        else:
+            return Arrival.UNASKED
+        self._gauge(who, self._length(slot), now)
+        if self._state[slot] in (_DONE, _CHECKING):
+            return Arrival.DROP
+        if self._state[slot] == _TODO:  # taken back from this peer, and not given to another yet
+            self._blocks[self._block_of[slot]].remove(slot)
+        self._state[slot] = _CHECKING
+        return Arrival.CHECK
+
+    def _gauge(self, who: _Peer, size: int, now: float) -> None:
+        who.gauge_bytes += size
+        passed = now - who.gauge_from
+        if passed >= 0.2:
+            newest = who.gauge_bytes / passed
+            who.rate = newest if who.rate == 0 else 0.6 * who.rate + 0.4 * newest
+            who.gauge_from, who.gauge_bytes = now, 0
+
+    def verified(self, slot: int) -> list[P]:
+        """``slot`` is safe in the store; the peers that still owe it, to be told that it is no longer wanted."""
+        if self._state[slot] == _DONE:
+            return []
+        self._state[slot] = _DONE
+        self.remaining -= 1
+        self.remaining_bytes -= self._length(slot)
+        owing = list(self._holders.get(slot, ()))
+        for peer in owing:
+            who = self._peers[peer]
+            self._settle(peer, who, slot)
+            who.taken_back.add(slot)
+        return owing
+
+    def rejected(self, peer: P, slot: int) -> bool:
+        """``peer``'s chunk was bad; it goes to others. True when the peer is to be given up."""
+        if self._state[slot] == _CHECKING:
+            self._state[slot] = _ASKED if slot in self._holders else _TODO
+            if self._state[slot] == _TODO:
+                self._put_back(slot)
+        who = self._peers.get(peer)
+        if who is None:
+            return True
+        who.refused.add(slot)
+        who.strikes += 1
+        return who.strikes >= MAX_STRIKES
+
+    def missing(self, peer: P, ranges: Iterable[tuple[int, int]]) -> None:
+        """``peer`` hasn't got these slots after all."""
+        who = self._peers[peer]
+        for first, count in ranges:
+            for slot in range(first, min(first + count, self._slots)):
+                who.have[slot >> 3] &= ~(0x80 >> (slot & 7)) & 0xFF
+                who.partial = True
+                if slot in who.asked:
+                    self._release(peer, who, slot)
+                    who.taken_back.discard(slot)
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> list[P]:
+        """Take back what silent peers owe; the peers that have been silent for so long that they are given up."""
+        given_up = []
+        for peer, who in self._peers.items():
+            silence = now - who.heard_at
+            if who.asked and silence > SILENCE_SECONDS:
+                who.silent = True
+                for slot in list(who.asked):
+                    self._release(peer, who, slot)
+            if who.silent and silence > DROP_SECONDS:
+                given_up.append(peer)
+        return given_up
+
+    @property
+    def finished(self) -> bool:
+        """Everything wanted is verified."""
+        return self.remaining == 0
+
+    @property
+    def starved(self) -> bool:
+        """Something is wanted, nobody owes it, nobody who takes part has it."""
+        return (
+            not self.finished
+            and not self._holders
+            and _CHECKING not in self._state
+            and all(self._choose_block(who) < 0 for who in self._peers.values())
+        )
+
+    def rate(self, peer: P) -> float:
+        """Bytes a second that ``peer`` brings, 0 when not known."""
+        return self._peers[peer].rate
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _settle(self, peer: P, who: _Peer, slot: int) -> None:
+        """``peer`` no longer owes ``slot``."""
+        del who.asked[slot]
+        who.asked_bytes -= self._length(slot)
+        holders = self._holders[slot]
+        holders.remove(peer)
+        if not holders:
+            del self._holders[slot]
+
+    def _release(self, peer: P, who: _Peer, slot: int) -> None:
+        """Take a request back; the slot goes to others unless somebody else owes it too."""
+        self._settle(peer, who, slot)
+        who.taken_back.add(slot)
+        if self._state[slot] == _ASKED and slot not in self._holders:
+            self._state[slot] = _TODO
+            self._put_back(slot)
+
+    def _put_back(self, slot: int) -> None:
+        block = self._block_of[slot]
+        self._blocks[block].append(slot)
+        self._front = min(self._front, block)
+        for who in self._peers.values():
+            who.starved = False

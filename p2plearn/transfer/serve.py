@@ -1,0 +1,274 @@
+"""The serving end of ``/p2plearn/chunk/1``: a peer asks for a course, this node gives what it has of it.
+
+In: a stream that a peer opened, the library of what is kept here. Out: manifest, index parts, chunks, each read once
+from the store and sent as it was read.
+
+What must hold: a peer costs a bounded amount of memory (two batches), of threads and of time, whatever it asks and
+however slowly it reads; nothing is sent that the store didn't find true to its hash; a peer that breaks the protocol
+loses its stream (``net.guard`` counts it).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+import trio
+
+from p2plearn.errors import PeerFault, first_error
+from p2plearn.transfer import protocol
+from p2plearn.transfer.channel import Channel, StreamOver
+from p2plearn.transfer.protocol import (
+    Busy,
+    Cancel,
+    Have,
+    HaveMore,
+    IndexPart,
+    ManifestIs,
+    Missing,
+    NotHere,
+    Open,
+    Want,
+    WantIndex,
+)
+
+T = TypeVar("T")
+
+BATCH_BYTES: Final = 1 << 20
+"""Read from the store and sent at once, about; two of them a stream are held."""
+
+MAX_QUEUED: Final = 4 * 4096
+"""Slots that a peer may have asked for and not been sent; ours ask for 4,096."""
+
+IDLE_SECONDS: Final = 120.0
+"""A conversation in which nothing is wanted is closed after this."""
+
+STALL_SECONDS: Final = 60.0
+"""A peer that wants chunks and doesn't read them is cut after this."""
+
+NEWS_SECONDS: Final = 0.5
+"""How often a peer is told what this node has got meanwhile, when it is fetching the course itself."""
+
+
+class Shelf(Protocol):
+    """What is here of one course; the methods may block and are called in threads."""
+
+    @property
+    def have(self) -> bytes:
+        """Bitmap of the slots that can be read."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Every slot can be read."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """Number of slots of the course."""
+        ...
+
+    def length(self, slot: int) -> int:
+        """Bytes of a slot's chunk."""
+        ...
+
+    def read_many(self, slots: Sequence[int]) -> list[bytes | None]:
+        """The chunks, true to their hashes; None for each that isn't here."""
+        ...
+
+    def signed_manifest(self) -> tuple[bytes, bytes]:
+        """The manifest's canonical bytes and its signature."""
+        ...
+
+    def index_part(self, part: int) -> bytes | None:
+        """A part of the index, None beyond its last."""
+        ...
+
+
+@dataclass(slots=True)
+class Upload:
+    """Counts of what was given, for ``node status``."""
+
+    streams: int = 0
+    bytes: int = 0
+    chunks: int = 0
+
+
+class ChunkService:
+    """Answers every peer that opens a chunk stream. ``shelf`` finds a course here, or None."""
+
+    def __init__(
+        self,
+        shelf: Callable[[bytes], Awaitable[Shelf | None]],
+        *,
+        max_streams: int,
+        threads: int = 2,
+    ) -> None:
+        self._shelf = shelf
+        self._max_streams = max_streams
+        self._threads = trio.CapacityLimiter(threads)
+        self.upload = Upload()
+
+    async def serve(self, channel: Channel) -> None:
+        """One conversation, to its end. Raises PeerFault for a peer that breaks the protocol."""
+        if self.upload.streams >= self._max_streams:
+            await channel.send(Busy(2.0))
+            await channel.close()
+            return
+        self.upload.streams += 1
+        fault: PeerFault | None = None
+        try:
+            await self._converse(channel)
+        except* StreamOver:
+            pass  # the peer has what it came for, or lost its line
+        except* PeerFault as group:
+            fault = first_error(group)
+        finally:
+            self.upload.streams -= 1
+        if fault is not None:
+            raise fault
+
+    async def _converse(self, channel: Channel) -> None:
+        with trio.move_on_after(IDLE_SECONDS) as silent:
+            first, *more = await channel.receive()
+        if silent.cancelled_caught:
+            raise PeerFault("chunk protocol: opened a stream and said nothing")
+        if not isinstance(first, Open):
+            raise PeerFault("chunk protocol: a conversation begins with OPEN")
+        shelf = await self._shelf(first.course)
+        if shelf is None:
+            await channel.send(NotHere())
+            await channel.close()
+            return
+        if first.want_manifest:
+            raw, signature = shelf.signed_manifest()
+            await channel.send(ManifestIs(signature, raw))
+        await _Upload(self, channel, shelf).run(more)
+
+
+class _Upload:
+    """The part of a conversation in which chunks are asked for and sent."""
+
+    def __init__(self, service: ChunkService, channel: Channel, shelf: Shelf) -> None:
+        self._service = service
+        self._channel = channel
+        self._shelf = shelf
+        self._queue: deque[int] = deque()
+        self._cancelled: set[int] = set()
+        self._index_wanted: deque[int] = deque()
+        self._work = trio.Event()
+        self._told = shelf.have
+        self._ready, self._batches = trio.open_memory_channel[list[bytes | memoryview]](0)
+
+    async def run(self, first: Sequence[protocol.Message]) -> None:
+        await self._channel.send(Have(self._shelf.slots, self._told))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read_store)
+            nursery.start_soon(self._send)
+            if not self._shelf.complete:
+                nursery.start_soon(self._tell_news)
+            try:
+                for message in first:
+                    self._hear(message)
+                while True:
+                    with trio.move_on_after(IDLE_SECONDS) as idle:
+                        for message in await self._channel.receive():
+                            self._hear(message)
+                    if idle.cancelled_caught and not self._queue:
+                        break
+            except StreamOver:
+                pass
+            nursery.cancel_scope.cancel()
+        await self._channel.close()
+
+    def _hear(self, message: protocol.Message) -> None:
+        match message:
+            case Want(ranges):
+                slots = self._shelf.slots
+                for start, count in ranges:
+                    if start + count > slots:
+                        raise PeerFault(f"chunk protocol: slot {start + count - 1} of a course with {slots}")
+                    if len(self._queue) + count > MAX_QUEUED:
+                        raise PeerFault("chunk protocol: more wanted at once than makes sense")
+                    self._queue.extend(range(start, start + count))
+                    self._cancelled.difference_update(range(start, start + count))
+            case Cancel(ranges):
+                for start, count in ranges:
+                    self._cancelled.update(slot for slot in self._queue if start <= slot < start + count)
+            case WantIndex(start, count):
+                if count > 256 or len(self._index_wanted) > 256:
+                    raise PeerFault("chunk protocol: more index than there can be")
+                self._index_wanted.extend(range(start, start + count))
+            case _:
+                raise PeerFault("chunk protocol: OPEN comes once")
+        self._work.set()
+
+    async def _read_store(self) -> None:
+        """Turn what is wanted into batches ready to be sent, one ahead of the sender."""
+        while True:
+            if self._index_wanted:
+                part = self._index_wanted.popleft()
+                raw = await self._in_thread(lambda part=part: self._shelf.index_part(part))  # type: ignore[misc]
+                if raw is None:
+                    raise PeerFault(f"chunk protocol: index part {part} doesn't exist")
+                await self._ready.send([protocol.encode(IndexPart(part, raw))])
+            elif slots := self._next_slots():
+                chunks = await self._in_thread(lambda slots=slots: self._shelf.read_many(slots))  # type: ignore[misc]
+                await self._ready.send(self._pieces(slots, chunks))
+            else:
+                self._work = trio.Event()
+                await self._work.wait()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(work, limiter=self._service._threads)
+
+    def _next_slots(self) -> list[int]:
+        slots: list[int] = []
+        size = 0
+        while self._queue and size < BATCH_BYTES:
+            slot = self._queue.popleft()
+            if slot in self._cancelled:
+                self._cancelled.discard(slot)
+                continue
+            slots.append(slot)
+            size += self._shelf.length(slot)
+        return slots
+
+    def _pieces(self, slots: Sequence[int], chunks: Sequence[bytes | None]) -> list[bytes | memoryview]:
+        pieces: list[bytes | memoryview] = []
+        missing: list[int] = []
+        for slot, chunk in zip(slots, chunks, strict=True):
+            if chunk is None:
+                missing.append(slot)
+                continue
+            pieces.append(protocol.chunk_header(slot, len(chunk)))
+            pieces.append(chunk)
+            self._service.upload.chunks += 1
+            self._service.upload.bytes += len(chunk)
+        pieces.extend(protocol.messages_of(Missing, missing))
+        return pieces
+
+    async def _send(self) -> None:
+        async for pieces in self._batches:
+            with trio.move_on_after(STALL_SECONDS) as stalled:
+                await self._channel.send_pieces(pieces)
+            if stalled.cancelled_caught:
+                raise PeerFault("chunk protocol: asks, but doesn't read")
+
+    async def _tell_news(self) -> None:
+        """This node is still fetching the course: pass on what it gets."""
+        while not self._shelf.complete or self._told != self._shelf.have:
+            await trio.sleep(NEWS_SECONDS)
+            now = self._shelf.have
+            fresh = [
+                slot
+                for at, (new, old) in enumerate(zip(now, self._told, strict=True))
+                if new != old
+                for slot in range(at * 8, at * 8 + 8)
+                if (new & ~old) & (0x80 >> (slot & 7))
+            ]
+            self._told = now
+            for message in protocol.messages_of(HaveMore, fresh):
+                await self._channel.send_pieces([message])
