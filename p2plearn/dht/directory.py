@@ -1,0 +1,192 @@
+"""Who has which course: telling the network what we have, and asking it who has what we want.
+
+A thin driver of ``schedule.py`` (when to tell) over ``kademlia.py`` (how). One record a *course*, never one a chunk.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import trio
+from libp2p.host.basic_host import BasicHost
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo
+from trio import TaskStatus  # type: ignore[attr-defined]  # trio re-exports it, mypy overlooks it
+
+from p2plearn.dht.kademlia import TELL_BATCH, CourseDHT, QueryFailed, key_of
+from p2plearn.dht.lookup import WIDTH
+from p2plearn.dht.schedule import Figures, Schedule
+
+log = logging.getLogger("p2plearn.dht")
+
+PARALLEL_LOOKUPS = 4
+"""Courses of a batch looked up at a time, in a network too large to know everybody."""
+
+READ_BACK = 0.1
+"""Share of batches after which one course is read back from one peer that confirmed it."""
+
+ADDRESS_CHECK_SECONDS = 60.0
+"""Between looks at our own addresses: records with old ones send people to a closed door."""
+
+
+class Directory:
+    """``nursery.start(directory.run)`` keeps what was announced announced. ``chance`` gives numbers in [0, 1)."""
+
+    def __init__(self, host: BasicHost, dht: CourseDHT, *, chance: Callable[[], float] = random.random) -> None:
+        self._host = host
+        self._dht = dht
+        self._chance = chance
+        self._schedule = Schedule(chance)
+        self._wake = trio.Event()
+        self._told_addresses: frozenset[str] = frozenset()
+
+    # Telling.
+
+    def announce(self, course: bytes, *, urgent: bool = True) -> None:
+        """From now on tell the network that we provide ``course`` (its 32-byte hash). Returns at once.
+
+        ``urgent=False`` is for those known from before, at start: what a person just published goes first.
+        """
+        key_of(course)  # raises ValueError here, where the mistake is, and not in the loop
+        self._schedule.add(course, trio.current_time(), urgent=urgent)
+        self._wake.set()
+
+    def withdraw(self, course: bytes) -> None:
+        """Tell it no more. Kademlia knows no taking back: others name us for up to 25 hours."""
+        self._schedule.remove(course)
+
+    def announced(self, course: bytes) -> int:
+        """How many peers confirmed that they will name us for ``course``."""
+        return len(self._schedule.holders(course))
+
+    def figures(self) -> Figures:
+        """Numbers for status."""
+        return self._schedule.figures(trio.current_time())
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Tell what is due, until cancelled."""
+        self._dht.newcomer.append(self._newcomer)
+        try:
+            task_status.started()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_addresses)
+                while True:
+                    courses = self._schedule.take(trio.current_time(), TELL_BATCH)
+                    if courses:
+                        await self._tell(courses)
+                        continue
+                    with trio.move_on_at(self._schedule.next_due()):
+                        await self._wake.wait()
+                    self._wake = trio.Event()
+        finally:
+            self._dht.newcomer.remove(self._newcomer)
+
+    def _newcomer(self, _peer: ID) -> None:
+        self._schedule.peers_came(trio.current_time())
+        self._wake.set()
+
+    async def _watch_addresses(self) -> None:
+        while True:
+            addresses = frozenset(str(a) for a in self._host.get_addrs())
+            if self._told_addresses and addresses != self._told_addresses:
+                self._schedule.addresses_changed(trio.current_time())
+                self._wake.set()
+            self._told_addresses = addresses
+            await trio.sleep(ADDRESS_CHECK_SECONDS)
+
+    async def _tell(self, courses: list[bytes]) -> None:
+        near = await self._near(courses)
+        confirmed: dict[bytes, list[bytes]] = {course: [] for course in courses}
+        wanted: dict[ID, list[bytes]] = {}
+        now = trio.current_time()
+        for course in courses:
+            for peer in near[course]:
+                if self._schedule.wants(course, peer.to_bytes(), now):
+                    wanted.setdefault(peer, []).append(course)
+
+        async def tell(peer: ID, mine: list[bytes]) -> None:
+            by_key = {key_of(course): course for course in mine}
+            for key in await self._dht.tell(peer, list(by_key)):
+                confirmed[by_key[key]].append(peer.to_bytes())
+
+        async with trio.open_nursery() as nursery:
+            for peer, mine in wanted.items():
+                nursery.start_soon(tell, peer, mine)
+        for course in courses:
+            nobody = "no other node of the network is reachable"
+            error = "no reachable node took the record" if near[course] else nobody
+            holding = [p.to_bytes() for p in near[course]]
+            self._schedule.told(course, confirmed[course], holding, trio.current_time(), error)
+        if self._chance() < READ_BACK:
+            await self._read_back(courses)
+
+    async def _near(self, courses: list[bytes]) -> dict[bytes, list[ID]]:
+        """The peers that should hold each course's record."""
+        first = await self._dht.nearest(key_of(courses[0]))
+        if len(first) < WIDTH:
+            # Everybody there is: near to every key.
+            return dict.fromkeys(courses, first)
+        near = {courses[0]: first}
+        limit = trio.CapacityLimiter(PARALLEL_LOOKUPS)
+
+        async def look(course: bytes) -> None:
+            async with limit:
+                near[course] = await self._dht.nearest(key_of(course))
+
+        async with trio.open_nursery() as nursery:
+            for course in courses[1:]:
+                nursery.start_soon(look, course)
+        return near
+
+    async def _read_back(self, courses: list[bytes]) -> None:
+        for course in courses:
+            holders = self._schedule.holders(course)
+            if not holders:
+                continue
+            holder = holders[int(self._chance() * len(holders))]
+            try:
+                if not await self._dht.confirms(ID(holder), key_of(course)):
+                    self._schedule.lost(course, holder, trio.current_time())
+            except QueryFailed as error:
+                log.debug("reading back from %s failed: %s", ID(holder), error)
+            return
+
+    # Asking.
+
+    @asynccontextmanager
+    async def find_stream(self, course: bytes) -> AsyncIterator[AsyncIterator[PeerInfo]]:
+        """Providers of ``course`` as the network tells of them: ``async with … as found: async for peer in found``.
+
+        Each peer comes once, with what is known of its addresses; ourselves, and peers without any address, never.
+        The iteration ends with the lookup; leaving the context ends the lookup.
+        """
+        async with self._dht.providers(key_of(course)) as told:
+            yield self._each_once(told)
+
+    async def _each_once(self, told: trio.MemoryReceiveChannel[PeerInfo]) -> AsyncIterator[PeerInfo]:
+        seen: set[ID] = set()
+        async for provider in told:
+            peer = provider.peer_id
+            known = self._dht.peerstore.addresses(peer)
+            addresses = list(dict.fromkeys([*known, *provider.addrs]))
+            if peer not in seen and (addresses or self._host.is_peer_connected(peer)):
+                seen.add(peer)
+                yield PeerInfo(peer, addresses)
+
+    async def find(self, course: bytes, *, limit: int = 16, deadline: float = 10.0) -> list[PeerInfo]:
+        """Up to ``limit`` providers of ``course``, those we are connected to first.
+
+        Always asks the network; ends with the lookup, at ``limit``, or after ``deadline`` seconds with what was found.
+        """
+        found: list[PeerInfo] = []
+        with trio.move_on_after(deadline):
+            async with self.find_stream(course) as providers:
+                async for provider in providers:
+                    found.append(provider)
+                    if len(found) >= limit:
+                        break
+        found.sort(key=lambda p: not self._host.is_peer_connected(p.peer_id))
+        return found

@@ -1,0 +1,84 @@
+"""libp2p's peerstore with bounds, and with word of what identify finds.
+
+- An older but validly signed record is no offence. The stock store answers False for it, and its callers drop the
+  provider, or the whole stream, that carried it; here the newer one is kept and the answer is True.
+- One identify message may carry a thousand addresses and a megabyte of protocol names; here both are capped.
+- Addresses of a connected peer expire after two minutes (``connect`` sets that time for the whole peer), so others
+  stop hearing of it; here a time to live never shrinks.
+- Whoever asks is told when a peer's protocols become known: that is how an inbound peer gets into the routing table.
+
+Imports only libp2p and ``addresses``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from libp2p.peer.envelope import Envelope
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStore, _peer_record_signer_matches
+from multiaddr import Multiaddr
+
+from p2plearn.net.addresses import MAX_ADDRESSES, Reach, reach
+
+MAX_PEERS = 1024
+"""Peers remembered in memory; past it the stock store drops expired ones, then those without addresses."""
+
+MAX_PROTOCOLS = 64
+"""Protocol names kept of one peer (a full libp2p node has about thirty) ..."""
+
+MAX_PROTOCOL_LENGTH = 140
+"""... and how long one may be, in characters: the multistream convention."""
+
+MIN_TTL = 3600
+"""Seconds for which an address is good at least."""
+
+
+class CoursePeerStore(PeerStore):
+    """See the head of this file. ``told`` are called with each peer whose protocols were set; they must not raise."""
+
+    def __init__(self) -> None:
+        super().__init__(max_records=MAX_PEERS, max_peers=MAX_PEERS)
+        self.told: list[Callable[[ID], None]] = []
+
+    def consume_peer_record(self, envelope: Envelope, ttl: int) -> bool:
+        """Keep a signed record if it is the newest; False only if its signer is not the peer that it speaks of."""
+        if not _peer_record_signer_matches(envelope):
+            return False
+        record = envelope.record()
+        known = self.peer_record_map.get(record.peer_id)
+        if known is not None and known.seq > record.seq:
+            return True
+        stored: bool = super().consume_peer_record(envelope, max(ttl, MIN_TTL))
+        self._enforce_record_limit()
+        return stored
+
+    def add_addrs(self, peer_id: ID, addrs: Sequence[Multiaddr], ttl: int = 0) -> None:
+        """Add what can be dialled, up to ``MAX_ADDRESSES`` a peer; the newest win."""
+        known = self.peer_data_map.get(peer_id)
+        if known is not None and known.is_expired():
+            known.clear_addrs()
+        longest = max(ttl, MIN_TTL, 0 if known is None else known.get_ttl())
+        super().add_addrs(peer_id, [a for a in addrs[:64] if reach(a) > Reach.NONE], longest)
+        entry = self.peer_data_map.get(peer_id)
+        if entry is not None and len(entry.addrs) > MAX_ADDRESSES:
+            del entry.addrs[: len(entry.addrs) - MAX_ADDRESSES]
+
+    def add_protocols(self, peer_id: ID, protocols: Sequence[str]) -> None:
+        """Set what ``peer_id`` speaks (callers clear it first), capped, and tell those who asked."""
+        short = [p for p in protocols[:MAX_PROTOCOLS] if len(p) <= MAX_PROTOCOL_LENGTH]
+        super().set_protocols(peer_id, short)
+        for tell in self.told:
+            tell(peer_id)
+
+    def addresses(self, peer_id: ID) -> list[Multiaddr]:
+        """The good addresses of ``peer_id``, empty when there are none: never raises."""
+        entry = self.peer_data_map.get(peer_id)
+        return [] if entry is None or entry.is_expired() else list(entry.get_addrs())
+
+    def speaks(self, peer_id: ID, protocol: str) -> bool | None:
+        """Whether ``peer_id`` speaks ``protocol``; None while identify has not told."""
+        entry = self.peer_data_map.get(peer_id)
+        if entry is None or not entry.get_protocols():
+            return None
+        return protocol in entry.get_protocols()

@@ -1,0 +1,338 @@
+"""libp2p's swarm, with what a laptop on a home network needs, by subclass.
+
+What the stock one (0.8.1) does, and this one does not (each has a test in ``tests/contract``):
+
+- it dials one address a peer, chosen by chance when a signed record brought them, so a laptop with two interfaces is
+  unreachable half of the time. Here all are tried, a quarter second apart, and the first that answers wins;
+- it waits those 250 ms even when the first dial succeeded, and tries a closed port four times;
+- after a failed dial it refuses the peer for a minute ("negative cache");
+- it keeps the task and the place of an inbound connection until the *swarm* ends: 20 KB each, and after
+  ``max_connections - min_connections`` of them the node accepts nobody any more;
+- an exception in a connection's background task ends the whole swarm;
+- its auto-connector dials whatever the peerstore holds, and its stream semaphore makes a node's own streams wait
+  behind those that peers keep open.
+
+``course_host`` puts it together; services are added and guarded (``guard.py``) by whoever calls it.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+from libp2p import generate_peer_id_from
+from libp2p.abc import IMuxedConn, INetConn, ITransport
+from libp2p.crypto.keys import KeyPair
+from libp2p.host.basic_host import BasicHost
+from libp2p.network.config import ConnectionConfig
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.exceptions import SwarmException
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.transport.upgrader import TransportUpgrader
+from multiaddr import Multiaddr
+
+from p2plearn.net import bounded
+from p2plearn.net.addresses import dial_order
+from p2plearn.net.peerstore import CoursePeerStore
+
+log = logging.getLogger("p2plearn.net")
+
+DIAL_STAGGER = 0.25
+"""Seconds before the next address of a peer is tried beside the ones under way (RFC 8305 recommends 250 ms)."""
+
+DIAL_DEADLINE = 10.0
+"""Seconds after which a dial by libp2p itself (which hands in no deadline) gives up."""
+
+
+CLOSE_SECONDS = 2.0
+"""For saying goodbye when the node stops; past it sockets are just closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """How many connections a node keeps. Higher: more peers to learn from; lower: less memory (about 60 KB each)."""
+
+    total: int = 256  # a laptop serving a school; a Kademlia node of a large network needs some 100
+    per_peer: int = 3  # both may dial at once, and a stale one may linger
+    pending: int = 64  # handshakes under way: each costs a key exchange, and a stalled one 10 s of a place ...
+    pending_per_ip: int = 16  # ... so one address (a school behind one router) may not take them all
+    upgrade_timeout: float = 10.0  # a handshake over a bad line takes 2 s; an attacker's takes for ever
+    negotiate_timeout: float = 10.0  # for the protocol name at the head of a stream
+
+
+class DialFailed(SwarmException):
+    """No address of a peer could be reached; ``attempts`` holds each address tried and what came of it."""
+
+    def __init__(self, peer: ID, attempts: list[tuple[Multiaddr, BaseException]]) -> None:
+        super().__init__(f"no address of {peer} answered ({len(attempts)} tried)")
+        self.peer = peer
+        self.attempts = attempts
+
+
+class _ContainedManager:
+    """The swarm's task runner, but a task that raises ends itself only. Everything else is passed through."""
+
+    def __init__(self, manager: Any, report: Callable[[str, Exception], None]) -> None:
+        self._manager = manager
+        self._report = report
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._manager, name)
+
+    def run_task(self, function: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> None:
+        owner = getattr(function, "__self__", None)
+
+        async def contained() -> None:
+            try:
+                await function(*args)
+            except Exception as error:
+                self._report(getattr(function, "__qualname__", str(function)), error)
+                close = getattr(owner, "close", None)
+                if close is not None:
+                    try:
+                        await close()
+                    except Exception as second:
+                        self._report("close", second)
+
+        self._manager.run_task(contained, **options)
+
+
+class CourseSwarm(Swarm):
+    """See the head of this file. ``report`` is told of what a background task raised (default: one log line)."""
+
+    def __init__(
+        self,
+        peer_id: ID,
+        peerstore: CoursePeerStore,
+        upgrader: TransportUpgrader,
+        transport: ITransport,
+        limits: ConnectionLimits,
+    ) -> None:
+        super().__init__(
+            peer_id,
+            peerstore,
+            upgrader,
+            transports=[transport],
+            connection_config=ConnectionConfig(
+                max_connections=limits.total,
+                min_connections=0,  # with both marks at 0 the auto-connector finds nothing to do
+                low_watermark=0,
+                high_watermark=limits.total,
+                max_connections_per_peer=limits.per_peer,
+                inbound_upgrade_timeout=limits.upgrade_timeout,
+                outbound_upgrade_timeout=limits.upgrade_timeout,
+                inbound_stream_protocol_negotiation_timeout=limits.negotiate_timeout,
+                outbound_stream_protocol_negotiation_timeout=limits.negotiate_timeout,
+            ),
+        )
+        self.limits = limits
+        self.report: Callable[[str, Exception], None] = _log_once
+        self.refuses: Callable[[ID], bool] = lambda _peer: False
+        """Says whether connections with a peer are refused (``guard`` sets it); asked after the handshake."""
+        self._secured: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._pending = 0
+        self._pending_by_ip: dict[str, int] = {}
+        self._contained: _ContainedManager | None = None
+
+    @property
+    def manager(self) -> Any:
+        """The task runner of this service, with its tasks contained."""
+        if self._contained is None or self._contained._manager is not self._manager:
+            self._contained = _ContainedManager(self._manager, self._report)
+        return self._contained
+
+    async def run(self) -> None:
+        """As the stock swarm, without the auto-connector's half-minute tick, and with every socket closed at the end.
+
+        (The stock one means to close them too, but it is cancelled by then, so its first ``await`` is its last.)
+        """
+        self.auto_connector.run_background_task = _nothing
+        try:
+            await super().run()
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_SECONDS):
+                async with trio.open_nursery() as nursery:
+                    for listener in list(self.listeners.values()):
+                        nursery.start_soon(_quietly, listener.close)
+                    for secured in list(self._secured):
+                        nursery.start_soon(_quietly, secured.close)
+
+    async def close(self) -> None:
+        """Say goodbye on all connections at once (each takes some 0.2 s), then stop."""
+        if not self._closing:
+            with trio.move_on_after(CLOSE_SECONDS):
+                async with trio.open_nursery() as nursery:
+                    for connection in self.get_connections():
+                        nursery.start_soon(_quietly, connection.close)
+        await super().close()
+
+    def _report(self, what: str, error: Exception) -> None:
+        self.report(what, error)
+
+    def _schedule_auto_connect(self) -> None:
+        """Never: who is dialled is decided in ``joining``."""
+
+    def _schedule_prune(self) -> None:
+        """Never: the total is enforced when a connection is added, and no honest one is cut for a newer."""
+
+    def set_resource_manager(self, resource_manager: Any, enable_stream_semaphore: bool = True) -> None:
+        """Never used: ``ConnectionLimits`` and the guard's stream limits bound what it would."""
+
+    def get_connections(self, peer_id: ID | None = None) -> list[INetConn]:
+        """The live connections, of one peer or of all: one that is saying goodbye (0.2 s) takes no place any more."""
+        return [c for c in super().get_connections(peer_id) if not c.is_closed]
+
+    # Dialling.
+
+    async def dial_peer(self, peer_id: ID) -> list[INetConn]:
+        """The live connections to ``peer_id``, else a new one; raises DialFailed after ``DIAL_DEADLINE`` seconds."""
+        return await self.dial(peer_id, trio.current_time() + DIAL_DEADLINE)
+
+    async def dial(self, peer_id: ID, deadline: float) -> list[INetConn]:
+        """The live connections to ``peer_id``, else a new one to the first of its addresses that answers.
+
+        ``deadline`` is in trio's clock. Raises DialFailed. Two callers at a time dial once.
+        """
+        while True:
+            live = self.get_connections(peer_id)
+            if live:
+                return live
+            under_way = self._ongoing_dials.get(peer_id)
+            if under_way is None:
+                break
+            with trio.move_on_at(deadline) as scope:
+                await under_way.wait()
+            if scope.cancelled_caught:
+                raise DialFailed(peer_id, [])
+        if peer_id == self.self_id or self.refuses(peer_id):
+            raise DialFailed(peer_id, [])
+        done = self._ongoing_dials[peer_id] = trio.Event()
+        try:
+            return [await self._race(peer_id, dial_order(self._addresses_of(peer_id)), deadline)]
+        finally:
+            self._ongoing_dials.pop(peer_id, None)
+            done.set()
+
+    def _addresses_of(self, peer_id: ID) -> list[Multiaddr]:
+        own = {str(a) for listener in self.listeners.values() for a in listener.get_addrs()}
+        return [a for a in self.peerstore.addresses(peer_id) if str(a) not in own]
+
+    async def _race(self, peer_id: ID, addresses: list[Multiaddr], deadline: float) -> INetConn:
+        """Dial ``addresses`` in order, ``DIAL_STAGGER`` apart or as soon as one failed; the first connection wins."""
+        winners: list[INetConn] = []
+        attempts: list[tuple[Multiaddr, BaseException]] = []
+        untried = set(addresses)
+
+        async def attempt(address: Multiaddr, failed: trio.Event) -> None:
+            try:
+                async with self._global_dial_limiter:
+                    connection = await self._dial_addr_single_attempt(address, peer_id)
+            except Exception as error:
+                attempts.append((address, error))
+                failed.set()
+                return
+            finally:
+                untried.discard(address)
+            winners.append(connection)
+            nursery.cancel_scope.cancel()
+
+        with trio.move_on_at(deadline):
+            async with trio.open_nursery() as nursery:
+                for address in addresses:
+                    failed = trio.Event()
+                    nursery.start_soon(attempt, address, failed)
+                    with trio.move_on_after(DIAL_STAGGER):
+                        await failed.wait()
+        for extra in winners[1:]:
+            await extra.close()
+        if winners:
+            return winners[0]
+        tried = {str(address) for address, _ in attempts}
+        attempts += [(a, TimeoutError("no answer in time")) for a in addresses if str(a) not in tried]
+        raise DialFailed(peer_id, attempts)
+
+    # Accepting.
+
+    async def _do_handle_inbound_connection(self, read_write_closer: Any, maddr: Multiaddr, failure_event: Any) -> None:
+        """Handshake with whoever connected, then stay until *that* connection ends, so that its place is free again."""
+        remote = read_write_closer.get_remote_address()
+        ip = remote[0] if remote else ""
+        if self._pending >= self.limits.pending or self._pending_by_ip.get(ip, 0) >= self.limits.pending_per_ip:
+            await read_write_closer.close()
+            return
+        self._pending += 1
+        self._pending_by_ip[ip] = self._pending_by_ip.get(ip, 0) + 1
+        raw = RawConnection(read_write_closer, False)
+        try:
+            muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
+        except Exception as error:
+            log.debug("inbound connection from %s failed: %s", ip, error)
+            await _quietly(raw.close)
+            return
+        finally:
+            self._pending -= 1
+            self._pending_by_ip[ip] -= 1
+            if not self._pending_by_ip[ip]:
+                del self._pending_by_ip[ip]
+        for connection in self.get_connections(muxed.peer_id):
+            if connection.muxed_conn is muxed:
+                await connection.event_closed.wait()
+        await _quietly(raw.close)
+
+    async def add_conn(self, muxed_conn: IMuxedConn, direction: str = "unknown") -> Any:
+        """As the stock swarm, but a peer that is refused is hung up on."""
+        if self.refuses(muxed_conn.peer_id):
+            await _quietly(muxed_conn.close)
+            raise SwarmException(f"{muxed_conn.peer_id} is banned for now")
+        secured = getattr(muxed_conn, "secured_conn", None)
+        if secured is not None:
+            self._secured.add(secured)
+        return await super().add_conn(muxed_conn, direction)
+
+
+def course_host(
+    keys: KeyPair,
+    upgrader: TransportUpgrader,
+    transport: ITransport,
+    *,
+    limits: ConnectionLimits | None = None,
+    addrs_factory: Callable[[list[Multiaddr]], list[Multiaddr]] | None = None,
+) -> BasicHost:
+    """A libp2p host over a ``CourseSwarm``, with exactly the security and muxers of ``upgrader``: nothing else is
+    offered or accepted. ``addrs_factory`` makes of the addresses listened on those that others are told.
+
+    Run it with ``async with host.run(addresses)``.
+    """
+    bounded.bound_negotiation()
+    peer_id = generate_peer_id_from(keys)
+    peerstore = CoursePeerStore()
+    peerstore.add_key_pair(peer_id, keys)
+    swarm = CourseSwarm(peer_id, peerstore, upgrader, transport, limits or ConnectionLimits())
+    # What a single peer says it sees of us would change our signed record at will; what we listen on does not.
+    return BasicHost(network=swarm, addrs_factory=addrs_factory, disable_identify_address_discovery=True)
+
+
+async def _nothing(*_args: Any) -> None:
+    return None
+
+
+async def _quietly(close: Callable[[], Awaitable[Any]]) -> None:
+    try:
+        await close()
+    except Exception as error:
+        log.debug("closing failed: %s", error)
+
+
+_seen: set[tuple[str, str]] = set()
+
+
+def _log_once(what: str, error: Exception) -> None:
+    key = (what, type(error).__name__)
+    if key not in _seen:
+        _seen.add(key)
+        log.warning("%s ended with %s: %s", what, type(error).__name__, error)
