@@ -15,7 +15,7 @@ import re
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from operator import itemgetter
+from operator import itemgetter, ne
 from typing import NamedTuple
 
 import msgpack
@@ -116,7 +116,8 @@ class Index:
 
         A pattern with a ``/`` is matched from the course's folder on, one without against each name in the path:
         ``*.csv``, ``episodes/``, ``episodes/fig/*.svg``, ``**/fig``. ``*`` and ``?`` stop at a ``/``, ``**`` does
-        not, ``[…]`` is a set; what matches a folder selects everything in it. Upper and lower case differ.
+        not, ``[…]`` is a set; what matches a folder selects everything in it. Upper and lower case differ. Raises
+        UsageProblem for a pattern that can't be read.
         """
         chosen = [_pattern(each) for each in patterns]
         return tuple(file for file in self.files if any(pattern.match(file.path) for pattern in chosen))
@@ -351,6 +352,7 @@ def _check(index: Index, kind: Kind) -> None:
             raise BadIndex(f"the chunks of {path!r:.300} aren't its {size} bytes together")
     if slots != len(lengths):
         raise BadIndex(f"the files have {slots} chunks, not {len(lengths)}")
+    _check_lengths_agree(index)
     before = ""
     for path in index.folders:
         check_path(path)
@@ -362,27 +364,42 @@ def _check(index: Index, kind: Kind) -> None:
         raise BadIndex("a course of kind 'file' is one file in no folder")
 
 
+def _check_lengths_agree(index: Index) -> None:
+    """Raise BadIndex if a digest comes with two lengths: only one can be true, and the store keeps one."""
+    digests = [index.digests[at : at + HASH_BYTES] for at in range(0, len(index.digests), HASH_BYTES)]
+    known = dict(zip(digests, index.lengths, strict=True))
+    if any(map(ne, map(known.__getitem__, digests), index.lengths)):
+        raise BadIndex("a chunk is there with two lengths")
+
+
 def _pattern(glob: str) -> re.Pattern[str]:
     """A regular expression for the whole or the beginning (up to a ``/``) of the paths that ``glob`` selects."""
-    glob = glob.removeprefix("./")
-    wanted = glob.strip("/")
+    wanted = glob.removeprefix("./").strip("/")
     start = "" if "/" in glob.rstrip("/") else "(?:.*/)?"
-    return re.compile(start + "".join(_translated(wanted)) + ("/" if glob.endswith("/") else "(?:/|$)"), re.DOTALL)
+    regex = "".join(_translated(wanted))
+    # A name may hold a "[" or a "*": written out in full it is found too.
+    return re.compile(f"{start}(?:{regex}|{re.escape(wanted)})" + ("/" if glob.endswith("/") else "(?:/|$)"), re.DOTALL)
 
 
 def _translated(glob: str) -> Iterator[str]:
-    at = 0
-    while at < len(glob):
-        if glob.startswith("**/", at):
-            yield "(?:.*/)?"
-            at += 3
-        elif glob.startswith("**", at):
-            yield ".*"
-            at += 2
-        elif glob[at] == "[" and (end := glob.find("]", at + 2)) > 0:
-            inside = glob[at + 1 : end].replace("\\", "\\\\").replace("[", "\\[")
-            yield f"(?!/)[{'^' + inside[1:] if inside[0] in '!^' else inside}]"
-            at = end + 1
+    for token in _TOKENS.findall(glob):
+        if token.startswith("**"):
+            yield "(?:.*/)?" if token.endswith("/") else ".*"
+        elif token[0] == "[" and len(token) > 2:
+            yield _set(token[1:-1])
         else:
-            yield {"*": "[^/]*", "?": "[^/]"}.get(glob[at]) or re.escape(glob[at])
-            at += 1
+            yield {"*": "[^/]*", "?": "[^/]"}.get(token) or re.escape(token)
+
+
+_TOKENS = re.compile(r"(?:\*\*/)+|\*\*+|\[[!^]?\]?[^\]]*\]|.", re.DOTALL)
+
+
+def _set(inside: str) -> str:
+    """The regular expression of a glob's ``[inside]``, written so that no character in it means anything else."""
+    negated = inside[0] in "!^" and len(inside) > 1
+    members: list[str] = []
+    for first, last in re.findall(r"(.)(?:-(.))?", inside[negated:], re.DOTALL):
+        if last and first > last:
+            raise UsageProblem(f"The pattern's set [{inside}] has a range the wrong way round.")
+        members.append(re.escape(first) + (f"-{re.escape(last)}" if last else ""))
+    return f"(?!/)[{'^' if negated else ''}{''.join(members)}]"

@@ -187,7 +187,7 @@ def decode_manifest(raw: bytes) -> Manifest:
     """The manifest in ``raw``, whatever its signature. Raises PeerFault unless each rule holds."""
     try:
         _check_size(raw)
-        manifest = _unpack(msgpacking.unpack(raw, longest=MAX_MANIFEST))
+        manifest = _unpack(msgpacking.unpack(raw, longest=MAX_MANIFEST, most=MAX_INDEX // INDEX_PART))
         _check(manifest)
         if _pack(manifest) != raw:
             raise BadManifest("it is not spelled canonically")

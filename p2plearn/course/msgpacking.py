@@ -23,11 +23,12 @@ def pack(value: Any) -> bytes:
     return packed
 
 
-def unpack(raw: bytes, *, longest: int) -> Any:
-    """The value of ``raw``; no text, binary, list or map in it has more than ``longest`` bytes or items.
+def unpack(raw: bytes, *, longest: int, most: int) -> Any:
+    """The value of ``raw``; no text or binary in it has more than ``longest`` bytes, no list or map ``most`` items.
 
-    Raises ValueError (and its kin, UnicodeDecodeError among them) when it is no msgpack within these limits. The
-    limits are checked before memory is taken. Canonical or not is for the caller to compare.
+    Lists come as tuples. Raises ValueError when it is no msgpack within these limits. They are checked before
+    memory is taken, but a list is made as long as its header says: keep ``most`` small, headers can be nested some
+    500 deep. Canonical or not is for the caller to compare.
     """
     try:
         return msgpack.unpackb(
@@ -37,8 +38,8 @@ def unpack(raw: bytes, *, longest: int) -> Any:
             strict_map_key=True,
             max_str_len=longest,
             max_bin_len=longest,
-            max_array_len=longest,
-            max_map_len=longest,
+            max_array_len=most,
+            max_map_len=most,
             max_ext_len=0,
         )
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as wrong:

@@ -14,13 +14,14 @@ Sans-IO. Imports ``course`` only.
 from __future__ import annotations
 
 import hashlib
+import sys
 from array import array
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import mmh3
 
-from p2plearn.course.names import DAG_PB_CID, RAW_CID
+from p2plearn.course.names import CID_BYTES, DAG_PB_CID, RAW_CID
 from p2plearn.course.paths import tree_key
 
 if TYPE_CHECKING:  # index checks its root with this module
@@ -61,32 +62,50 @@ def root_cid(index: Index, kind: Kind) -> bytes:
 
     Raises Unrepresentable for a folder that can't be split.
     """
-    nodes = _course(index, kind)
+    nodes = blocks(index, kind)
     while True:
         try:
             next(nodes)
         except StopIteration as end:
-            cid: bytes = end.value[0]
+            cid: bytes = end.value
             return cid
 
 
-def blocks(index: Index, kind: Kind) -> Iterator[Block]:
+def blocks(index: Index, kind: Kind) -> Generator[Block, None, bytes]:
     """Every block of the course's UnixFS form that is no chunk, children before parents, the root last.
 
-    Those of equal files and folders come again each time. A file of one chunk has none.
+    Those of equal files and folders come again each time. A course of kind "file" with one chunk has none. Returns
+    the root's CID; raises Unrepresentable like ``root_cid``.
     """
-    yield from _course(index, kind)
-
-
-def _course(index: Index, kind: Kind) -> _Nodes:
+    roots = yield from _files(index)
     if kind == "file":
-        return (yield from _file(index, index.files[0]))
-    return (yield from _tree(index))
+        return roots.cid(0)
+    return (yield from _tree(index, roots))
 
 
-def _tree(index: Index) -> _Nodes:
+class _Roots:
+    """CID and Tsize of each file's root, in flat arrays: there may be a million."""
+
+    __slots__ = ("_cids", "_sizes")
+
+    def __init__(self) -> None:
+        self._cids = bytearray()
+        self._sizes: array[int] = array("Q")
+
+    def add(self, cid: bytes, size: int) -> None:
+        self._cids += cid
+        self._sizes.append(size)
+
+    def cid(self, number: int) -> bytes:
+        return bytes(self._cids[CID_BYTES * number : CID_BYTES * (number + 1)])
+
+    def size(self, number: int) -> int:
+        return self._sizes[number]
+
+
+def _tree(index: Index, roots: _Roots) -> Generator[Block, None, bytes]:
     """The course's folder. Walks the paths in tree order, so only the folders above the current one are open."""
-    leaves: list[tuple[str, int]] = [(tree_key(file.path), number) for number, file in enumerate(index.files)]
+    leaves = [(tree_key(file.path), number) for number, file in enumerate(index.files)]
     leaves += [(tree_key(path), -1) for path in index.folders]
     leaves.sort()
     open_names: list[str] = []
@@ -105,11 +124,15 @@ def _tree(index: Index) -> _Nodes:
             for name in names[shared:]:
                 open_names.append(name)
                 open_links.append([])
-        child = yield from (_folder([]) if number < 0 else _file(index, index.files[number]))
-        open_links[-1].append(_Link(key[cut:].encode(), *child))
+        name = key[cut:]
+        if number < 0:
+            open_links[-1].append(_Link(name.encode(), *(yield from _folder([]))))
+        else:
+            open_links[-1].append(_Link(name.encode(), roots.cid(number), roots.size(number)))
     while open_names:
         yield from _close(open_names, open_links)
-    return (yield from _folder(open_links[0]))
+    cid, _ = yield from _folder(open_links[0])
+    return cid
 
 
 def _close(open_names: list[str], open_links: list[list[_Link]]) -> Generator[Block, None, None]:
@@ -121,18 +144,28 @@ def _close(open_names: list[str], open_links: list[list[_Link]]) -> Generator[Bl
 # Files
 
 
-def _file(index: Index, file: FileEntry) -> _Nodes:
-    if file.count == 0:
-        yield EMPTY_FILE, b""
-        return EMPTY_FILE, 0
-    if file.count == 1:
-        return RAW_CID + index.digest(file.first), file.size
+def _files(index: Index) -> Generator[Block, None, _Roots]:
+    """Every file's nodes, in the files' order."""
+    roots = _Roots()
+    leaves = _LeafLinks(index)
+    for file in index.files:
+        if file.count == 0:
+            yield EMPTY_FILE, b""
+            roots.add(EMPTY_FILE, 0)
+        elif file.count == 1:
+            roots.add(RAW_CID + index.digest(file.first), file.size)
+        else:
+            roots.add(*(yield from _file(file, leaves)))
+    return roots
+
+
+def _file(file: FileEntry, leaves: _LeafLinks) -> _Nodes:
+    """A file of two chunks or more: nodes over up to 174 chunks, nodes over up to 174 of these, and so on to one."""
     level: list[tuple[bytes, int, int]] = []  # CID, Tsize and file bytes of each node
-    for first in range(file.first, file.first + file.count, MAX_LINKS):
-        last = min(first + MAX_LINKS, file.first + file.count)
-        lengths = index.lengths[first:last]
-        size = sum(lengths)
-        block = _leaves_node(index.digests, first, lengths, size)
+    end = file.first + file.count
+    for first in range(file.first, end, MAX_LINKS):
+        links, sizes, size = leaves.between(first, min(first + MAX_LINKS, end))
+        block = links + _file_data(size, sizes)
         cid = DAG_PB_CID + hashlib.sha256(block).digest()
         yield cid, block
         level.append((cid, len(block) + size, size))
@@ -140,9 +173,9 @@ def _file(index: Index, file: FileEntry) -> _Nodes:
         above: list[tuple[bytes, int, int]] = []
         for at in range(0, len(level), MAX_LINKS):
             children = level[at : at + MAX_LINKS]
-            size = sum(bytes_ for _, _, bytes_ in children)
+            size = sum(content for _, _, content in children)
             links = b"".join([_link(b"", cid, tsize) for cid, tsize, _ in children])
-            block = links + _file_data(size, b"".join([b"\x20" + _varint(bytes_) for _, _, bytes_ in children]))
+            block = links + _file_data(size, b"".join([b"\x20" + _varint(content) for _, _, content in children]))
             cid = DAG_PB_CID + hashlib.sha256(block).digest()
             yield cid, block
             above.append((cid, len(block) + sum(tsize for _, tsize, _ in children), size))
@@ -150,26 +183,78 @@ def _file(index: Index, file: FileEntry) -> _Nodes:
     return level[0][0], level[0][1]
 
 
-# A link to a chunk up to its digest, by how many bytes its length takes as a varint.
-_LEAF_HEAD = {width: bytes((0x12, 41 + width, 0x0A, 36)) + RAW_CID for width in (1, 2, 3)}
-
-
-def _leaves_node(digests: bytes, first: int, lengths: array[int], size: int) -> bytes:
-    """The node over the chunks in the slots from ``first`` on. A million of them have to go through here quickly."""
-    links: list[bytes] = []
-    sizes: list[bytes] = []
-    at = 32 * first
-    for length in lengths:
-        number = bytes((length & 127 | 128, length >> 7 & 127 | 128, length >> 14)) if length >> 14 else _varint(length)
-        links += (_LEAF_HEAD[len(number)], digests[at : at + 32], b"\x12\x00\x18", number)
-        sizes += (b"\x20", number)
-        at += 32
-    return b"".join(links) + _file_data(size, b"".join(sizes))
-
-
 def _file_data(size: int, block_sizes: bytes) -> bytes:
     """The UnixFS part of a node in a file's tree: type file, its bytes, those below each link."""
     return _field(0x0A, b"\x08\x02\x18" + _varint(size) + block_sizes)
+
+
+class _LeafLinks:
+    """Links to chunks, made for thousands of slots at a time: one by one, a million take a second.
+
+    Nearly all chunks have 2^14 to 2^21-1 bytes, a varint of three bytes, so nearly all links have one length and
+    differ in the same places: whole columns of bytes are put in at once. Those of smaller chunks are made singly.
+    Slots have to be asked for in ascending order.
+    """
+
+    _AT_ONCE = 8192
+    _BEFORE = bytes((0x12, 44, 0x0A, CID_BYTES)) + RAW_CID
+    _AFTER = b"\x12\x00\x18"
+    _TEMPLATE = _BEFORE + bytes(32) + _AFTER + bytes(3)
+
+    def __init__(self, index: Index) -> None:
+        self._digests = index.digests
+        self._lengths = index.lengths
+        self._start = self._end = 0
+        self._links = b""
+        self._sizes = b""
+
+    def between(self, first: int, last: int) -> tuple[bytes, bytes, int]:
+        """Links, block sizes and sum of lengths of the slots from ``first`` up to ``last``, without it."""
+        if last > self._end:
+            self._fill(first, max(last, min(first + self._AT_ONCE, len(self._lengths))))
+        lengths = self._lengths[first:last]
+        size = sum(lengths)
+        width = len(self._TEMPLATE)
+        at = first - self._start
+        if min(lengths) >= 1 << 14:
+            end = last - self._start
+            return self._links[width * at : width * end], self._sizes[4 * at : 4 * end], size
+        links: list[bytes] = []
+        sizes: list[bytes] = []
+        for slot, length in enumerate(lengths, at):
+            if length >= 1 << 14:
+                links.append(self._links[width * slot : width * (slot + 1)])
+                sizes.append(self._sizes[4 * slot : 4 * (slot + 1)])
+            else:
+                digest = self._links[width * slot + len(self._BEFORE) : width * (slot + 1) - 6]
+                links.append(_link(b"", RAW_CID + digest, length))
+                sizes.append(b"\x20" + _varint(length))
+        return b"".join(links), b"".join(sizes), size
+
+    def _fill(self, start: int, end: int) -> None:
+        """Make links and sizes for these slots. Where a length is under 2^14, only the digest comes out right."""
+        self._start, self._end = start, end
+        count = end - start
+
+        def each(lane: int) -> int:
+            return int.from_bytes(lane.to_bytes(4, "little") * count, "little")
+
+        # All lengths as one large number, in lanes of 32 bits: its sevens of bits are moved apart in all lanes at
+        # once. A lane's bytes then are the field's tag, 0x20, and the varint.
+        lengths = self._lengths[start:end]
+        if sys.byteorder == "big":
+            lengths.byteswap()
+        lanes = int.from_bytes(lengths.tobytes(), "little")
+        lanes = (lanes & each(0x7F)) << 8 | (lanes & each(0x3F80)) << 9 | (lanes & each(0x1FC000)) << 10
+        self._sizes = (lanes | each(0x00808020)).to_bytes(4 * count, "little")
+        links = bytearray(self._TEMPLATE) * count
+        width = len(self._TEMPLATE)
+        digests = self._digests[32 * start : 32 * end]
+        for column in range(32):
+            links[len(self._BEFORE) + column :: width] = digests[column::32]
+        for column in range(3):
+            links[width - 3 + column :: width] = self._sizes[1 + column :: 4]
+        self._links = bytes(links)
 
 
 # Folders
@@ -229,6 +314,10 @@ def _field(tag: int, content: bytes) -> bytes:
 def _varint(value: int) -> bytes:
     if value < 0x80:
         return bytes((value,))
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
+    if value < 0x200000:
+        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
