@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import trio
 from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as new_x25519_key_pair
 from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
@@ -31,10 +32,10 @@ from p2plearn.net.swarm import ConnectionLimits, course_host
 LOOPBACK = Multiaddr("/ip4/127.0.0.1/tcp/0")
 
 
-def make_host(limits: ConnectionLimits | None = None) -> BasicHost:
+def make_host(limits: ConnectionLimits | None = None, keys: KeyPair | None = None) -> BasicHost:
     """A host with Noise and stock yamux: what the rooms above build, the tests of these rooms do without."""
     mute_libp2p()
-    keys = create_new_key_pair()
+    keys = keys or create_new_key_pair()
     noise = NoiseTransport(keys, noise_privkey=new_x25519_key_pair().private_key)
     upgrader = TransportUpgrader({NOISE: noise}, {YAMUX: Yamux})
     return course_host(keys, upgrader, TCP(), limits=limits)
