@@ -49,10 +49,9 @@ NETWORK_CHECK_SECONDS = 4.0
 SLEPT_SECONDS = 15.0
 """A jump of the wall clock against the other one that means the machine slept."""
 
-SIGN_OF_LIFE_EVERY = 60.0
-SIGN_OF_LIFE_SECONDS = 10.0
-AFTER_CHANGE_SECONDS = 3.0
-"""How long a connected peer may take for a sign of life: in general, and after the network changed."""
+SIGN_OF_LIFE_SECONDS = 3.0
+"""How long a connected peer may take for a sign of life after the network changed. (Without a change the muxer's
+keepalive notices within a minute that a peer is gone.)"""
 
 SAVE_EVERY = 60.0
 
@@ -114,7 +113,6 @@ class Joining:
             task_status.started()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_network)
-                nursery.start_soon(self._watch_peers)
                 nursery.start_soon(self._keep_book)
                 await self._keep_calling(nursery)
         finally:
@@ -183,14 +181,9 @@ class Joining:
             now_there, now_ahead = self._interfaces(), time.time() - trio.current_time()
             if now_there != interfaces or now_ahead - ahead > SLEPT_SECONDS:
                 log.info("the network changed, or this machine slept: calling again")
-                await self._want_signs_of_life(AFTER_CHANGE_SECONDS)
+                await self._want_signs_of_life(SIGN_OF_LIFE_SECONDS)
                 self.network_changed()
             interfaces, ahead = now_there, now_ahead
-
-    async def _watch_peers(self) -> None:
-        while True:
-            await trio.sleep(SIGN_OF_LIFE_EVERY)
-            await self._want_signs_of_life(SIGN_OF_LIFE_SECONDS)
 
     async def _want_signs_of_life(self, seconds: float) -> None:
         async def want(peer: ID) -> None:

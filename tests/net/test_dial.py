@@ -17,8 +17,12 @@ def new_id() -> ID:
     return ID.from_pubkey(create_new_key_pair().public_key)
 
 
-async def test_each_way_to_fail_has_its_words() -> None:
-    async with running_host() as (host, _), running_host() as (other, _g):
+@pytest.mark.parametrize("stock_parts", [False, True])
+async def test_each_way_to_fail_has_its_words(stock_parts: bool) -> None:
+    async with (
+        running_host(stock_parts=stock_parts) as (host, _),
+        running_host(stock_parts=stock_parts) as (other, _g),
+    ):
         silent = trio.socket.socket()
         await silent.bind(("127.0.0.1", 0))
         silent.listen(1)  # takes the connection, says nothing
