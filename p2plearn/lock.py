@@ -94,6 +94,13 @@ def holder(path: Path) -> int | None:
         os.close(descriptor)
 
 
+def refuse_if_held(path: Path) -> None:
+    """Raise AlreadyRunning, naming the process, when the lock is held."""
+    pid = holder(path)
+    if pid is not None:
+        raise _already_running(path.parent, pid)
+
+
 def _try_lock(descriptor: int, kind: int) -> bool:
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)

@@ -30,7 +30,8 @@ class Wire:
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:
         """The value of a JSON object; raises TypeError when a required field is missing."""
-        return cls(**{f.name: raw[f.name] for f in dataclasses.fields(cls) if f.name in raw})
+        values = {f.name: raw[f.name] for f in dataclasses.fields(cls) if f.name in raw}
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 @dataclass(frozen=True, slots=True)

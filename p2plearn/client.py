@@ -1,0 +1,242 @@
+"""The node's local API as Python calls: what the command line uses, and any program may.
+
+Plain blocking code on a Unix socket. Every call raises the P2plearnError that the node answered with, NoNode (with
+the command that starts one) when none is there.
+
+Imports ``errors``, ``operations``, ``config``, ``lock``, ``local_socket`` and the standard library; no trio, no libp2p.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shlex
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from p2plearn.config import Home
+from p2plearn.errors import NoNode, P2plearnError
+from p2plearn.local_socket import short_address
+from p2plearn.lock import holder
+from p2plearn.operations import (
+    GetRequest,
+    GetResult,
+    Progress,
+    PublishRequest,
+    PublishResult,
+    VerifyResult,
+)
+
+_STARTING_SECONDS = 5.0
+"""How long a call waits for a node that holds its home already but doesn't answer yet."""
+
+_SHORT_CALL_SECONDS = 60.0
+"""A short call that takes longer means a node that hangs; a long one (JSON lines) may be silent for hours."""
+
+OnProgress = Callable[[Progress], None]
+
+
+def start_command(home: Path, *, named: bool) -> str:
+    """The command that starts a node for this home; ``named``: the home was given on the command line."""
+    return f"p2plearn {f'--home {shlex.quote(str(home))} ' if named else ''}node start --detach"
+
+
+class NodeClient:
+    """A node, by its home. Holds no connection between calls."""
+
+    def __init__(self, home: Path, *, named: bool = False) -> None:
+        self._home = Home(home)
+        self._start = start_command(home, named=named)
+
+    # -- short calls --------------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """The node as it stands: ``peer_id``, ``addresses``, ``peers``, ``courses``, ``uptime``, …"""
+        return self._short("GET", "/v1/status")
+
+    def peers(self) -> list[dict[str, Any]]:
+        """The peers it is connected to."""
+        return list(self._short("GET", "/v1/peers")["peers"])
+
+    def courses(self) -> list[dict[str, Any]]:
+        """The courses kept there."""
+        return list(self._short("GET", "/v1/courses")["courses"])
+
+    def info(self, course: str) -> dict[str, Any]:
+        """All that is known there of one course (64 hex digits)."""
+        return self._short("GET", f"/v1/courses/{course}")
+
+    def remove(self, course: str) -> dict[str, Any]:
+        """Forget a course and free its bytes: ``course``, ``title``, ``freed``."""
+        return self._short("DELETE", f"/v1/courses/{course}")
+
+    def stop(self) -> None:
+        """Ask the node to stop; returns at once, it may take a few seconds more."""
+        try:
+            self._short("POST", "/v1/stop", {})
+        except _Lost:
+            return  # it stopped before it could answer
+
+    # -- long calls ---------------------------------------------------------------------------------------------------
+
+    def publish(self, request: PublishRequest, on_progress: OnProgress) -> PublishResult:
+        """Publish a folder or a file; durable when it returns."""
+        return PublishResult.from_json(self._long("/v1/publish", request.as_json(), on_progress))
+
+    def get(self, request: GetRequest, on_progress: OnProgress) -> GetResult:
+        """Fetch a course and check it out."""
+        return GetResult.from_json(self._long("/v1/get", request.as_json(), on_progress))
+
+    def contents(self, request: GetRequest, on_progress: OnProgress) -> dict[str, Any]:
+        """What is inside a course, without its bytes."""
+        return self._long("/v1/contents", request.as_json(), on_progress)
+
+    def verify(self, course: str, on_progress: OnProgress) -> VerifyResult:
+        """Hash what is stored of one course (all when empty)."""
+        return VerifyResult.from_json(self._long("/v1/verify", {"course": course}, on_progress))
+
+    # -- how ----------------------------------------------------------------------------------------------------------
+
+    def _short(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        connection = self._call(method, path, body, _SHORT_CALL_SECONDS)
+        try:
+            return _checked(connection.getresponse())
+        except TimeoutError:
+            raise P2plearnError(
+                f"The node of {self._home.path} did not answer within {_SHORT_CALL_SECONDS:.0f} s.",
+                f"Its log may say why: {self._home.log}",
+            ) from None
+        except (OSError, http.client.HTTPException):
+            raise _Lost(self._home, self._start) from None
+        finally:
+            connection.close()
+
+    def _long(self, path: str, body: Mapping[str, Any], on_progress: OnProgress) -> dict[str, Any]:
+        connection = self._call("POST", path, body, None)
+        try:
+            for event in self._events(connection.getresponse()):
+                if event.get("event") == "progress":
+                    on_progress(Progress.from_json(event))
+                elif event.get("event") == "error":
+                    raise as_error(event["problem"])
+                elif event.get("event") == "result":
+                    return event
+        except (OSError, http.client.HTTPException):
+            raise _Lost(self._home, self._start) from None
+        finally:
+            connection.close()
+        raise _Lost(self._home, self._start)
+
+    def _events(self, response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+        if response.status != 200:
+            _checked(response)
+        while line := response.readline():
+            yield _object(line)
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None, seconds: float | None) -> _Connection:
+        """Send a call; raises NoNode when there is nobody to send it to."""
+        connection = _Connection(self._home.socket, seconds)
+        deadline = time.monotonic() + _STARTING_SECONDS
+        while True:
+            try:
+                connection.connect()
+                break
+            except OSError:
+                pid = holder(self._home.lock)
+                if pid is None:
+                    raise NoNode(f"No node is running for {self._home.path}.", f"Start one: {self._start}") from None
+                if time.monotonic() > deadline:
+                    raise NoNode(
+                        f"The node of {self._home.path} (process {pid}) is there but doesn't answer.",
+                        f"It may be starting or stopping still; its log may say more: {self._home.log}",
+                    ) from None
+                time.sleep(0.05)
+        headers = {"Host": "p2plearn.local", "Connection": "close"}
+        raw = None
+        if body is not None:
+            raw = json.dumps(body).encode("ascii")
+            headers["Content-Type"] = "application/json"
+        try:
+            connection.request(method, path, body=raw, headers=headers)
+        except OSError:
+            connection.close()
+            raise _Lost(self._home, self._start) from None
+        return connection
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over the socket at ``path``."""
+
+    def __init__(self, path: Path, seconds: float | None) -> None:
+        super().__init__("p2plearn.local")
+        self._path = path
+        self._seconds = seconds
+
+    def connect(self) -> None:
+        """Connect; raises OSError."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(_STARTING_SECONDS)
+            with short_address(self._path) as address:
+                sock.connect(address)
+            sock.settimeout(self._seconds)
+        except BaseException:
+            sock.close()
+            raise
+        self.sock = sock
+
+
+class _Lost(NoNode):
+    """The node went away in the middle of a call."""
+
+    def __init__(self, home: Home, start: str) -> None:
+        super().__init__(
+            f"The node of {home.path} went away before it had answered.",
+            f"Its log may say why: {home.log}. Start it again: {start}",
+        )
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(raw)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise P2plearnError("The node's answer can't be understood; it may be of another version.")
+    return value
+
+
+def _checked(response: http.client.HTTPResponse) -> dict[str, Any]:
+    """The JSON object of an answer; raises the error it stands for."""
+    value = _object(response.read())
+    if response.status >= 400:
+        raise as_error(value)
+    return value
+
+
+def _kinds(base: type[P2plearnError]) -> Iterator[type[P2plearnError]]:
+    for kind in base.__subclasses__():
+        if kind.__module__ == P2plearnError.__module__:
+            yield kind
+            yield from _kinds(kind)
+
+
+_BY_CODE = {kind.code: kind for kind in _kinds(P2plearnError)}
+
+
+class InternalProblem(P2plearnError):
+    """A bug of the node's; its log has it under the reference in the message."""
+
+    code = "internal"
+
+
+_BY_CODE[InternalProblem.code] = InternalProblem
+
+
+def as_error(problem: Mapping[str, Any]) -> P2plearnError:
+    """The error that a problem object of the API stands for; an unknown code (a newer node's) gives the plain kind."""
+    kind = _BY_CODE.get(str(problem.get("code", "")), P2plearnError)
+    return kind(str(problem.get("detail", "The node reports a problem.")), str(problem.get("hint", "")))

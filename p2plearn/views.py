@@ -1,0 +1,157 @@
+"""How the command line shows what a node answers: tables and sentences for a person.
+
+Every text that may come from a peer passes through ``terminal.plain`` (the tables do it themselves). What a node of
+another version adds is shown too, by its name; what it leaves out is left out here.
+
+Imports ``operations`` and ``terminal``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from p2plearn.operations import GetResult, PublishResult, VerifyResult
+from p2plearn.terminal import count, plain, size, span, table
+
+_IN_BYTES = {"bytes", "freed", "quota", "free", "free_disk", "have_bytes", "reserved", "min_free", "index_bytes"}
+_IN_SECONDS = {"uptime", "seconds", "age"}
+_NOT_SHOWN = {"schema", "event", "entries"}
+
+
+def status(facts: Mapping[str, Any]) -> str:
+    """``node status``."""
+    return _facts(facts)
+
+
+def peers(rows: Sequence[Mapping[str, Any]]) -> str:
+    """``node peers``."""
+    if not rows:
+        return "No peers are connected."
+    cells = [
+        (
+            str(row.get("peer_id", row.get("id", "?"))),
+            str((row.get("addresses") or ["?"])[0]),
+            str(row.get("direction", "")),
+            str(row.get("found_by", row.get("source", ""))),
+            span(float(row.get("seconds", 0))),
+            str(row.get("agent", "")),
+        )
+        for row in rows
+    ]
+    return table(("PEER", "ADDRESS", "DIRECTION", "FOUND BY", "SINCE", "AGENT"), cells, right=frozenset({4}))
+
+
+def courses(rows: Sequence[Mapping[str, Any]]) -> str:
+    """``list``."""
+    if not rows:
+        return "No courses are kept here. `p2plearn publish FOLDER` makes one, `p2plearn get HASH` fetches one."
+    cells = [
+        (str(row["course"])[:12], size(int(row["bytes"])), _kept(row), str(row.get("why", "")), str(row["title"]))
+        for row in rows
+    ]
+    return table(("COURSE", "SIZE", "HERE", "WHY", "TITLE"), cells, right=frozenset({1}))
+
+
+def _kept(row: Mapping[str, Any]) -> str:
+    if row.get("complete"):
+        return "all"
+    total = int(row["bytes"])
+    return f"{100 * int(row.get('have_bytes', 0)) // total} %" if total else "in part"
+
+
+def course(facts: Mapping[str, Any]) -> str:
+    """``info`` and ``get --manifest-only``: the facts, then the files."""
+    entries = facts.get("entries")
+    shown = _facts(facts)
+    if not isinstance(entries, list):
+        return shown
+    cells = [(size(int(entry.get("bytes", 0))), str(entry.get("path", "?"))) for entry in entries]
+    return shown + ("\n\n" + table(("SIZE", "FILE"), cells, right=frozenset({0})) if cells else "")
+
+
+def published(result: PublishResult) -> str:
+    """What ``publish`` says on stderr; the hash goes to stdout."""
+    title = plain(result.title)
+    facts = f"{size(result.bytes)} in {count(result.files, 'file')}, {count(result.chunks, 'chunk')}"
+    lines = [f"Warning: {plain(warning)}" for warning in result.warnings]
+    if result.new:
+        version = f" (version {result.version})" if result.version > 1 else ""
+        lines.append(f"Published {title}{version}: {facts}, in {result.seconds:.1f} s.")
+    else:
+        lines.append(f"{title} is published here already, just as it is: {facts}. Nothing was copied.")
+    if result.copies < 2:
+        lines.append("This is the only copy until someone fetches it; keep the node running.")
+    lines.append(f"Share it: p2plearn get '{plain(result.link)}'")
+    return "\n".join(lines)
+
+
+def fetched(result: GetResult) -> str:
+    """What ``get`` says on stderr; the path goes to stdout."""
+    title = plain(result.title)
+    kept = plain(result.replaced_into)
+    lines = [f"Replaced {plain(path)}; your version is in {kept}" for path in result.replaced]
+    if result.fetched_bytes:
+        rate = result.fetched_bytes / max(result.seconds, 0.001)
+        lines.append(
+            f"Fetched {title}: {size(result.bytes)} in {count(result.files, 'file')}; {size(result.fetched_bytes)} "
+            f"came from {count(result.providers, 'provider')} in {span(result.seconds)} ({size(rate)}/s)."
+        )
+    else:
+        lines.append(f"{title} was here already: {size(result.bytes)} in {count(result.files, 'file')}.")
+    if not result.written_files:
+        lines.append("Every file was in its place already.")
+    return "\n".join(lines)
+
+
+def verified(result: VerifyResult) -> str:
+    """``verify``."""
+    lines = [
+        f"{plain(str(each.get('title') or each.get('course', '?')))}: {plain(str(each.get('path', '?')))}: "
+        f"{plain(str(each.get('what', 'damaged')))}"
+        for each in result.damaged
+    ]
+    checked = f"{count(result.courses, 'course')}, {size(result.bytes)}, in {span(result.seconds)}"
+    lines.append(f"Checked {checked}: " + ("all good." if not lines else f"{len(lines)} damaged."))
+    return "\n".join(lines)
+
+
+def _facts(facts: Mapping[str, Any], prefix: str = "") -> str:
+    """Names and values in two columns; lists one item a line, objects flattened."""
+    return table(("", ""), _fact_rows(facts, prefix))
+
+
+def _fact_rows(facts: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in facts.items():
+        if name in _NOT_SHOWN:
+            continue
+        label = f"{prefix}{name}".replace("_", " ")
+        if isinstance(value, Mapping):
+            rows += _fact_rows(value, f"{label} ")
+        elif isinstance(value, list | tuple):
+            items = [_value(name, item) for item in value] or ["none"]
+            rows += [(label if not place else "", item) for place, item in enumerate(items)]
+        else:
+            rows.append((label, _value(name, value)))
+    return rows
+
+
+def _value(name: str, value: object) -> str:
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        if name in _IN_BYTES:
+            return size(value)
+        if name in _IN_SECONDS:
+            return span(value)
+        if name == "created":
+            import datetime
+
+            return datetime.datetime.fromtimestamp(value, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+        return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_value(str(key), item)}" for key, item in value.items())
+    return str(value)

@@ -1,0 +1,158 @@
+"""Imports run one way, outside in, late ones included; pure rooms stay pure.
+
+Read from the source with ``ast``, so that nothing has to be imported and an import inside a function counts too.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+SPEC = importlib.util.find_spec("p2plearn")
+assert SPEC is not None
+assert SPEC.origin is not None
+ROOT = Path(SPEC.origin).parent
+
+BASE = frozenset({"errors", "operations", "config", "identity", "lock", "local_socket", "log"})
+"""Small modules that everyone may use; among them as the table says."""
+
+MAY_IMPORT: dict[str, frozenset[str]] = {
+    "errors": frozenset(),
+    "operations": frozenset({"errors"}),
+    "local_socket": frozenset(),
+    "config": frozenset({"errors"}),
+    "identity": frozenset({"errors"}),
+    "lock": frozenset({"errors"}),
+    "log": frozenset({"config", "errors"}),
+    "course": frozenset({"errors"}),
+    "store": BASE | {"course"},
+    "net": BASE | {"course"},
+    "transfer": BASE | {"course", "store", "net"},
+    "dht": BASE | {"course", "store", "net", "transfer"},
+    "gossip": BASE | {"course", "store", "net", "transfer"},
+    "web": BASE | {"course", "store", "transfer"},
+    "node": BASE | {"course", "store", "net", "transfer", "dht", "gossip", "web"},
+    "terminal": frozenset({"operations", "errors"}),
+    "views": frozenset({"operations", "terminal"}),
+    "client": BASE - {"identity", "log"},
+    "background": BASE - {"identity", "log"} | {"client"},
+    "demo": frozenset({"background", "client", "terminal", "errors", "operations", "config"}),
+    # cli starts a node in `node start`, and reads course names with the room that knows them.
+    "cli": BASE - {"identity"} | {"client", "background", "terminal", "views", "demo", "course", "node"},
+    "__main__": frozenset({"cli"}),
+    "": frozenset(),
+}
+"""What each room (a folder, or a module at the top) may import of the others; its own modules always."""
+
+PURE = (
+    "course/*.py",
+    "dht/schedule.py",
+    "dht/custody.py",
+    "dht/liveness.py",
+    "dht/handoff.py",
+    "gossip/envelope.py",
+    "gossip/topics.py",
+    "gossip/ratings.py",
+    "gossip/discussion.py",
+    "net/standing.py",
+    "transfer/protocol.py",
+    "transfer/scheduler.py",
+    "web/answers.py",
+    "web/openapi.py",
+    "web/schema.py",
+)
+IMPURE = frozenset(
+    {"trio", "libp2p", "sqlite3", "os", "time", "random", "socket", "subprocess", "threading", "secrets"}
+)
+"""What a sans-IO module must not import: it gets its clock and its random numbers handed in."""
+
+LIBP2P_ROOMS = frozenset({"net", "dht", "gossip", "transfer", "node"})
+QUICK = BASE - {"identity"} | {"cli", "client", "background", "terminal", "views", "demo", "__main__"}
+HEAVY = frozenset({"trio", "libp2p", "cryptography", "h11", "multiaddr", "sqlite3", "msgpack", "rich"})
+
+
+def modules() -> list[Path]:
+    return sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+
+
+def room(module: Path) -> str:
+    """The folder of a module, or its own name at the top ("" for the package itself)."""
+    return module.parts[0] if len(module.parts) > 1 else module.stem.replace("__init__", "")
+
+
+@cache
+def imports(module: Path) -> list[tuple[str, bool]]:
+    """Full names that a module imports, and whether at import time; those for type checkers alone don't count."""
+    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+    return list(_imports(tree, top=True))
+
+
+def _imports(node: ast.AST, *, top: bool) -> Iterator[tuple[str, bool]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        if isinstance(child, ast.Import):
+            yield from ((alias.name, top) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, "imports are absolute here"
+            # `from p2plearn import config` and `from p2plearn.web import schema` name modules, too.
+            yield from ((f"{child.module}.{alias.name}", top) for alias in child.names)
+        else:
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from _imports(child, top=top and not inside)
+
+
+def rooms_imported(module: Path) -> set[str]:
+    names = (name.split(".") for name, _ in imports(module))
+    found = {parts[1] for parts in names if parts[0] == "p2plearn" and len(parts) > 1}
+    return {name for name in found if not name.startswith("__")}  # p2plearn.__version__
+
+
+@pytest.mark.parametrize("module", modules(), ids=str)
+def test_imports_run_outside_in(module: Path) -> None:
+    mine = room(module)
+    assert mine in MAY_IMPORT, f"the room {mine!r} has no row in MAY_IMPORT"
+    assert rooms_imported(module) - {mine} <= MAY_IMPORT[mine]
+
+
+def test_no_circle_can_be_made_of_what_is_allowed() -> None:
+    left = dict(MAY_IMPORT)
+    while left:
+        free = {name for name, needs in left.items() if not needs & set(left)}
+        assert free, f"a circle among {sorted(left)}"
+        left = {name: needs for name, needs in left.items() if name not in free}
+
+
+def test_no_circle_between_modules() -> None:
+    edges: dict[str, set[str]] = {}
+    names = {".".join(("p2plearn", *module.with_suffix("").parts)).removesuffix(".__init__") for module in modules()}
+    for module in modules():
+        mine = ".".join(("p2plearn", *module.with_suffix("").parts)).removesuffix(".__init__")
+        reached = {name for name, top in imports(module) if top}
+        edges[mine] = {n for n in ({r if r in names else r.rpartition(".")[0] for r in reached}) if n in names} - {mine}
+        edges[mine] -= {"p2plearn"}
+    while edges:
+        free = {name for name, needs in edges.items() if not needs & set(edges)}
+        assert free, f"a circle among {sorted(edges)}"
+        edges = {name: needs for name, needs in edges.items() if name not in free}
+
+
+@pytest.mark.parametrize("module", sorted({p for pattern in PURE for p in ROOT.glob(pattern)}), ids=lambda p: p.name)
+def test_pure_rooms_do_no_io(module: Path) -> None:
+    tops = {name.partition(".")[0] for name, _ in imports(module.relative_to(ROOT))}
+    assert not tops & IMPURE
+
+
+@pytest.mark.parametrize("module", modules(), ids=str)
+def test_libp2p_stays_in_its_rooms_and_the_command_line_stays_light(module: Path) -> None:
+    tops = {name.partition(".")[0] for name, _ in imports(module)}
+    if "libp2p" in tops:
+        assert room(module) in LIBP2P_ROOMS
+    if room(module) in QUICK:
+        assert not {name.partition(".")[0] for name, top in imports(module) if top} & HEAVY
+        assert not tops & (HEAVY - {"rich"})
