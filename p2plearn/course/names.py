@@ -177,7 +177,7 @@ def _wrong_hex(name: str) -> UsageProblem:
     for position, char in enumerate(name, 1):
         if char not in _HEX:
             return UsageProblem(
-                f"'{_shown(name)}' is no course hash: its character {position}, {_shown(char)!r}, is no hex digit.",
+                f"'{_shown(name)}' is no course hash: its character {position}, '{_shown(char)}', is no hex digit.",
                 _HINT,
             )
     return UsageProblem(f"'{_shown(name)}' is no course hash: it has {len(name)} hex digits instead of 64.", _HINT)
