@@ -120,7 +120,7 @@ class CourseSwarm(Swarm):
             transports=[transport],
             connection_config=ConnectionConfig(
                 max_connections=limits.total,
-                min_connections=0,  # with both marks at 0 the auto-connector finds nothing to do
+                min_connections=0,  # places for inbound ones are the total less these
                 low_watermark=0,
                 high_watermark=limits.total,
                 max_connections_per_peer=limits.per_peer,
@@ -147,11 +147,12 @@ class CourseSwarm(Swarm):
         return self._contained
 
     async def run(self) -> None:
-        """As the stock swarm, without the auto-connector's half-minute tick, and with every socket closed at the end.
+        """As the stock swarm, without its auto-connector, and with every socket closed at the end.
 
-        (The stock one means to close them too, but it is cancelled by then, so its first ``await`` is its last.)
+        A low mark of 0 would not keep the auto-connector quiet: it aims at the middle of both marks. The sockets the
+        stock one means to close too, but it is cancelled by then, so its first ``await`` is its last.
         """
-        self.auto_connector.run_background_task = _nothing
+        self.auto_connector.start = _nothing
         try:
             await super().run()
         finally:
