@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
 import ifaddr
 from libp2p.peer.id import ID
@@ -36,7 +37,13 @@ class Reach(enum.IntEnum):
 
 def reach(address: Multiaddr) -> Reach:
     """How far ``address`` reaches; NONE for what can't be dialled over TCP at all (wildcard, port 0, relay, UDP)."""
+    return _reach(address.to_bytes())
+
+
+@lru_cache(maxsize=8192)  # a lookup asks it thousands of times of the same few hundred addresses
+def _reach(raw: bytes) -> Reach:
     try:
+        address = Multiaddr(raw)
         names = [p.name for p in address.protocols()]
         if not names or not DIALABLE.issuperset(names) or "tcp" not in names:
             return Reach.NONE
@@ -70,6 +77,12 @@ def reach_of_ip(text: str) -> Reach:
 
 def bare(address: Multiaddr) -> Multiaddr:
     """``address`` without its trailing ``/p2p/…``."""
+    return _bare(address.to_bytes())
+
+
+@lru_cache(maxsize=8192)
+def _bare(raw: bytes) -> Multiaddr:
+    address = Multiaddr(raw)
     value = address.get_peer_id()
     return address.decapsulate(Multiaddr(f"/p2p/{value}")) if value else address
 

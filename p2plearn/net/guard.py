@@ -55,7 +55,7 @@ OFFENCES: tuple[type[BaseException], ...] = (
     UnicodeDecodeError,
     MessageTooLarge,
     MultiselectError,
-    StreamFailure,  # raised where a stream asks for the protocol without a name
+    StreamFailure,  # raised where a negotiation ends without a protocol
 )
 """What a handler raises when the input breaks a format."""
 

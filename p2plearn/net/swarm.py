@@ -18,7 +18,9 @@ What the stock one (0.8.1) does, and this one does not (each has a test in ``tes
 from __future__ import annotations
 
 import logging
+import time
 import weakref
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +39,7 @@ from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
 from p2plearn.net import bounded
-from p2plearn.net.addresses import dial_order
+from p2plearn.net.addresses import Reach, dial_order, reach_of_ip
 from p2plearn.net.peerstore import CoursePeerStore
 
 log = logging.getLogger("p2plearn.net")
@@ -49,6 +51,9 @@ DIAL_DEADLINE = 10.0
 """Seconds after which a dial by libp2p itself (which hands in no deadline) gives up."""
 
 
+OWN_ADDRESSES_SECONDS = 2.0
+"""For which the answer to "what are our addresses" is remembered."""
+
 CLOSE_SECONDS = 2.0
 """For saying goodbye when the node stops; past it sockets are just closed."""
 
@@ -58,7 +63,9 @@ class ConnectionLimits:
     """How many connections a node keeps. Higher: more peers to learn from; lower: less memory (about 60 KB each)."""
 
     total: int = 256  # a laptop serving a school; a Kademlia node of a large network needs some 100
-    per_peer: int = 3  # both may dial at once, and a stale one may linger
+    for_own_calls: int = 64  # of these: else whoever calls us first decides whether we can call anybody
+    per_peer: int = 3  # both may dial at once, and a stale one may linger; past it the oldest goes
+    per_ip: int = 64  # inbound ones of one address (but this machine's): a school behind one router has as many
     pending: int = 64  # handshakes under way: each costs a key exchange, and a stalled one 10 s of a place ...
     pending_per_ip: int = 16  # ... so one address (a school behind one router) may not take them all
     upgrade_timeout: float = 10.0  # a handshake over a bad line takes 2 s; an attacker's takes for ever
@@ -120,8 +127,8 @@ class CourseSwarm(Swarm):
             transports=[transport],
             connection_config=ConnectionConfig(
                 max_connections=limits.total,
-                min_connections=0,  # places for inbound ones are the total less these
-                low_watermark=0,
+                min_connections=min(limits.for_own_calls, limits.total - 1),  # kept from inbound ones
+                low_watermark=min(limits.for_own_calls, limits.total - 1),
                 high_watermark=limits.total,
                 max_connections_per_peer=limits.per_peer,
                 inbound_upgrade_timeout=limits.upgrade_timeout,
@@ -136,7 +143,8 @@ class CourseSwarm(Swarm):
         """Says whether connections with a peer are refused (``guard`` sets it); asked after the handshake."""
         self._secured: weakref.WeakSet[Any] = weakref.WeakSet()
         self._pending = 0
-        self._pending_by_ip: dict[str, int] = {}
+        self._pending_by_ip: Counter[str] = Counter()
+        self._inbound_by_ip: Counter[str] = Counter()
         self._contained: _ContainedManager | None = None
 
     @property
@@ -263,11 +271,12 @@ class CourseSwarm(Swarm):
         """Handshake with whoever connected, then stay until *that* connection ends, so that its place is free again."""
         remote = read_write_closer.get_remote_address()
         ip = remote[0] if remote else ""
-        if self._pending >= self.limits.pending or self._pending_by_ip.get(ip, 0) >= self.limits.pending_per_ip:
+        many = self._inbound_by_ip[ip] >= self.limits.per_ip and reach_of_ip(ip) is not Reach.LOOPBACK
+        if many or self._pending >= self.limits.pending or self._pending_by_ip[ip] >= self.limits.pending_per_ip:
             await read_write_closer.close()
             return
         self._pending += 1
-        self._pending_by_ip[ip] = self._pending_by_ip.get(ip, 0) + 1
+        self._pending_by_ip[ip] += 1
         raw = RawConnection(read_write_closer, False)
         try:
             muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
@@ -277,22 +286,32 @@ class CourseSwarm(Swarm):
             return
         finally:
             self._pending -= 1
-            self._pending_by_ip[ip] -= 1
-            if not self._pending_by_ip[ip]:
-                del self._pending_by_ip[ip]
-        for connection in self.get_connections(muxed.peer_id):
-            if connection.muxed_conn is muxed:
-                await connection.event_closed.wait()
+            _drop(self._pending_by_ip, ip)
+        self._inbound_by_ip[ip] += 1
+        try:
+            for connection in self.get_connections(muxed.peer_id):
+                if connection.muxed_conn is muxed:
+                    await connection.event_closed.wait()
+        finally:
+            _drop(self._inbound_by_ip, ip)
         await _quietly(raw.close)
 
     async def add_conn(self, muxed_conn: IMuxedConn, direction: str = "unknown") -> Any:
-        """As the stock swarm, but a peer that is refused is hung up on."""
+        """As the stock swarm, but a peer that is refused is hung up on, and one with too many loses its oldest.
+
+        (The stock one spares all of the last 20 seconds, so a single peer can take every place there is. The newest
+        is the one to keep: whoever comes back after a change of network leaves stale ones behind.)
+        """
         if self.refuses(muxed_conn.peer_id):
             await _quietly(muxed_conn.close)
             raise SwarmException(f"{muxed_conn.peer_id} is banned for now")
         secured = getattr(muxed_conn, "secured_conn", None)
         if secured is not None:
             self._secured.add(secured)
+        old = self.get_connections(muxed_conn.peer_id)
+        for stale in old[: max(0, len(old) + 1 - self.limits.per_peer)]:
+            if self.background_nursery is not None:
+                self.background_nursery.start_soon(_quietly, stale.close)
         return await super().add_conn(muxed_conn, direction)
 
 
@@ -314,8 +333,30 @@ def course_host(
     peerstore = CoursePeerStore()
     peerstore.add_key_pair(peer_id, keys)
     swarm = CourseSwarm(peer_id, peerstore, upgrader, transport, limits or ConnectionLimits())
+    factory = None if addrs_factory is None else _for_a_moment(addrs_factory)
     # What a single peer says it sees of us would change our signed record at will; what we listen on does not.
-    return BasicHost(network=swarm, addrs_factory=addrs_factory, disable_identify_address_discovery=True)
+    return BasicHost(network=swarm, addrs_factory=factory, disable_identify_address_discovery=True)
+
+
+def _for_a_moment(factory: Callable[[list[Multiaddr]], list[Multiaddr]]) -> Callable[..., list[Multiaddr]]:
+    """``factory``, remembering its answer: libp2p asks for our addresses at each message, and the system is slow."""
+    asked: tuple[list[Multiaddr], float] | None = None
+    answer: list[Multiaddr] = []
+
+    def remembered(listening: list[Multiaddr]) -> list[Multiaddr]:
+        nonlocal asked, answer
+        now = time.monotonic()
+        if asked is None or asked[0] != listening or now - asked[1] > OWN_ADDRESSES_SECONDS:
+            asked, answer = (list(listening), now), factory(listening)
+        return list(answer)
+
+    return remembered
+
+
+def _drop(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]
 
 
 async def _nothing(*_args: Any) -> None:

@@ -16,6 +16,7 @@ import libp2p
 import pytest
 import trio
 from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.x25519 import create_new_key_pair as new_x25519_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.kad_dht import common, kad_dht, peer_routing, provider_store, routing_table, value_store
@@ -31,12 +32,15 @@ from libp2p.peer.peerstore import PeerStore, create_signed_peer_record
 from libp2p.protocol_muxer import multiselect_communicator
 from libp2p.protocol_muxer.multiselect import Multiselect
 from libp2p.records.validator import NamespacedValidator
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.utils import read_delim as libp2p_read_delim
 from multiaddr import Multiaddr
 
 from p2plearn.dht.kademlia import PROTOCOL, CourseDHT
 from p2plearn.net.dial import connect
 from p2plearn.net.swarm import CourseSwarm
-from tests.net.hosts import eventually, make_host, running_host, running_node, running_nodes
+from tests.net.hosts import LOOPBACK, eventually, make_host, running_host, running_node, running_nodes
 
 ROOT = Path(libp2p.__file__).parent
 
@@ -257,3 +261,31 @@ async def test_the_auto_connector_calls_nobody() -> None:
         await a.host.get_network().auto_connector.maybe_connect()
         await trio.sleep(0.1)
         assert a.host.get_connected_peers() == []
+
+
+# What a stock host dies of, beside exceptions out of a handler; ours survives it in ``tests/net/test_guard.py``.
+
+
+async def test_a_line_that_is_no_text_ends_a_stock_host() -> None:
+    stock_line = multiselect_communicator.read_delim
+    multiselect_communicator.read_delim = libp2p_read_delim
+    ended = False
+    try:
+        async with running_host(stock_parts=True) as (bad, _):
+            multiselect_communicator.read_delim = libp2p_read_delim
+            keys = create_new_key_pair()
+            noise = NoiseTransport(keys, noise_privkey=new_x25519_key_pair().private_key)
+            host = libp2p.new_host(key_pair=keys, sec_opt={NOISE: noise})
+            try:
+                async with host.run([LOOPBACK]):
+                    await connect(bad, PeerInfo(host.get_id(), host.get_transport_addrs()), 2.0)
+                    stream = await bad.get_network().new_stream(host.get_id())
+                    await stream.write(b"\x13/multistream/1.0.0\n\x03\xc3\x28\n")
+                    with trio.move_on_after(2.0):
+                        await host.get_network().manager.wait_finished()
+                        ended = True
+            except BaseExceptionGroup:
+                ended = True
+    finally:
+        multiselect_communicator.read_delim = stock_line
+    assert ended

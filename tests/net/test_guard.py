@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -27,6 +27,8 @@ from tests.net.hosts import eventually, running_host
 
 PROTOCOLS = ["/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0", str(KAD), "/test/echo"]
 ECHO = TProtocol("/test/echo")
+NOISE_CHOSEN = b"\x13/multistream/1.0.0\n\x07/noise\n"
+TLS_CHOSEN = b"\x13/multistream/1.0.0\n\x0b/tls/1.0.0\n"
 
 
 def port_of(host: BasicHost) -> int:
@@ -93,7 +95,7 @@ async def test_garbage_on_every_protocol() -> None:
     [
         b"\x02\xc3\n",  # no UTF-8: ends a stock host
         b"\x13/multistream/1.0.0\n\x03\xc3\x28\n",
-        b"\x13/multistream/1.0.0\n\x01\n",  # asks for the protocol without a name: so does this
+        b"\x13/multistream/1.0.0\n\x01\n",  # asks for the protocol without a name
         b"\x13/multistream/1.0.0\n\x00",
         b"\x13/multistream/1.0.0\n\xff\xff\xff\xff\x7f" + bytes(5000),
         b"\x13/multistream/1.0.0\n\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
@@ -115,7 +117,7 @@ async def test_garbage_in_the_negotiation_of_a_stream(lines: bytes) -> None:
 @pytest.mark.parametrize("size", [0, 1, 20, 5000])
 async def test_garbage_instead_of_a_handshake(size: int) -> None:
     async with victim() as (host, _):
-        for opening in (b"", b"\x13/multistream/1.0.0\n", b"\x13/multistream/1.0.0\n\x07/noise\n"):
+        for opening in (b"", b"\x13/multistream/1.0.0\n", NOISE_CHOSEN, TLS_CHOSEN):
             with trio.move_on_after(2.0):
                 raw = await trio.open_tcp_stream("127.0.0.1", port_of(host))
                 async with raw:
@@ -233,7 +235,7 @@ async def test_a_peer_gets_its_share_of_streams_and_no_more() -> None:
 
 
 async def test_an_inbound_connection_that_ended_leaves_its_place() -> None:
-    async with running_host(ConnectionLimits(total=4)) as (host, _):
+    async with running_host(ConnectionLimits(total=4, for_own_calls=1)) as (host, _):
         host.set_stream_handler(ECHO, echo)
         for _ in range(8):  # twice the total
             async with running_host() as (guest, _guard):
@@ -272,3 +274,46 @@ async def test_a_dead_address_does_not_hide_the_living_one() -> None:
     async with victim() as (host, _), running_host() as (other, _):
         dead = [Multiaddr(f"/ip4/127.0.0.1/tcp/{port}") for port in (1, 2, 3)]
         await connect(other, PeerInfo(host.get_id(), [*dead, *host.get_transport_addrs()]), 3.0)
+
+
+async def test_a_peer_can_not_take_all_places_and_its_newest_connection_is_the_one_kept() -> None:
+    limits = ConnectionLimits(total=8, for_own_calls=2, per_peer=2)
+    async with running_host(limits) as (host, _), running_host() as (bad, _g):
+        host.set_stream_handler(ECHO, echo)
+        where = host.get_transport_addrs()[0]
+        network = bad.get_network()
+        network.peerstore.add_addrs(host.get_id(), [where], 60)
+        for _ in range(12):
+            await network._dial_addr_single_attempt(where, host.get_id())
+        await eventually(lambda: len(host.get_network().get_connections(bad.get_id())) <= 2)
+        await eventually(lambda: len(network.get_connections(host.get_id())) <= 2)
+        stream = await bad.new_stream(host.get_id(), [ECHO])
+        await stream.write(b"hello")
+        assert await stream.read(5) == b"hello"
+        await is_well(host)
+
+
+async def test_callers_leave_places_for_our_own_calls() -> None:
+    async with running_host(ConnectionLimits(total=4, for_own_calls=2)) as (host, _), AsyncExitStack() as stack:
+        callers = [(await stack.enter_async_context(running_host()))[0] for _ in range(4)]
+        reached = 0
+        for caller in callers:
+            with suppress(ConnectFailed):
+                await connect(caller, info_of(host), 1.0)
+                reached += 1
+        assert reached == 2
+        called, _g = await stack.enter_async_context(running_host())
+        await connect(host, info_of(called), 1.0)
+
+
+async def test_a_host_with_many_connections_stops_quickly_and_says_goodbye() -> None:
+    async with running_host() as (other, _):
+        async with running_host() as (host, _g), AsyncExitStack() as stack:
+            for _ in range(6):
+                guest, _guard = await stack.enter_async_context(running_host())
+                await connect(host, info_of(guest), 1.0)
+            await connect(host, info_of(other), 1.0)
+            started = trio.current_time()
+            await host.close()
+            assert trio.current_time() - started < 1.0
+        await eventually(lambda: not other.get_network().get_connections(host.get_id()), 1.0)
