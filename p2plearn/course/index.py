@@ -366,6 +366,9 @@ def _check(index: Index, kind: Kind) -> None:
 
 def _check_lengths_agree(index: Index) -> None:
     """Raise BadIndex if a digest comes with two lengths: only one can be true, and the store keeps one."""
+    # Most large courses repeat no chunk, which the digests' first 8 bytes show soonest.
+    if len(set(memoryview(index.digests).cast("Q")[:: HASH_BYTES // 8].tolist())) == len(index):
+        return
     digests = [index.digests[at : at + HASH_BYTES] for at in range(0, len(index.digests), HASH_BYTES)]
     known = dict(zip(digests, index.lengths, strict=True))
     if any(map(ne, map(known.__getitem__, digests), index.lengths)):

@@ -132,7 +132,7 @@ packable = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=250)
 @given(st.data())
 def test_any_field_may_hold_anything(vectors: Vectors, data: st.DataObject) -> None:
     fields = msgpack.unpackb(bytes.fromhex(vectors("index")["good"][3]["bytes"]))
@@ -194,7 +194,7 @@ def test_more_than_a_manifest_can_name_is_refused() -> None:
 
 
 def test_a_large_index_is_read_quickly_and_kept_small(manifest_for: Make) -> None:
-    files, each = 20_000, 10
+    files, each = 5_000, 10
     builder = IndexBuilder()
     chance = random.Random(4)
     for number in range(files):
@@ -206,8 +206,8 @@ def test_a_large_index_is_read_quickly_and_kept_small(manifest_for: Make) -> Non
     manifest = manifest_for(index, raw)
     started = time.process_time()
     assert decode_index(raw, manifest) == index
-    # About 0.3 s where this was written; the bound is for slow machines and still far under one that is quadratic.
-    assert time.process_time() - started < 6
+    # A tenth of a second where this was written; the bound is for slow machines and still far under one that is quadratic.
+    assert time.process_time() - started < 3
     tracemalloc.start()
     try:
         kept = decode_index(raw, manifest)

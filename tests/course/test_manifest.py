@@ -178,13 +178,13 @@ packable = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=250)
 @given(st.one_of(st.binary(max_size=200), packable.map(msgpack.packb)))
 def test_anything_is_a_manifest_or_the_peers_fault(raw: bytes) -> None:
     decodes_or_is_refused(raw)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=250)
 @given(st.data())
 def test_any_field_may_hold_anything(vectors: Vectors, data: st.DataObject) -> None:
     fields = msgpack.unpackb(bytes.fromhex(vectors("manifest")["good"][1]["bytes"]))

@@ -119,11 +119,11 @@ def test_any_file_gives_a_title_that_a_manifest_takes(name: str, content: bytes)
 
 REPEATED = [
     "[", "![a]", "<h1", "<h1><a>", "**a", "# **a ", "_a ", "\\", "`a", "{#", "<!--", ":a:`", "<a", "---\n", "title: ",
-    " \n", "=\n", "book:\n", "# #", "title: >\n a\n", "<title>", "&#", "\"\\", "'", "~~~\n", "<html ", "lesson-", "#+title:",
+    " \n", "=\n", "book:\n", "# #", "title: >\n a\n", "<title>", "&#", '"\\', "~~~\n", "<html ", "lesson-",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("before", ["", "# ", "---\n", "title: ", "<h1>", "book:\n"])
+@pytest.mark.parametrize("before", ["", "# ", "title: ", "<h1>"])
 def test_crafted_files_cost_little_time(before: str) -> None:
     for text in REPEATED:
         content = (before + text * READ_AT_MOST)[:READ_AT_MOST].encode()
