@@ -83,7 +83,7 @@ async def connect(host: IHost, peer: PeerInfo, deadline: float) -> None:
 def why(error: BaseException) -> Reason:
     """The reason in what a dial raised, looked for along its causes."""
     for cause in _causes(error):
-        if "Peer ID mismatch" in str(cause) or "PeerIDMismatch" in type(cause).__name__:
+        if any(mark in str(cause) for mark in _WRONG_PEER) or "PeerIDMismatch" in type(cause).__name__:
             return "wrong-peer"
         if isinstance(cause, ConnectionRefusedError | ConnectionResetError):
             return "refused"
@@ -94,6 +94,8 @@ def why(error: BaseException) -> Reason:
     return "handshake"
 
 
+# How TLS of ours, and libp2p's upgrader and Noise, put it.
+_WRONG_PEER = ("expected peer", "Peer ID mismatch")
 _ROUTELESS = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL}
 
 

@@ -11,19 +11,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import ifaddr
-from libp2p import new_host
-from libp2p.abc import IHost, IMuxedConn, ISecureConn
+from libp2p.abc import IMuxedConn, ISecureConn
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as new_x25519_key_pair
 from libp2p.custom_types import TProtocol
-from libp2p.network.config import ConnectionConfig
+from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
+from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
+from p2plearn.net.swarm import ConnectionLimits, course_host
 from p2plearn.net.tcp import TcpTransport
 from p2plearn.net.tls import PROTOCOL as TLS
 from p2plearn.net.tls import TlsTransport
@@ -47,33 +48,18 @@ def key_pair(seed: bytes) -> KeyPair:
     return create_new_key_pair(seed)
 
 
-def build_host(keys: KeyPair, *, max_connections: int) -> IHost:
-    """A host that isn't listening yet (``async with host.run(addrs)`` does that).
+def build_host(keys: KeyPair, limits: ConnectionLimits | None = None) -> BasicHost:
+    """A host that isn't listening yet (``async with host.run(addrs)`` does that), and never dials on its own account.
 
-    It never dials on its own account: libp2p's connector, which calls back whoever hung up until it has a hundred
-    connections, is out of work with a low watermark of zero.
+    Guard it (``guard.guard_streams``) before it runs.
     """
-    host = new_host(
-        key_pair=keys,
-        sec_opt={
-            TLS: TlsTransport(keys),
-            NOISE: NoiseTransport(keys, noise_privkey=new_x25519_key_pair().private_key),
-        },
-        muxer_opt={TProtocol(YAMUX): YamuxConn},
-        transports=[TcpTransport()],
-        negotiate_timeout=NEGOTIATE_SECONDS,
-        connection_config=ConnectionConfig(
-            max_connections=max_connections,
-            min_connections=0,
-            low_watermark=0,
-            high_watermark=max_connections,
-            max_connections_per_peer=2,
-        ),
-        addrs_factory=reachable,
-        disable_identify_address_discovery=True,
-    )
-    host.get_network().upgrader.muxer_multistream = _YamuxOnly({TProtocol(YAMUX): YamuxConn}, NEGOTIATE_SECONDS)
-    return host
+    security = {
+        TLS: TlsTransport(keys),
+        NOISE: NoiseTransport(keys, noise_privkey=new_x25519_key_pair().private_key),
+    }
+    upgrader = TransportUpgrader(security, {TProtocol(YAMUX): YamuxConn}, NEGOTIATE_SECONDS)
+    upgrader.muxer_multistream = _YamuxOnly({TProtocol(YAMUX): YamuxConn}, NEGOTIATE_SECONDS)
+    return course_host(keys, upgrader, TcpTransport(), limits=limits, addrs_factory=reachable)
 
 
 def reachable(listening: Sequence[Multiaddr]) -> list[Multiaddr]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import trio
 from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as new_x25519_key_pair
 from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
@@ -24,6 +25,7 @@ from p2plearn.dht.directory import Directory
 from p2plearn.dht.kademlia import CourseDHT
 from p2plearn.net.dial import connect
 from p2plearn.net.guard import StreamGuard, StreamLimits, guard_streams
+from p2plearn.net.host import build_host
 from p2plearn.net.muting import mute_libp2p
 from p2plearn.net.standing import Standing
 from p2plearn.net.swarm import ConnectionLimits, course_host
@@ -31,13 +33,18 @@ from p2plearn.net.swarm import ConnectionLimits, course_host
 LOOPBACK = Multiaddr("/ip4/127.0.0.1/tcp/0")
 
 
-def make_host(limits: ConnectionLimits | None = None) -> BasicHost:
-    """A host with Noise and stock yamux: what the rooms above build, the tests of these rooms do without."""
+def make_host(limits: ConnectionLimits | None = None, keys: KeyPair | None = None) -> BasicHost:
+    """A host as a node has it: TLS or Noise, yamux, TCP."""
+    mute_libp2p()
+    return build_host(keys or create_new_key_pair(), limits)
+
+
+def make_stock_parts_host(limits: ConnectionLimits | None = None) -> BasicHost:
+    """A host on our swarm with libp2p's own Noise, yamux and TCP: what others may bring."""
     mute_libp2p()
     keys = create_new_key_pair()
     noise = NoiseTransport(keys, noise_privkey=new_x25519_key_pair().private_key)
-    upgrader = TransportUpgrader({NOISE: noise}, {YAMUX: Yamux})
-    return course_host(keys, upgrader, TCP(), limits=limits)
+    return course_host(keys, TransportUpgrader({NOISE: noise}, {YAMUX: Yamux}), TCP(), limits=limits)
 
 
 @dataclass
@@ -61,9 +68,9 @@ class Node:
 
 @asynccontextmanager
 async def running_host(
-    limits: ConnectionLimits | None = None, stream_limits: StreamLimits | None = None
+    limits: ConnectionLimits | None = None, stream_limits: StreamLimits | None = None, *, stock_parts: bool = False
 ) -> AsyncIterator[tuple[BasicHost, StreamGuard]]:
-    host = make_host(limits)
+    host = make_stock_parts_host(limits) if stock_parts else make_host(limits)
     guard = guard_streams(host, Standing(), stream_limits)
     async with host.run([LOOPBACK]):
         yield host, guard

@@ -1,0 +1,171 @@
+"""Good peers, remembered across restarts: who answered, where, when, how often.
+
+Only addresses that *we* dialled with success are written: what a peer says of itself, or others of it, is not proof.
+One small JSON file, replaced whole, so that a crash leaves the old one or the new one. A file that can't be read is
+put aside and costs nothing but the memory: a node must start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo
+from multiaddr import Multiaddr
+
+from p2plearn.net.addresses import Reach, bare, reach
+
+log = logging.getLogger("p2plearn.net")
+
+FORMAT = 1
+
+MAX_PEERS = 512
+"""Entries kept: some 100 KB of file. More: better odds after a year away; fewer: a shorter way to a live one."""
+
+MAX_AGE = 45 * 86400.0
+"""Seconds after which a peer that was not seen is dropped: a summer holiday and a bit."""
+
+MAX_ADDRESSES = 4
+"""Addresses kept of one peer, the latest first."""
+
+MAX_FILE = 1_000_000
+"""Bytes read; ours stay far below."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    addresses: list[str]
+    last_seen: float
+    successes: int = 1
+    failures: int = 0  # since the last success
+
+
+class AddressBook:
+    """See the head of this file. ``now`` is wall-clock seconds since 1970, handed in: it must outlive a restart."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.changed = False
+        """Whether there is something to ``save``."""
+        self._entries: dict[str, _Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @classmethod
+    def load(cls, path: Path, now: float) -> AddressBook:
+        """The book at ``path``, empty when there is none or it can't be used. Never raises. Blocks briefly."""
+        book = cls(path)
+        try:
+            if path.stat().st_size > MAX_FILE:
+                raise ValueError("it is too large to be ours")
+            book._read(json.loads(path.read_bytes()), now)
+        except FileNotFoundError:
+            return book
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            log.warning("%s can't be used (%s) and is put aside", path, error)
+            book._entries.clear()
+            with contextlib.suppress(OSError):
+                os.replace(path, path.with_name(path.name + ".bad"))
+        return book
+
+    def _read(self, document: Any, now: float) -> None:
+        if document["format"] != FORMAT:
+            raise ValueError(f"format {document['format']!r}")
+        for row in document["peers"][:MAX_PEERS]:
+            # A clock that was wrong must not make an entry live for ever.
+            last_seen = min(float(row["last_seen"]), now)
+            if now - last_seen > MAX_AGE:
+                continue
+            addresses = [str(Multiaddr(a)) for a in row["addresses"][:MAX_ADDRESSES] if _is_plausible(Multiaddr(a))]
+            if addresses:
+                name = str(ID.from_string(row["peer"]))
+                self._entries[name] = _Entry(addresses, last_seen, int(row["successes"]), int(row["failures"]))
+
+    def worked(self, peer: ID, address: Multiaddr, now: float) -> None:
+        """We dialled ``peer`` at ``address``, and it was the one."""
+        plain = bare(address)
+        if not _is_plausible(plain):
+            return
+        name, text = str(peer), str(plain)
+        entry = self._entries.get(name)
+        if entry is None:
+            self._make_room()
+            self._entries[name] = _Entry([text], now)
+        else:
+            entry.addresses = [text, *(a for a in entry.addresses if a != text)][:MAX_ADDRESSES]
+            entry.last_seen = max(entry.last_seen, now)
+            entry.successes = min(entry.successes + 1, 1_000_000)
+            entry.failures = 0
+        self.changed = True
+
+    def failed(self, peer: ID) -> None:
+        """``peer`` could not be reached at any of its addresses; after eight times in a row it is dropped."""
+        entry = self._entries.get(str(peer))
+        if entry is not None:
+            entry.failures += 1
+            if entry.failures >= 8:
+                del self._entries[str(peer)]
+            self.changed = True
+
+    def best(self, limit: int) -> list[PeerInfo]:
+        """Up to ``limit`` peers, the most promising first: few failures, then seen lately."""
+        ranked = sorted(self._entries.items(), key=lambda item: (item[1].failures, -item[1].last_seen))
+        return [PeerInfo(ID.from_string(n), [Multiaddr(a) for a in e.addresses]) for n, e in ranked[:limit]]
+
+    def save(self) -> None:
+        """Replace the file, durably; raises OSError. Blocks on the disk: not for the event loop."""
+        rows = [
+            {
+                "peer": name,
+                "addresses": entry.addresses,
+                "last_seen": round(entry.last_seen),
+                "successes": entry.successes,
+                "failures": entry.failures,
+            }
+            for name, entry in list(self._entries.items())
+        ]
+        self.changed = False
+        try:
+            _replace(self.path, json.dumps({"format": FORMAT, "peers": rows}, indent=1).encode())
+        except OSError:
+            self.changed = True
+            raise
+
+    def _make_room(self) -> None:
+        if len(self._entries) >= MAX_PEERS:
+            # The one that answered least lately, with failures first.
+            worst = max(self._entries, key=lambda n: (self._entries[n].failures, -self._entries[n].last_seen))
+            del self._entries[worst]
+
+
+def _is_plausible(address: Multiaddr) -> bool:
+    """Whether ``address`` may mean the same thing after a restart: a link-local one does not."""
+    return reach(address) not in (Reach.NONE, Reach.LINK)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write ``content`` to a new file beside ``path``, make it durable, and put it in its place (mode 0600)."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,137 @@
+"""When courses are told: decisions on a clock of the test's own."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2plearn.dht.schedule import INTERVAL, LATE, RETRY, SETTLE, Schedule
+
+A, B, C = b"a", b"b", b"c"
+
+
+def make() -> Schedule:
+    return Schedule(lambda: 0.5)
+
+
+def test_new_ones_go_before_those_that_only_repeat() -> None:
+    schedule = make()
+    schedule.add(A, 0.0, urgent=False)
+    schedule.add(B, 1.0)
+    assert schedule.take(2.0, 1) == [B]
+    assert schedule.take(2.0, 9) == [A]
+    assert schedule.take(2.0, 9) == []
+
+
+def test_told_it_rests_for_half_a_day_more_or_less() -> None:
+    for chance, wait in ((0.0, 0.9), (0.5, 1.0), (0.999999, 1.1)):
+        schedule = Schedule(lambda chance=chance: chance)
+        schedule.add(A, 0.0)
+        schedule.take(0.0, 9)
+        schedule.told(A, [b"p"], [], 10.0, "")
+        assert abs(schedule.next_due() - 10.0 - wait * INTERVAL) < 1.0
+        assert schedule.figures(10.0).announced == 1
+
+
+def test_published_alone_it_waits_and_goes_as_soon_as_somebody_comes() -> None:
+    schedule = make()
+    schedule.add(A, 0.0)
+    schedule.take(0.0, 9)
+    schedule.told(A, [], [], 0.0, "nobody there")
+    assert schedule.figures(0.0).waiting == 1
+    assert schedule.figures(0.0).last_error == "nobody there"
+    assert abs(schedule.next_due() - RETRY) < 0.1
+    schedule.peers_came(5.0)
+    assert schedule.next_due() == 5.0 + SETTLE
+    assert schedule.take(5.0 + SETTLE, 9) == [A]
+
+
+def test_a_newcomer_is_told_and_the_others_are_not_told_again() -> None:
+    schedule = make()
+    schedule.add(A, 0.0)
+    schedule.take(0.0, 9)
+    schedule.told(A, [b"p", b"q"], [], 0.0, "")
+    schedule.peers_came(100.0)
+    assert schedule.take(101.0, 9) == [A]
+    assert not schedule.wants(A, b"p", 101.0)
+    assert schedule.wants(A, b"new", 101.0)
+    schedule.told(A, [b"new"], [b"p", b"new"], 101.0, "")  # q is gone
+    assert set(schedule.holders(A)) == {b"p", b"new"}
+    assert schedule.wants(A, b"p", INTERVAL * 0.6)
+
+
+def test_enough_holders_need_no_newcomer() -> None:
+    schedule = Schedule(lambda: 0.5, enough=2)
+    schedule.add(A, 0.0)
+    schedule.take(0.0, 9)
+    schedule.told(A, [b"p", b"q"], [], 0.0, "")
+    schedule.peers_came(1.0)
+    assert schedule.next_due() > 1000.0
+
+
+def test_a_record_that_got_lost_is_told_again_at_once() -> None:
+    schedule = make()
+    schedule.add(A, 0.0)
+    schedule.take(0.0, 9)
+    schedule.told(A, [b"p"], [], 0.0, "")
+    schedule.lost(A, b"p", 50.0)
+    assert schedule.take(50.0, 9) == [A]
+    assert schedule.wants(A, b"p", 50.0)
+
+
+def test_withdrawn_it_is_told_no_more_even_while_being_told() -> None:
+    schedule = make()
+    schedule.add(A, 0.0)
+    schedule.take(0.0, 9)
+    schedule.remove(A)
+    schedule.told(A, [b"p"], [], 1.0, "")
+    assert A not in schedule
+    assert schedule.next_due() == float("inf")
+
+
+def test_other_addresses_mean_telling_everything_anew() -> None:
+    schedule = make()
+    schedule.add(A, 0.0)
+    schedule.take(0.0, 9)
+    schedule.told(A, [b"p"], [], 0.0, "")
+    schedule.addresses_changed(10.0)
+    assert schedule.next_due() == 10.0 + SETTLE
+    assert schedule.wants(A, b"p", 11.0)
+
+
+def test_late_is_what_should_have_been_told_long_ago() -> None:
+    schedule = make()
+    schedule.add(A, 0.0)
+    assert schedule.figures(LATE).late == 0
+    assert schedule.figures(LATE + 1.0).late == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.sampled_from([A, B, C]), st.floats(0, 50_000)), max_size=120))
+def test_nothing_is_handed_out_twice_and_everything_comes_round(events: list[tuple[int, bytes, float]]) -> None:
+    schedule = make()
+    busy: set[bytes] = set()
+    now = 0.0
+    for what, course, wait in events:
+        now += wait
+        if what == 0:
+            schedule.add(course, now)
+        elif what == 1:
+            schedule.remove(course)
+            busy.discard(course)
+        elif what == 2:
+            taken = schedule.take(now, 2)
+            assert not busy.intersection(taken)
+            busy.update(taken)
+        elif what == 3 and course in busy:
+            busy.discard(course)
+            schedule.told(course, [b"p"], [], now, "")
+        elif what == 4 and course in busy:
+            busy.discard(course)
+            schedule.told(course, [], [], now, "why")
+        elif what == 5:
+            schedule.peers_came(now)
+        else:
+            schedule.addresses_changed(now)
+    for course in busy:
+        schedule.told(course, [], [], now, "why")
+    assert set(schedule.take(now + 2 * INTERVAL, 99)) == {c for c in (A, B, C) if c in schedule}

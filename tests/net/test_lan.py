@@ -1,0 +1,135 @@
+"""Finding each other on a network that has nothing: no configuration, no route, no server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import uuid
+from pathlib import Path
+
+import pytest
+import trio
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo
+
+from p2plearn.net import lan
+from p2plearn.net.lan import LanDiscovery, service_type
+from tests.net.hosts import eventually, running_host
+
+
+async def test_two_nodes_on_one_machine_hear_each_other_and_not_themselves() -> None:
+    group = uuid.uuid4().hex  # other test runs on this machine are another group
+    async with running_host() as (a, _), running_host() as (b, _), trio.open_nursery() as nursery:
+        heard: dict[ID, list[PeerInfo]] = {a.get_id(): [], b.get_id(): []}
+        for host in (a, b):
+            await nursery.start(LanDiscovery(host, heard[host.get_id()].append, group=group).run)
+        await eventually(lambda: all(heard.values()), 10.0)
+        nursery.cancel_scope.cancel()
+    for host, other in ((a, b), (b, a)):
+        assert {p.peer_id for p in heard[host.get_id()]} == {other.get_id()}
+        assert heard[host.get_id()][0].addrs[0].value_for_protocol("tcp")
+    # What zeroconf started is over. (Trio keeps idle worker threads for a few seconds.)
+    with trio.fail_after(5.0):
+        while [t for t in threading.enumerate() if "zeroconf" in t.name.lower()]:
+            await trio.sleep(0.02)
+
+
+async def test_no_multicast_does_not_keep_a_node_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
+        raise OSError(19, "No such device")
+
+    monkeypatch.setattr(lan, "MDNSDiscovery", refuse)
+    async with running_host() as (host, _), trio.open_nursery() as nursery:
+        discovery = LanDiscovery(host, lambda _peer: None)
+        with trio.fail_after(0.5):
+            await nursery.start(discovery.run)
+        await eventually(lambda: discovery.problem)
+        assert "multicast" in discovery.problem
+        nursery.cancel_scope.cancel()
+
+
+def test_a_group_has_a_service_name_of_its_own_that_dns_sd_allows() -> None:
+    assert service_type() == "_p2plearn._udp.local."
+    assert service_type("one") != service_type("two")
+    assert len(service_type("one").split(".")[0]) <= 16
+
+
+def _namespaces_allowed() -> str:
+    """Why network namespaces can't be made here, empty if they can."""
+    if sys.platform != "linux":
+        return "network namespaces are Linux's"
+    try:
+        done = subprocess.run(["ip", "netns", "add", "p2pl-probe"], capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"no ip netns: {error}"
+    if done.returncode:
+        return f"ip netns is not permitted: {done.stderr.decode().strip()}"
+    subprocess.run(["ip", "netns", "del", "p2pl-probe"], capture_output=True, timeout=10, check=False)
+    return ""
+
+
+SPEAKER = textwrap.dedent(
+    """
+    import sys, trio
+    from multiaddr import Multiaddr
+    from p2plearn.net.dial import connect
+    from p2plearn.net.lan import LanDiscovery
+    from tests.net.hosts import make_host, eventually
+
+    async def main():
+        host = make_host()
+        heard = []
+        async with host.run([Multiaddr(f"/ip4/{sys.argv[1]}/tcp/0")]), trio.open_nursery() as nursery:
+            await nursery.start(LanDiscovery(host, heard.append).run)
+            await eventually(lambda: heard, 20)
+            await connect(host, heard[0], 5)
+            print("met", heard[0].peer_id, flush=True)
+            await trio.sleep(1.5)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    """
+)
+
+
+@pytest.mark.timeout(60)
+def test_two_namespaces_joined_by_a_cable_and_no_route() -> None:
+    reason = _namespaces_allowed()
+    if reason:
+        pytest.skip(reason)
+    mark = uuid.uuid4().hex[:6]
+    left, right = f"p2pl-{mark}-a", f"p2pl-{mark}-b"
+    made: list[str] = []
+    speakers: list[subprocess.Popen[str]] = []
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True, timeout=10)
+
+    try:
+        for name in (left, right):
+            ip("netns", "add", name)
+            made.append(name)
+        ip("link", "add", f"v{mark}a", "netns", left, "type", "veth", "peer", "name", f"v{mark}b", "netns", right)
+        for name, link, address in ((left, f"v{mark}a", "10.77.0.1"), (right, f"v{mark}b", "10.77.0.2")):
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", link)
+            ip("-n", name, "link", "set", link, "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        root = str(Path(__file__).parents[2])
+        for name, address in ((left, "10.77.0.1"), (right, "10.77.0.2")):
+            command = ["ip", "netns", "exec", name, sys.executable, "-c", SPEAKER, address]
+            environment = os.environ | {"PYTHONPATH": root}
+            speakers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=root))
+        said = [speaker.communicate(timeout=40)[0] for speaker in speakers]
+        assert all(words.startswith("met 12D3Koo") for words in said)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"a veth pair is not permitted: {error.stderr}")
+    finally:
+        for speaker in speakers:
+            if speaker.poll() is None:
+                speaker.kill()
+                speaker.wait()
+        for name in made:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=10, check=False)
