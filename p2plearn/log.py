@@ -51,7 +51,7 @@ class _Muted(logging.Filter):
 
 
 def start_logging(level: str, *, debug: bool = False, file: Path | None = None) -> None:
-    """Log to stderr, or to ``file`` (0600, set aside once it has 5 MiB). Once a process, before the node is built.
+    """Log to stderr, or to ``file`` (0600, set aside once it has 5 MiB). Before the node is built.
 
     ``level`` is the setting ``log.level``; ``debug`` logs everything, libp2p's records too.
     """
@@ -67,13 +67,13 @@ def start_logging(level: str, *, debug: bool = False, file: Path | None = None) 
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
+        if isinstance(old.formatter, _Lines):
+            old.close()
     root.addHandler(handler)
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # a full disk under the log must not print tracebacks
-    if debug:
-        root.setLevel(logging.DEBUG)
-        return
-    handler.addFilter(_Muted())
-    root.setLevel(level.upper())
+    root.setLevel(logging.DEBUG if debug else level.upper())
     for name in _FOREIGN:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+        logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.CRITICAL)
+    if not debug:
+        handler.addFilter(_Muted())

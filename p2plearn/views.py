@@ -147,7 +147,7 @@ def _value(name: str, value: object) -> str:
             return size(value)
         if name in _IN_SECONDS:
             return span(value)
-        if name == "created":
+        if name in {"created", "added"}:
             import datetime
 
             return datetime.datetime.fromtimestamp(value, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")

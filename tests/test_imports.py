@@ -36,7 +36,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "dht": BASE | {"course", "store", "net", "transfer"},
     "gossip": BASE | {"course", "store", "net", "transfer"},
     "web": BASE | {"course", "store", "transfer"},
-    "node": BASE | {"course", "store", "net", "transfer", "dht", "gossip", "web"},
+    "progress": frozenset(),
+    "network": BASE | {"course", "net", "transfer", "dht", "gossip"},
+    "service": BASE | {"course", "store", "net", "transfer", "dht", "gossip", "network", "progress"},
+    "node": BASE | {"course", "store", "net", "transfer", "dht", "gossip", "web", "network", "service", "progress"},
     "terminal": frozenset({"operations", "errors"}),
     "views": frozenset({"operations", "terminal"}),
     "client": BASE - {"identity", "log"},
@@ -60,6 +63,7 @@ PURE = (
     "gossip/ratings.py",
     "gossip/discussion.py",
     "net/standing.py",
+    "progress.py",
     "transfer/protocol.py",
     "transfer/scheduler.py",
     "web/answers.py",
@@ -71,7 +75,7 @@ IMPURE = frozenset(
 )
 """What a sans-IO module must not import: it gets its clock and its random numbers handed in."""
 
-LIBP2P_ROOMS = frozenset({"net", "dht", "gossip", "transfer", "node"})
+LIBP2P_ROOMS = frozenset({"net", "dht", "gossip", "transfer", "network", "node"})
 QUICK = BASE - {"identity"} | {"cli", "client", "background", "terminal", "views", "demo", "__main__"}
 HEAVY = frozenset({"trio", "libp2p", "cryptography", "h11", "multiaddr", "sqlite3", "msgpack", "rich"})
 
