@@ -474,7 +474,7 @@ def demo(scope: Scope, path: Path | None) -> None:
     from p2plearn.demo import run_demo
 
     scope.interrupted = "Interrupted; everything of the demo is cleaned up."
-    result = run_demo(path, as_json=scope.as_json)
+    result = run_demo(path, as_json=scope.as_json, debug=scope.debug)
     if scope.as_json:
         scope.emit(result)
 

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 from p2plearn import background, terminal
@@ -36,18 +36,19 @@ _END_SECONDS = 10.0
 _COMPARE_BYTES = 1024 * 1024
 
 
-def run_demo(path: Path | None, *, as_json: bool) -> dict[str, Any]:
+def run_demo(path: Path | None, *, as_json: bool, debug: bool = False) -> dict[str, Any]:
     """Send the folder or file ``path`` (None: the sample course) from node to node to node and compare it.
 
-    Tells the story on stdout (``as_json``: steps and progress as JSON lines). Returns what happened, JSON-ready.
+    Tells the story on stdout (``as_json``: steps and progress as JSON lines); with ``debug`` a failure leaves the
+    temporary folder for a look at the nodes' logs. Returns what happened, JSON-ready.
     Raises UsageProblem when there is no such path, IntegrityProblem should the bytes differ, or what a node raised.
     """
     source = Path(os.path.abspath(path)) if path is not None else SAMPLE_COURSE
     if not source.exists():
         raise UsageProblem(f"There is no {path}.")
-    tell = _tell_json if as_json else print
+    tell = _tell_json if as_json else _tell
     begun = time.monotonic()
-    with _signals_end_it(), _Stage() as stage:
+    with _signals_end_it(), _Stage(debug=debug) as stage:
         result = _play(stage, source, tell, as_json=as_json)
         tell("Stopping the other two nodes and removing the temporary home.")
     result["seconds"] = round(time.monotonic() - begun, 3)
@@ -67,7 +68,7 @@ def _play(stage: _Stage, source: Path, tell: Callable[[str], None], *, as_json: 
 
     tell(f"Node 1 publishes {terminal.plain(str(source)) if source != SAMPLE_COURSE else 'the sample course'}.")
     with terminal.display("Publishing", as_json=as_json) as display:
-        published = first.client.publish(PublishRequest(path=str(source)), display.show)
+        published = first.client.publish(_request(source), display.show)
     what = f"{terminal.count(published.files, 'file')}, {terminal.size(published.bytes)}"
     tell(f"  “{terminal.plain(published.title)}”: {what}, {terminal.count(published.chunks, 'chunk')}.")
     tell(f"  Its course hash is {published.course}.")
@@ -98,6 +99,12 @@ def _play(stage: _Stage, source: Path, tell: Callable[[str], None], *, as_json: 
     }
 
 
+def _request(source: Path) -> PublishRequest:
+    if source != SAMPLE_COURSE:
+        return PublishRequest(path=str(source))
+    return PublishRequest(path=str(source), tags=("p2plearn",), language="en", license="CC-BY-4.0")
+
+
 def _fetch(node: _Node, course: str, dest: Path, *, as_json: bool) -> GetResult:
     """Fetch, and ask again for a while should the news of the course not have travelled yet."""
     request = GetRequest(course=course, dest=str(dest), timeout=_GET_SECONDS)
@@ -116,6 +123,10 @@ def _fetched(result: GetResult) -> str:
     rate = terminal.size(result.fetched_bytes / max(result.seconds, 0.001))
     providers = terminal.count(result.providers, "provider")
     return f"  {terminal.size(result.fetched_bytes)} from {providers} in {result.seconds:.1f} s, {rate}/s."
+
+
+def _tell(words: str) -> None:
+    print(words, flush=True)
 
 
 def _tell_json(words: str) -> None:
@@ -184,7 +195,8 @@ class _Node:
 class _Stage:
     """The temporary folder and the nodes in it; leaving ends and removes both."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, debug: bool) -> None:
+        self._debug = debug
         self._nodes: list[_Node] = []
         self.folder = Path()
 
@@ -198,7 +210,9 @@ class _Stage:
         self._nodes.append(node)
         return node
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
         # A second Ctrl-C must not leave nodes behind; ending them takes seconds at most.
         before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -208,7 +222,10 @@ class _Stage:
                 node.child.terminate()  # all at once, then wait for each
             for node in self._nodes:
                 node.stop()
-            shutil.rmtree(self.folder, ignore_errors=True)
+            if self._debug and isinstance(problem, Exception):
+                terminal.note(f"The nodes' homes and logs are left in {self.folder}")
+            else:
+                shutil.rmtree(self.folder, ignore_errors=True)
         finally:
             for number, old in before.items():
                 signal.signal(number, old)

@@ -8,13 +8,24 @@ Imports ``operations`` and ``terminal``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from p2plearn.operations import GetResult, PublishResult, VerifyResult
 from p2plearn.terminal import count, plain, size, span, table
 
-_IN_BYTES = {"bytes", "freed", "quota", "free", "free_disk", "have_bytes", "reserved", "min_free", "index_bytes"}
+_IN_BYTES = {
+    "bytes",
+    "freed",
+    "quota",
+    "free",
+    "free_disk",
+    "have_bytes",
+    "reserved",
+    "min_free",
+    "index_bytes",
+    "sent",
+}
 _IN_SECONDS = {"uptime", "seconds", "age"}
 _NOT_SHOWN = {"schema", "event", "entries"}
 
@@ -28,18 +39,17 @@ def peers(rows: Sequence[Mapping[str, Any]]) -> str:
     """``node peers``."""
     if not rows:
         return "No peers are connected."
-    cells = [
-        (
-            str(row.get("peer_id", row.get("id", "?"))),
-            str((row.get("addresses") or ["?"])[0]),
-            str(row.get("direction", "")),
-            str(row.get("found_by", row.get("source", ""))),
-            span(float(row.get("seconds", 0))),
-            str(row.get("agent", "")),
-        )
-        for row in rows
-    ]
-    return table(("PEER", "ADDRESS", "DIRECTION", "FOUND BY", "SINCE", "AGENT"), cells, right=frozenset({4}))
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "PEER": lambda row: str(row.get("peer_id", "?")),
+        "ADDRESS": lambda row: str((row.get("addresses") or ["?"])[0]).partition("/p2p/")[0],
+        "DIRECTION": lambda row: str(row.get("direction", "")),
+        "FOUND BY": lambda row: str(row.get("found_by", "")),
+        "RTT": lambda row: f"{1000 * row['rtt']:.0f} ms" if row.get("rtt") else "",
+        "FOR": lambda row: span(round(float(row.get("seconds", 0)))),
+        "AGENT": lambda row: str(row.get("agent", "")),
+    }
+    shown = {head: cells for head, cell in columns.items() if any(cells := [cell(row) for row in rows])}
+    return table(tuple(shown), list(zip(*shown.values(), strict=True)))
 
 
 def courses(rows: Sequence[Mapping[str, Any]]) -> str:

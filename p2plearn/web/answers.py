@@ -47,9 +47,9 @@ def json_bytes(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def result(value: Mapping[str, Any], status: int = 200) -> Answer:
-    """A JSON object, its ``schema`` first."""
-    return Answer(status, (("Content-Type", "application/json"),), json_bytes({"schema": SCHEMA, **value}))
+def result(body: bytes) -> Answer:
+    """A JSON object, written already."""
+    return Answer(200, (("Content-Type", "application/json"),), body)
 
 
 def problem(error: P2plearnError) -> dict[str, Any]:

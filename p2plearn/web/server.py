@@ -151,8 +151,11 @@ class _Conversation:
         payload = routes.read_body(route, headers, body)
         newest = _Newest()
 
-        async def work() -> Mapping[str, Any]:
-            return await route.act(routes.Call(self._node, course, payload, newest.take))
+        async def work() -> bytes:
+            value = {"schema": SCHEMA, **await route.act(routes.Call(self._node, course, payload, newest.take))}
+            if route.long:
+                value["event"] = "result"
+            return answers.json_bytes(value)  # here, so that what can't be written as JSON is a bug like any other
 
         if route.long:
             await self._send_lines(route.name, work, newest)
@@ -210,7 +213,7 @@ class _Conversation:
     async def _until_hung_up(
         self,
         name: str,
-        work: Callable[[], Awaitable[Mapping[str, Any]]],
+        work: Callable[[], Awaitable[bytes]],
         tell: Callable[[trio.Event], Any] | None = None,
     ) -> dict[str, Any]:
         """Do ``work`` beside ``tell`` (which is given the event of its end); raises _HungUp when the caller goes.
@@ -255,7 +258,7 @@ class _Conversation:
                 scope.cancel()
                 return
 
-    async def _send_lines(self, name: str, work: Callable[[], Awaitable[Mapping[str, Any]]], newest: _Newest) -> None:
+    async def _send_lines(self, name: str, work: Callable[[], Awaitable[bytes]], newest: _Newest) -> None:
         """Answer with JSON lines: progress while ``work`` goes on, then how it ended."""
         headers = [("Content-Type", "application/x-ndjson"), ("Cache-Control", "no-store"), ("Connection", "close")]
 
@@ -272,12 +275,11 @@ class _Conversation:
                     await self._send_line({**progress.as_json(), "event": "progress"})
 
         outcome = await self._until_hung_up(name, work, tell)
-        if "problem" in outcome:
-            last: dict[str, Any] = {"schema": SCHEMA, "event": "error", "problem": outcome["problem"]}
-        else:
-            last = {"schema": SCHEMA, **outcome["result"], "event": "result"}
         with trio.move_on_after(config.API_WRITE_SECONDS):
-            await self._send_line(last)
+            if "problem" in outcome:
+                await self._send_line({"schema": SCHEMA, "event": "error", "problem": outcome["problem"]})
+            else:
+                await self._send(h11.Data(data=outcome["result"] + b"\n"))
             await self._send(h11.EndOfMessage())
 
     # -- writing ------------------------------------------------------------------------------------------------------

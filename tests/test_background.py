@@ -1,0 +1,96 @@
+"""A real node in the background: started, refused, relayed, stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from nodes import LOOPBACK, RealNode, run_command
+
+from p2plearn.config import Home
+from p2plearn.lock import holder
+
+pytest.importorskip("p2plearn.store.store")
+
+START = ("node", "start", "--detach", "--no-mdns", "--listen", LOOPBACK)
+
+
+def test_detached_from_start_to_stop(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    begun = time.monotonic()
+    ran = run_command(*START, "--json", home=home, cwd=tmp_path)
+    took = time.monotonic() - begun
+    pid = holder(Home(home).lock)
+    try:
+        assert ran.code == 0, ran.stderr
+        assert took < 10
+        assert ran.last["event"] == "ready"
+        assert ran.last["pid"] == pid
+        assert all(address.endswith(f"/p2p/{ran.last['peer_id']}") for address in ran.last["addresses"])
+        status = run_command("node", "status", "--json", home=home).last
+        assert status["peer_id"] == ran.last["peer_id"]
+        again = run_command(*START, home=home)
+        assert again.code == 1
+        assert f"process {pid} holds it" in again.stderr
+        in_front = run_command("node", "start", "--no-mdns", "--listen", LOOPBACK, home=home)
+        assert in_front.code == 1
+        assert f"process {pid} holds it" in in_front.stderr
+    finally:
+        stopped = run_command("node", "stop", "--json", home=home)
+    assert stopped.code == 0
+    assert stopped.last["pid"] == pid
+    assert not stopped.last["signalled"]
+    assert holder(Home(home).lock) is None
+    assert not Home(home).socket.exists()
+    assert "is ready" in Home(home).log.read_text()
+    for private in (home, home / "keys", Home(home).peer_key, Home(home).author_key, Home(home).log):
+        assert private.stat().st_mode & 0o077 == 0, private
+    again = run_command(*START, "--json", home=home)
+    assert again.last["peer_id"] == ran.last["peer_id"]
+    assert run_command("node", "stop", home=home).code == 0
+
+
+def test_what_stops_it_from_starting_comes_back_with_its_exit_code(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    ran = run_command("node", "start", "--detach", "--no-mdns", "--listen", "nonsense", home=home.path)
+    assert ran.code == 2
+    assert "nonsense" in ran.stderr
+    assert home.peer_key.exists()
+    home.peer_key.chmod(0o644)
+    ran = run_command(*START, home=home.path)
+    assert ran.code == 8
+    assert f"chmod 600 {home.peer_key}" in ran.stderr
+    home.peer_key.chmod(0o600)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ran = run_command(
+            "node", "start", "--detach", "--no-mdns", "--listen", f"/ip4/127.0.0.1/tcp/{port}", home=home.path
+        )
+        assert ran.code == 2
+        assert str(port) in ran.stderr
+    assert holder(home.lock) is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_in_front_it_ends_at_a_signal(tmp_path: Path, number: int) -> None:
+    with RealNode(tmp_path / "home") as node:
+        assert node.process is not None
+        os.kill(node.pid, number)
+        assert node.process.wait(10) == 0
+        assert holder(node.home.lock) is None
+
+
+def test_a_killed_node_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    node = RealNode(tmp_path / "home")
+    with node:
+        first = node.peer_id
+        node.kill()
+        assert node.home.socket.exists()
+        assert run_command("node", "status", home=node.home.path).code == 3
+        node.start()
+        assert node.peer_id == first
+        assert node.run("node", "status")["peer_id"] == first
