@@ -206,7 +206,7 @@ def test_a_large_index_is_read_quickly_and_kept_small(manifest_for: Make) -> Non
     manifest = manifest_for(index, raw)
     started = time.process_time()
     assert decode_index(raw, manifest) == index
-    # A tenth of a second where this was written; the bound is for slow machines and still far under one that is quadratic.
+    # A tenth of a second where this was written; a quadratic step would take minutes.
     assert time.process_time() - started < 3
     tracemalloc.start()
     try:
