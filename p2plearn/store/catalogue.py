@@ -1,0 +1,329 @@
+"""The catalogue: which chunk lies where, which courses are kept, which downloads are under way. SQLite.
+
+Invariants:
+- A row in ``chunks`` means: these bytes were hashed by us, written, and fsynced before the row was committed.
+- ``plan`` of a download is recorded before its first byte is written and dropped only with, or after, the
+  transaction that makes chunk rows of what it planned. Bytes of a plan count for nothing until they are hashed again.
+- An extent file without a row here is a publish that never committed: deleted when the store opens.
+- Everything runs on one connection under one lock; a transaction that returns is on the disk (WAL,
+  ``synchronous=FULL``).
+
+Rows go in and out in bulk; nothing here is called once a chunk while bytes flow. Imports ``errors`` and siblings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from p2plearn.errors import NoSpace, P2plearnError, StoreProblem
+from p2plearn.store.durable import sync_directory
+
+VERSION = 1
+"""The format this program writes; a store with a higher one is refused."""
+
+_SCHEMA_1 = """
+CREATE TABLE extents (
+    id INTEGER PRIMARY KEY,
+    name TEXT UNIQUE,          -- file name under extents/; NULL: one of the user's own files, described below
+    bytes INTEGER NOT NULL,    -- length, planned part included; what the quota counts
+    path BLOB, size INTEGER, mtime_ns INTEGER, inode INTEGER,
+    CHECK ((name IS NULL) = (path IS NOT NULL))
+);
+CREATE INDEX extents_path ON extents (path) WHERE path IS NOT NULL;
+CREATE TABLE chunks (
+    digest BLOB PRIMARY KEY,
+    extent INTEGER NOT NULL REFERENCES extents (id),
+    offset INTEGER NOT NULL,
+    length INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE courses (
+    course BLOB PRIMARY KEY,
+    author BLOB NOT NULL, series TEXT NOT NULL, seq INTEGER NOT NULL,
+    title TEXT NOT NULL, bytes INTEGER NOT NULL, files INTEGER NOT NULL, chunks INTEGER NOT NULL,
+    why TEXT NOT NULL, added INTEGER NOT NULL,
+    manifest BLOB NOT NULL, signature BLOB NOT NULL,
+    indexed INTEGER NOT NULL,      -- 1: the index is here, in courses/
+    have_bytes INTEGER NOT NULL    -- of ``bytes``; as of the last commit, removal or damage
+) WITHOUT ROWID;
+CREATE INDEX courses_series ON courses (author, series, seq);
+CREATE TABLE downloads (
+    extent INTEGER PRIMARY KEY REFERENCES extents (id),
+    course BLOB NOT NULL REFERENCES courses (course),
+    slots BLOB NOT NULL,           -- u32 little-endian: the planned slots, in the order they lie in the extent
+    offsets BLOB NOT NULL          -- u64 little-endian: where each begins
+);
+CREATE INDEX downloads_course ON downloads (course);
+CREATE TABLE checkouts (
+    path BLOB PRIMARY KEY,
+    course BLOB NOT NULL,
+    made INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_SCHEMA_1,)
+"""What turns version n into n + 1; never edited once released. ``user_version`` is the number of those applied."""
+
+_BATCH = 512
+"""Digests looked up in one statement: long enough to amortise it, short enough for every SQLite's variable limit."""
+
+Location = tuple[int, int, int]
+"""(extent, offset, length) of a chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtentRow:
+    """An extent: a file of the store's (``name``), or one of the user's (``path`` and how it looked)."""
+
+    id: int
+    name: str | None
+    length: int
+    path: bytes | None = None
+    size: int = 0
+    mtime_ns: int = 0
+    inode: int = 0
+
+    @property
+    def file_name(self) -> str:
+        """Name under extents/ of one of the store's own; empty for a user's file."""
+        return self.name or ""
+
+    @property
+    def user_path(self) -> str:
+        """Where a user's file is; empty for one of the store's own."""
+        return os.fsdecode(self.path or b"")
+
+
+@dataclass(frozen=True, slots=True)
+class CourseRow:
+    """What is known of a course without opening it. ``why``: published, fetched, …; ``added`` in seconds since 1970."""
+
+    course: bytes
+    author: bytes
+    series: str
+    seq: int
+    title: str
+    bytes: int
+    files: int
+    chunks: int
+    why: str
+    added: int
+    indexed: bool
+    have_bytes: int
+
+    @property
+    def complete(self) -> bool:
+        """Every byte of it is here."""
+        return self.indexed and self.have_bytes == self.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """A download's plan: packed slots and offsets, see the schema."""
+
+    extent: ExtentRow
+    slots: bytes
+    offsets: bytes
+
+
+_COURSE_COLUMNS = "course, author, series, seq, title, bytes, files, chunks, why, added, indexed, have_bytes"
+_EXTENT_COLUMNS = "extents.id, extents.name, extents.bytes, extents.path, extents.size, extents.mtime_ns, extents.inode"
+
+
+class Catalogue:
+    """The open catalogue. Thread-safe; ``writing`` is the only way to change it."""
+
+    def __init__(self, path: Path, *, suspicious: bool) -> None:
+        """Open or create; ``suspicious`` (after an unclean stop) checks it all. Raises StoreProblem."""
+        self._path = path
+        self._lock = threading.RLock()
+        with translated("opening the catalogue"):
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+            try:
+                self._prepare(suspicious)
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _prepare(self, suspicious: bool) -> None:
+        db = self._db
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA cache_size = -8192")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise StoreProblem(
+                f"This store has format {version}; this p2plearn reads up to {len(MIGRATIONS)}.",
+                "It was written by a newer p2plearn: install that version, or use another home (--home DIR).",
+            )
+        if suspicious:
+            found = [row[0] for row in db.execute("PRAGMA integrity_check(5)")]
+            if found != ["ok"]:
+                raise StoreProblem(
+                    f"The catalogue {self._path} is damaged: {'; '.join(found)[:300]}.",
+                    "Restore it from a backup, or move the store directory away and fetch the courses again.",
+                )
+        if version < len(MIGRATIONS):
+            self._migrate(version)
+
+    def _migrate(self, version: int) -> None:
+        if version:
+            backup = self._path.with_name(f"{self._path.name}.format-{version}")
+            backup.unlink(missing_ok=True)
+            self._db.execute("VACUUM INTO ?", (str(backup),))
+            sync_directory(backup.parent)
+        # executescript would commit by itself, so one statement at a time inside one transaction.
+        with self.writing() as db:
+            for step in MIGRATIONS[version:]:
+                for statement in step.split(";\n"):
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+    def close(self) -> None:
+        """Fold the log into the catalogue and close it; further calls raise StoreProblem."""
+        with self._lock:
+            self._db.close()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for reading, alone. Don't keep it, don't do slow things."""
+        with self._lock, translated("reading the catalogue"):
+            yield self._db
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: on the disk when the block ends, undone when it raises."""
+        with self._lock, translated("writing the catalogue"):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+
+    # Chunks -----------------------------------------------------------------------------------------------------
+
+    def locate(self, digests: Sequence[bytes]) -> dict[bytes, Location]:
+        """Where those of ``digests`` that are stored lie."""
+        found: dict[bytes, Location] = {}
+        for rows in self.locate_each(digests):
+            for digest, extent, offset, length in rows:
+                found[digest] = (extent, offset, length)
+        return found
+
+    def locate_each(self, digests: Sequence[bytes]) -> Iterator[list[tuple[bytes, int, int, int]]]:
+        """The same in batches of (digest, extent, offset, length), so that memory stays small for huge courses."""
+        for start in range(0, len(digests), _BATCH):
+            batch = digests[start : start + _BATCH]
+            marks = ",".join("?" * len(batch))
+            with self.reading() as db:
+                rows = db.execute(
+                    f"SELECT digest, extent, offset, length FROM chunks WHERE digest IN ({marks})",  # noqa: S608 - only "?"s
+                    tuple(batch),
+                ).fetchall()
+            yield rows
+
+    def extent(self, extent: int) -> ExtentRow | None:
+        """One extent's row."""
+        with self.reading() as db:
+            row = db.execute(f"SELECT {_EXTENT_COLUMNS} FROM extents WHERE id = ?", (extent,)).fetchone()  # noqa: S608
+        return ExtentRow(*row) if row else None
+
+    def extents(self) -> list[ExtentRow]:
+        """Every extent of the store's own."""
+        with self.reading() as db:
+            rows = db.execute(f"SELECT {_EXTENT_COLUMNS} FROM extents WHERE name IS NOT NULL").fetchall()  # noqa: S608
+        return [ExtentRow(*row) for row in rows]
+
+    def held_bytes(self) -> int:
+        """Bytes of the store's own extents, plans included."""
+        with self.reading() as db:
+            return int(db.execute("SELECT coalesce(sum(bytes), 0) FROM extents WHERE name IS NOT NULL").fetchone()[0])
+
+    # Courses ----------------------------------------------------------------------------------------------------
+
+    def courses(self) -> list[CourseRow]:
+        """Every course, newest first."""
+        with self.reading() as db:
+            rows = db.execute(f"SELECT {_COURSE_COLUMNS} FROM courses ORDER BY added DESC, title").fetchall()  # noqa: S608
+        return [_course_row(row) for row in rows]
+
+    def course(self, course: bytes) -> CourseRow | None:
+        """One course's row."""
+        with self.reading() as db:
+            row = db.execute(f"SELECT {_COURSE_COLUMNS} FROM courses WHERE course = ?", (course,)).fetchone()  # noqa: S608
+        return _course_row(row) if row else None
+
+    def newest_of_series(self, author: bytes, series: str) -> bytes | None:
+        """The course hash of the author's latest version under that name."""
+        with self.reading() as db:
+            row = db.execute(
+                "SELECT course FROM courses WHERE author = ? AND series = ? ORDER BY seq DESC, added DESC LIMIT 1",
+                (author, series),
+            ).fetchone()
+        return row[0] if row else None
+
+    def manifest(self, course: bytes) -> tuple[bytes, bytes] | None:
+        """(manifest, signature) as they came."""
+        with self.reading() as db:
+            row = db.execute("SELECT manifest, signature FROM courses WHERE course = ?", (course,)).fetchone()
+        return (row[0], row[1]) if row else None
+
+    def plans(self, course: bytes) -> list[PlanRow]:
+        """The downloads recorded for a course."""
+        with self.reading() as db:
+            rows = db.execute(
+                f"SELECT {_EXTENT_COLUMNS}, slots, offsets FROM downloads JOIN extents ON extents.id = extent "  # noqa: S608
+                "WHERE course = ?",
+                (course,),
+            ).fetchall()
+        return [PlanRow(ExtentRow(*row[:7]), row[7], row[8]) for row in rows]
+
+    def checkout_course(self, path: bytes) -> bytes | None:
+        """The course that was last checked out to ``path``."""
+        with self.reading() as db:
+            row = db.execute("SELECT course FROM checkouts WHERE path = ?", (path,)).fetchone()
+        return row[0] if row else None
+
+
+def add_chunks(db: sqlite3.Connection, rows: Iterable[tuple[bytes, int, int, int]], *, replace: bool) -> None:
+    """Insert (digest, extent, offset, length); with ``replace`` the new place wins, else the old one."""
+    # Sorted, so that the B-tree is filled from left to right and its pages are touched once.
+    statement = "INSERT OR REPLACE INTO chunks" if replace else "INSERT OR IGNORE INTO chunks"
+    db.executemany(statement + " VALUES (?, ?, ?, ?)", sorted(rows))
+
+
+def add_extent(db: sqlite3.Connection, name: str, length: int) -> int:
+    """Insert a row for a file of the store's; returns its id."""
+    number = db.execute("INSERT INTO extents (name, bytes) VALUES (?, ?)", (name, length)).lastrowid
+    return int(number or 0)
+
+
+def _course_row(row: tuple[object, ...]) -> CourseRow:
+    values = list(row)
+    values[10] = bool(values[10])
+    return CourseRow(*values)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """SQLite's errors as ours: NoSpace when there is none, StoreProblem for the rest."""
+    try:
+        yield
+    except P2plearnError:
+        raise
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            raise NoSpace(
+                f"The disk is full: no room was left while {doing}.",
+                "Free some space (p2plearn list, p2plearn remove HASH) and run the same command again.",
+            ) from error
+        raise StoreProblem(f"The catalogue failed while {doing}: {error}.", "Check the disk it is on.") from error

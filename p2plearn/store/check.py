@@ -1,0 +1,105 @@
+"""Verify: read every stored chunk of a course again and say what isn't what its hash says.
+
+What is damaged leaves the catalogue at once: it is never served, and the next download of the course fetches it, and
+nothing else. Chunks that lie in a user's own file are checked against the file as it is; if that was changed or is
+gone, this is said, but what the catalogue knows of it stays: it may be a drive that isn't plugged in.
+
+Imports ``course`` and siblings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from p2plearn.errors import Interrupted
+from p2plearn.store.holding import Bad, Holding
+from p2plearn.store.parts import StoreParts
+from p2plearn.store.placement import bit
+
+_THREADS = 2
+_BATCH = 64
+"""Slots one task reads: some 16 MiB, so that both threads stay busy to the end and progress moves."""
+
+Report = Callable[[int, int], None]
+"""Called with bytes checked and bytes to check in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One finding. ``path`` is the file in the course (empty: the course's own index); ``bytes`` how much is harmed."""
+
+    course: bytes
+    title: str
+    path: str
+    what: str
+    bytes: int = 0
+
+
+def verify(parts: StoreParts, courses: list[bytes], report: Report, cancelled: Callable[[], bool]) -> list[Damage]:
+    """Check the courses; returns the findings, course by course. Raises Interrupted, StoreProblem."""
+    rows = [row for row in map(parts.catalogue.course, courses) if row is not None]
+    total = sum(row.have_bytes for row in rows)
+    findings: list[Damage] = []
+    done = 0
+    for row in rows:
+        placement = parts.placement(row.course)
+        if placement is None:
+            if row.indexed:
+                findings.append(Damage(row.course, row.title, "", "its index file is damaged or gone"))
+            continue
+        holding = Holding(parts, placement)
+        bad: list[Bad] = []
+        with ThreadPoolExecutor(_THREADS, "verify") as threads:
+            for read, worse in threads.map(partial(_check_slots, holding), _batches(holding)):
+                done += read
+                bad += worse
+                report(min(done, total), total)
+                if cancelled():
+                    threads.shutdown(cancel_futures=True)
+                    raise Interrupted("Verifying was interrupted.")
+        # A changed file of the user's was taken note of when it was read, and is reported below.
+        wrong = [one for one in bad if holding.has(one.slot)]
+        if wrong:
+            parts.quarantine((placement.index.digest(one.slot), one.extent, one.offset) for one in wrong)
+        sizes: dict[tuple[str, str], int] = {}
+        for one in wrong:
+            key = (placement.file_of(one.slot).path, one.what)
+            sizes[key] = sizes.get(key, 0) + placement.index.lengths[one.slot]
+        findings += [Damage(row.course, row.title, path, what, size) for (path, what), size in sizes.items()]
+        findings += _absent(parts, holding, row.title)
+        parts.recount(row.course)
+    return findings
+
+
+def _batches(holding: Holding) -> Iterator[list[int]]:
+    placement = holding.placement
+    batch: list[int] = []
+    for slot in range(len(holding.index)):
+        if bit(placement.have, slot) and placement.twins.get(slot, (slot,))[0] == slot:
+            batch.append(slot)
+            if len(batch) == _BATCH:
+                yield batch
+                batch = []
+    yield batch
+
+
+def _check_slots(holding: Holding, slots: list[int]) -> tuple[int, list[Bad]]:
+    return sum(holding.index.lengths[slot] for slot in slots), holding.check_many(slots)
+
+
+def _absent(parts: StoreParts, holding: Holding, title: str) -> list[Damage]:
+    """Files of the user's own that chunks are said to lie in, but that aren't as they were published."""
+    found = []
+    for entry in holding.index.files:
+        lacking = [slot for slot in range(entry.first, entry.first + entry.count) if not holding.has(slot)]
+        if not lacking:
+            continue
+        recorded = parts.catalogue.locate([holding.index.digest(slot) for slot in lacking])
+        size = sum(holding.index.lengths[slot] for slot in lacking if holding.index.digest(slot) in recorded)
+        if size:
+            what = "the file it was published from is gone or was changed"
+            found.append(Damage(holding.course, title, entry.path, what, size))
+    return found

@@ -1,0 +1,220 @@
+"""From the store to a directory of the user's, whole or not at all.
+
+Promises: nothing is written outside the destination, whatever the course is called or others do there meanwhile
+(``tree``). What is written has the course's hashes: chunks that this process hasn't hashed yet are hashed on the way.
+A new destination appears by one rename, after everything in it is on the disk; a crash leaves a hidden part directory
+beside it, which the next checkout to the same place deletes. Files get no x bit and no owner but the user.
+
+An existing destination with files in it is ``reconcile``'s.
+
+Imports ``course``, ``errors`` and siblings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from p2plearn.course.index import FileEntry
+from p2plearn.errors import Interrupted, Refused
+from p2plearn.store.durable import sync_filesystem, write_all
+from p2plearn.store.holding import Holding
+from p2plearn.store.parts import StoreParts
+from p2plearn.store.problems import disk_problem
+from p2plearn.store.tree import FOLDER_MODE, Tree, make_part, remove_stale_parts, remove_tree
+
+_GROUP = 4 * 1024 * 1024
+"""Bytes read from the store in one go, for one large file or for many small ones."""
+_GROUP_FILES = 512
+
+Report = Callable[[int, int, int, int], None]
+"""Called with bytes done, bytes in all, files done, files in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedOut:
+    """Where a course now is, how many files were written, and which of the user's were moved where."""
+
+    path: Path
+    written_files: int
+    replaced: tuple[str, ...] = ()
+    replaced_into: Path | None = None
+
+
+class Progress:
+    """Counts, reports, and stops when told to."""
+
+    def __init__(self, files: Sequence[FileEntry], report: Report, cancelled: Callable[[], bool]) -> None:
+        self._total = sum(entry.size for entry in files)
+        self._files = len(files)
+        self._bytes_done = 0
+        self._files_done = 0
+        self._report = report
+        self._cancelled = cancelled
+
+    def step(self, count: int, files: int) -> None:
+        """``count`` bytes and ``files`` files more. Raises Interrupted."""
+        self._bytes_done += count
+        self._files_done += files
+        self._report(self._bytes_done, self._total, self._files_done, self._files)
+        if self._cancelled():
+            raise Interrupted("The checkout was interrupted; the course is in the store.")
+
+
+def write_files(
+    holding: Holding, files: Sequence[FileEntry], create: Callable[[FileEntry], int], step: Progress
+) -> None:
+    """Write each file of ``files`` to the descriptor that ``create`` gives for it, and close that."""
+    position = 0
+    while position < len(files):
+        end, size, slots = position, 0, list[int]()
+        while end < len(files) and end - position < _GROUP_FILES and size + files[end].size <= _GROUP:
+            entry = files[end]
+            slots.extend(range(entry.first, entry.first + entry.count))
+            size += entry.size
+            end += 1
+        if end == position:
+            _write_large(holding, files[position], create, step)
+            position += 1
+            continue
+        chunks = holding.read_all(slots)
+        at = 0
+        for entry in files[position:end]:
+            fd = create(entry)
+            try:
+                if entry.count == 1:
+                    _write_rest(fd, chunks[at], os.write(fd, chunks[at]))
+                elif entry.count:
+                    write_all(fd, chunks[at : at + entry.count], 0)
+            finally:
+                os.close(fd)
+            at += entry.count
+        step.step(size, end - position)
+        position = end
+
+
+def _write_rest(fd: int, chunk: bytes | memoryview, written: int) -> None:
+    if written < len(chunk):
+        write_all(fd, [memoryview(chunk)[written:]], written)
+
+
+def _write_large(holding: Holding, entry: FileEntry, create: Callable[[FileEntry], int], step: Progress) -> None:
+    fd = create(entry)
+    try:
+        offset = 0
+        slot, end = entry.first, entry.first + entry.count
+        while slot < end:
+            size, stop = 0, slot
+            while stop < end and size + holding.index.lengths[stop] <= _GROUP:
+                size += holding.index.lengths[stop]
+                stop += 1
+            write_all(fd, holding.read_all(range(slot, stop)), offset)
+            offset += size
+            slot = stop
+            step.step(size, 0)
+    finally:
+        os.close(fd)
+    step.step(0, 1)
+
+
+def checkout_fresh(
+    holding: Holding, dest: Path, files: Sequence[FileEntry], folders: Sequence[str], step: Progress
+) -> CheckedOut:
+    """Write a course to a place where nothing (or an empty folder) is. Raises Refused, NoSpace, StoreProblem."""
+    above = -1
+    try:
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        above = os.open(dest.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        remove_stale_parts(dest.name, above)
+        part, root = make_part(dest.name, above)
+        try:
+            with Tree(root) as tree:
+                write_files(holding, files, lambda entry: tree.create(entry.path), step)
+                for folder in folders:
+                    tree.folder(folder.split("/"))
+            os.fchmod(root, FOLDER_MODE & ~_umask())
+            sync_filesystem(root)
+            _move_into_place(part, root, dest, above)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                remove_tree(part, above)
+            raise
+        finally:
+            os.close(root)
+        os.fsync(above)
+    except FileExistsError as error:
+        raise Refused(
+            f"{dest} can't be written: two names of the course are one on that disk ({error.filename}).",
+            "Its file system doesn't tell upper and lower case apart; choose another (-o DIR).",
+        ) from error
+    except OSError as error:
+        raise destination_problem(error, dest) from error
+    finally:
+        if above >= 0:
+            os.close(above)
+    return CheckedOut(dest, len(files))
+
+
+def destination_problem(error: OSError, dest: Path) -> Exception:
+    """What to tell the user when writing to ``dest`` failed."""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        reason = os.strerror(error.errno).lower()
+        return Refused(f"{dest} can't be written: {reason}.", "Choose another place (-o DIR).")
+    if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ):
+        return Refused(
+            f"{dest} can't be written: its disk can't hold a file of that name ({error.filename}).",
+            "Choose a place on another disk (-o DIR).",
+        )
+    return disk_problem(error, f"writing to {dest}")
+
+
+def _move_into_place(part: str, root: int, dest: Path, above: int) -> None:
+    try:
+        os.rename(part, dest.name, src_dir_fd=above, dst_dir_fd=above)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise Refused(f"{dest} appeared while the course was written.", "Choose another place (-o DIR).") from None
+        raise
+    mine, there = os.fstat(root), os.stat(dest.name, dir_fd=above, follow_symlinks=False)
+    if (mine.st_dev, mine.st_ino) != (there.st_dev, there.st_ino):
+        raise Refused(f"{dest} was replaced by something else while the course was being written.")
+
+
+def _umask() -> int:
+    """The process's umask, without changing it where the system tells."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def record(parts: StoreParts, dest: Path, course: bytes) -> None:
+    """Remember that ``dest`` is a checkout of a course."""
+    with parts.catalogue.writing() as db:
+        db.execute("INSERT OR REPLACE INTO checkouts VALUES (?, ?, ?)", (os.fsencode(dest), course, int(time.time())))
+
+
+def is_free(dest: Path) -> bool:
+    """Whether a course may simply appear at ``dest``: nothing there, or an empty folder that isn't a mount."""
+    try:
+        facts = os.lstat(dest)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        raise destination_problem(error, dest) from error
+    if not stat.S_ISDIR(facts.st_mode):
+        raise Refused(f"{dest} is there already and is no folder.", "Choose another place (-o DIR), or move it away.")
+    try:
+        with os.scandir(dest) as entries:
+            return not any(True for _ in entries) and not os.path.ismount(dest)
+    except OSError as error:
+        raise destination_problem(error, dest) from error

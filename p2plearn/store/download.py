@@ -1,0 +1,390 @@
+"""A course being fetched: chunks go straight to their planned place, in any order, from any thread.
+
+Crash promise: the plan (which slot lies where in which extent) is on the disk before the first byte. A chunk that was
+written but not committed is found again after SIGKILL by hashing the planned places, so it isn't fetched twice; after
+a power cut the same holds for what the disk kept. ``commit`` makes everything put so far survive a power cut, too.
+
+Nothing locks while bytes are hashed and written: two threads that put the same chunk write the same bytes to the same
+place. The catalogue is only touched by ``commit`` and when more is planned.
+
+A failed fsync condemns the extent: what it held uncommitted is forgotten, the next download plans a new one.
+
+Imports ``course``, ``errors`` and siblings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import threading
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from p2plearn.course.index import FileEntry
+from p2plearn.errors import P2plearnError, StoreProblem
+from p2plearn.store.catalogue import PlanRow, add_chunks, add_extent
+from p2plearn.store.durable import Piece, sync_directory, sync_file, write_all
+from p2plearn.store.extents import create_extent, plan_layout, remove_extent, written_ranges
+from p2plearn.store.holding import Holding
+from p2plearn.store.parts import StoreParts
+from p2plearn.store.placement import NOWHERE, Placement, bit
+from p2plearn.store.problems import disk_problem, size_text
+
+_RESUME_THREADS = 2
+_RESUME_BATCH = 64
+"""Slots hashed by one task of a resume."""
+
+Offer = tuple[int, Sequence[Piece]]
+"""A slot and the pieces its chunk came in."""
+
+
+class Download(Holding):
+    """See the head of this file. Made by ``Store.begin_download``; ``close`` it as often as that returned it."""
+
+    def __init__(self, parts: StoreParts, placement: Placement, closed: Callable[[Download], None]) -> None:
+        super().__init__(parts, placement)
+        self._closed = closed
+        self._users = 1
+        self._shape = threading.RLock()
+        """Held while the plan grows."""
+        self._commits = threading.Lock()
+        count = len(self.index)
+        self._wanted = bytearray(count)
+        """One byte a slot, 1 where the first slot of a wanted digest is."""
+        self._plan_extents: array[int] = array("q", [NOWHERE]) * count
+        self._plan_offsets: array[int] = array("Q", bytes(8 * count))
+        self._fds: dict[int, int] = {}
+        self._marking = threading.Lock()
+        """Held while slots are noted as written, never while they are."""
+        self._fresh: list[int] = []
+        """Slots written since the last commit."""
+        self._awaited: dict[int, int] = {}
+        """By extent, about how many planned slots are still to come: a cheap hint, checked before it is relied on."""
+        self._broken = ""
+
+    @property
+    def extents(self) -> set[int]:
+        """The extents this download writes to; a sweep leaves them alone."""
+        return set(self._fds)
+
+    # Planning ---------------------------------------------------------------------------------------------------
+
+    def want(self, files: Iterable[FileEntry] | None) -> None:
+        """Ask for these files too (None: all of them); room is planned for by ``plan_missing``."""
+        twins, wanted = self.placement.twins, self._wanted
+        entries = self.index.files if files is None else files
+        with self._shape:
+            for entry in entries:
+                for slot in range(entry.first, entry.first + entry.count):
+                    wanted[twins[slot][0] if slot in twins else slot] = 1
+
+    def adopt(self, plan: PlanRow) -> None:
+        """Take over what an earlier download planned."""
+        path = self._parts.extents / plan.extent.file_name
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            # A power cut between the row and the file's name reaching the disk: nothing is lost but the plan.
+            with self._parts.catalogue.writing() as db:
+                _forget_extent(db, plan.extent.id)
+            return
+        self._fds[plan.extent.id] = fd
+        slots, offsets = array("I", plan.slots), array("Q", plan.offsets)
+        self._note_plan(plan.extent.id, slots, offsets)
+
+    def _note_plan(self, extent: int, slots: array[int], offsets: array[int]) -> None:
+        awaited = 0
+        for slot, offset in zip(slots, offsets, strict=True):
+            self._plan_extents[slot] = extent
+            self._plan_offsets[slot] = offset
+            awaited += not bit(self.placement.have, slot)
+        self._awaited[extent] = awaited
+
+    def unplanned(self) -> tuple[bytearray, int]:
+        """Wanted slots that are neither here nor planned (one byte a slot), and their bytes."""
+        need, total = bytearray(len(self.index)), 0
+        slot = self._wanted.find(1)
+        while slot >= 0:
+            if self._plan_extents[slot] == NOWHERE and not bit(self.placement.have, slot):
+                need[slot] = 1
+                total += self.index.lengths[slot]
+            slot = self._wanted.find(1, slot + 1)
+        return need, total
+
+    def plan_missing(
+        self,
+        record: Callable[[sqlite3.Connection], None] = lambda db: None,
+        *,
+        before: Callable[[], None] = lambda: None,
+        beside: int = 0,
+    ) -> None:
+        """Plan room for what is wanted and has none: one transaction, in which ``record`` may write, too.
+
+        ``before`` runs once there is room, ahead of it. ``beside`` are bytes that something else will take on the same
+        disk. Raises NoSpace before anything is written, StoreProblem.
+        """
+        with self._shape:
+            need, total = self.unplanned()
+            slots, offsets, length = plan_layout(self.index, need)
+            title = self.signed.manifest.title
+            self._parts.budget.check(
+                self,
+                held=self._parts.catalogue.held_bytes(),
+                more=length,
+                # What was planned earlier and isn't fetched yet takes disk, too, though it is in ``held`` already.
+                beside=beside + self.missing_bytes - total,
+                what=f"The course {title!r}" if length else f"Checking out the course {title!r}",
+            )
+            before()
+            try:
+                self._add_extent(record, slots, offsets, length)
+            except OSError as error:
+                raise disk_problem(error, f"making room for {size_text(length)} of the course {title!r}") from error
+            self._parts.budget.promise(self, counted=0, disk=self.missing_bytes)
+
+    def _add_extent(
+        self, record: Callable[[sqlite3.Connection], None], slots: array[int], offsets: array[int], length: int
+    ) -> None:
+        if not length:
+            with self._parts.catalogue.writing() as db:
+                record(db)
+            return
+        name, fd = create_extent(self._parts.extents)
+        try:
+            os.ftruncate(fd, length)
+            sync_directory(self._parts.extents)
+            with self._parts.catalogue.writing() as db:
+                record(db)
+                extent = add_extent(db, name, length)
+                plan = (extent, self.course, slots.tobytes(), offsets.tobytes())
+                db.execute("INSERT INTO downloads VALUES (?, ?, ?, ?)", plan)
+        except BaseException:
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                remove_extent(self._parts.extents, name)
+            raise
+        self._fds[extent] = fd
+        self._note_plan(extent, slots, offsets)
+
+    def resume(self) -> int:
+        """Hash what an earlier run wrote without committing it, and keep what is right. Returns bytes kept."""
+        todo: list[tuple[int, list[int]]] = []
+        for extent, fd in self._fds.items():
+            ranges = list(written_ranges(fd))
+            planned = [slot for slot in range(len(self.index)) if self._plan_extents[slot] == extent]
+            planned.sort(key=self._plan_offsets.__getitem__)
+            at = 0
+            batch: list[int] = []
+            for slot in planned:
+                start = self._plan_offsets[slot]
+                while at < len(ranges) and ranges[at][1] <= start:
+                    at += 1
+                if at == len(ranges):
+                    break
+                inside = ranges[at][0] <= start and start + self.index.lengths[slot] <= ranges[at][1]
+                if inside and not bit(self.placement.have, slot):
+                    batch.append(slot)
+                    if len(batch) == _RESUME_BATCH:
+                        todo.append((extent, batch))
+                        batch = []
+            todo.append((extent, batch))
+        with ThreadPoolExecutor(_RESUME_THREADS, "resume") as threads:
+            kept = sum(threads.map(self._hash_written, todo))
+        if kept:
+            self.commit()
+        return kept
+
+    def _hash_written(self, task: tuple[int, list[int]]) -> int:
+        extent, slots = task
+        fd, right = self._fds[extent], []
+        for slot in slots:
+            try:
+                chunk = os.pread(fd, self.index.lengths[slot], self._plan_offsets[slot])
+            except OSError:
+                continue  # a sector that can't be read: fetched again
+            if hashlib.sha256(chunk).digest() == self.index.digest(slot):
+                right.append(slot)
+        self._mark(right)
+        return sum(self.index.lengths[slot] for slot in right)
+
+    # Fetching ---------------------------------------------------------------------------------------------------
+
+    def missing(self) -> list[int]:
+        """Slots still to fetch, in course order: one for each distinct chunk that is wanted and not here.
+
+        Chunks that turned out damaged since the download began come back here. Raises NoSpace, StoreProblem.
+        """
+        with self._shape:
+            slots = self._missing()
+            if not self._broken and any(self._plan_extents[slot] == NOWHERE for slot in slots):
+                self.plan_missing()
+            return slots
+
+    def _missing(self) -> list[int]:
+        have, wanted, slots = self.placement.have, self._wanted, []
+        slot = wanted.find(1)
+        while slot >= 0:
+            if not bit(have, slot):
+                slots.append(slot)
+            slot = wanted.find(1, slot + 1)
+        return slots
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes of the chunks still to fetch."""
+        lengths = self.index.lengths
+        return sum(lengths[slot] for slot in self._missing())
+
+    def put(self, slot: int, pieces: Sequence[Piece]) -> bool:
+        """Store the chunk of ``slot`` that came in ``pieces``. False, and nothing written, if it isn't that chunk.
+
+        Once it returns True the chunk can be read. Raises NoSpace or StoreProblem when the disk does; ValueError for
+        a slot that was never wanted.
+        """
+        return self.put_many([(slot, pieces)])[0]
+
+    def put_many(self, offers: Sequence[Offer]) -> list[bool]:
+        """``put`` for several chunks at once, in any order; neighbours are written with one call."""
+        if self._broken:
+            raise StoreProblem(self._broken, "Run the same command again.")
+        verdicts = [self._is_chunk(slot, pieces) for slot, pieces in offers]
+        have = self.placement.have
+        todo = [offer for offer, right in zip(offers, verdicts, strict=True) if right and not bit(have, offer[0])]
+        if todo:
+            try:
+                self._write(todo)
+            except OSError as error:
+                raise disk_problem(error, f"storing the course {self.signed.manifest.title!r}") from error
+            self._mark([slot for slot, _ in todo])
+        return verdicts
+
+    def _is_chunk(self, slot: int, pieces: Sequence[Piece]) -> bool:
+        if sum(map(len, pieces)) != self.index.length(slot):
+            return False
+        digest = hashlib.sha256()
+        for piece in pieces:
+            digest.update(piece)
+        return digest.digest() == self.index.digest(slot)
+
+    def _write(self, offers: list[Offer]) -> None:
+        twins = self.placement.twins
+        extents, offsets, lengths = self._plan_extents, self._plan_offsets, self.index.lengths
+        run: list[Piece] = []
+        run_extent, run_start, run_end = NOWHERE, 0, 0
+        for slot, pieces in sorted(offers, key=lambda offer: offer[0]) if len(offers) > 1 else offers:
+            leader = twins[slot][0] if slot in twins else slot
+            extent, offset = extents[leader], offsets[leader]
+            if extent == NOWHERE:
+                raise ValueError(f"slot {slot} was never wanted")
+            if run and (extent != run_extent or offset != run_end):
+                write_all(self._fds[run_extent], run, run_start)
+                run = []
+            if not run:
+                run_extent = extent
+                run_start = run_end = offset
+            run.extend(pieces)
+            run_end += lengths[slot]
+        write_all(self._fds[run_extent], run, run_start)
+
+    def _mark(self, slots: Sequence[int]) -> None:
+        twins = self.placement.twins
+        leaders = [twins[slot][0] if slot in twins else slot for slot in slots]
+        places = [(slot, self._plan_extents[slot], self._plan_offsets[slot]) for slot in leaders]
+        with self._marking:
+            # ``stored`` says of each slot only once that it is new, so none is committed twice.
+            new = self.placement.stored(places)
+            self._fresh.extend(new)
+            for slot in new:
+                self._awaited[self._plan_extents[slot]] -= 1
+
+    # Keeping ----------------------------------------------------------------------------------------------------
+
+    def commit(self) -> None:
+        """Make everything put so far durable. Costs an fsync and a transaction: now and then, not once a chunk.
+
+        May run while other threads put. Raises NoSpace or StoreProblem; after a failed fsync the download is over,
+        and what wasn't committed has to be fetched again.
+        """
+        with self._commits:
+            if self._broken:
+                raise StoreProblem(self._broken, "Run the same command again.")
+            with self._marking:
+                fresh = self._fresh[:]
+                # What is put from here on waits for the next commit; ``have_bytes`` already excludes it.
+                have_bytes = self.placement.have_bytes
+            rows = []
+            for slot in fresh:
+                if bit(self.placement.have, slot):
+                    place = (self._plan_extents[slot], self._plan_offsets[slot], self.index.lengths[slot])
+                    rows.append((self.index.digest(slot), *place))
+            try:
+                for extent in {row[1] for row in rows}:
+                    sync_file(self._fds[extent])
+            except OSError as error:
+                self._condemn(error)
+            with self._parts.catalogue.writing() as db:
+                add_chunks(db, rows, replace=True)
+                db.execute("UPDATE courses SET have_bytes = ? WHERE course = ?", (have_bytes, self.course))
+                done = [(extent,) for extent in list(self._fds) if self._finished(extent, len(fresh))]
+                db.executemany("DELETE FROM downloads WHERE extent = ?", done)
+            with self._marking:
+                del self._fresh[: len(fresh)]
+            self._parts.budget.promise(self, counted=0, disk=self.missing_bytes)
+
+    def _finished(self, extent: int, committed: int) -> bool:
+        """Whether every slot planned in an extent is here, and in the catalogue with the first ``committed`` fresh."""
+        if self._awaited.get(extent, 0) > 0:
+            return False
+        have, planned = self.placement.have, self._plan_extents
+        with self._marking:
+            return all(bit(have, slot) for slot in range(len(planned)) if planned[slot] == extent) and not any(
+                planned[slot] == extent for slot in self._fresh[committed:]
+            )
+
+    def _condemn(self, error: OSError) -> None:
+        """The disk couldn't keep what it took: forget every uncommitted byte of this download, and stop."""
+        title = self.signed.manifest.title
+        self._broken = f"The disk failed to keep what was fetched of the course {title!r}."
+        problem = disk_problem(error, f"making the course {title!r} durable")
+        self.placement.lost(list(self._fresh))
+        self._fresh.clear()
+        # On a failing disk this may fail, too; then the next download hashes what it finds, as after a crash.
+        with contextlib.suppress(P2plearnError), self._parts.catalogue.writing() as db:
+            db.executemany("DELETE FROM downloads WHERE extent = ?", [(extent,) for extent in self._fds])
+        raise problem from error
+
+    def close(self) -> None:
+        """Give it back; the last one commits what is left. Raises what ``commit`` raises, closed all the same."""
+        with self._shape:
+            self._users -= 1
+            if self._users:
+                return
+        self.end()
+
+    def end(self) -> None:
+        """Commit and close, whoever still uses it; for the store's own end."""
+        try:
+            if self._fresh and not self._broken:
+                self.commit()
+        finally:
+            self._closed(self)
+            self._parts.budget.release(self)
+            with self._shape:
+                for fd in self._fds.values():
+                    os.close(fd)
+                self._fds.clear()
+
+    def share(self) -> None:
+        """Count one more user."""
+        with self._shape:
+            self._users += 1
+
+
+def _forget_extent(db: sqlite3.Connection, extent: int) -> None:
+    """Drop an extent's row and all that refers to it."""
+    db.execute("DELETE FROM downloads WHERE extent = ?", (extent,))
+    db.execute("DELETE FROM chunks WHERE extent = ?", (extent,))
+    db.execute("DELETE FROM extents WHERE id = ?", (extent,))

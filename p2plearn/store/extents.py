@@ -1,0 +1,215 @@
+"""Extents: the large files that chunks lie in, back to back in course order.
+
+One extent a publish, one a download: a course is then a few long runs on the disk, made durable by one fsync, read
+and copied with large requests. Files of a course of 4 KiB and more begin on a 4 KiB boundary, so that file systems
+that share blocks can share them. What lies between the chunks is zero.
+
+An extent of the store's own is only ever written where no chunk row points. An *external* extent is one of the
+user's files (publish without copying): it counts only while size, modification time and inode are as recorded.
+
+``ExtentFiles`` keeps a bounded number of them open. Unlinking an extent harms no read that is under way.
+
+Imports ``errors`` and siblings.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from p2plearn.course.index import Index
+from p2plearn.store.catalogue import Catalogue, ExtentRow
+from p2plearn.store.durable import sync_directory
+
+ALIGNMENT = 4096
+"""Where files of a course begin in an extent; the block size of nearly every file system."""
+
+OPEN_FILES = 128
+"""Extents kept open at once. A course has a few; only courses that were never copied have one a file."""
+
+SUFFIX = ".extent"
+
+
+class ExtentGone(LookupError):
+    """No such extent any more: it was swept or compacted. Look the chunk up again."""
+
+
+class ExternalChanged(Exception):
+    """One of the user's files that chunks refer to is gone or not as it was; the message says how."""
+
+
+def create_extent(directory: Path) -> tuple[str, int]:
+    """A new empty extent file; returns its name and a descriptor for reading and writing. Raises OSError."""
+    name = secrets.token_hex(12) + SUFFIX
+    fd = os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    return name, fd
+
+
+def start_of_file(cursor: int, size: int) -> int:
+    """Where a course's file of ``size`` bytes begins in an extent that is filled up to ``cursor``."""
+    return -(-cursor // ALIGNMENT) * ALIGNMENT if size >= ALIGNMENT else cursor
+
+
+def plan_layout(index: Index, wanted: bytearray) -> tuple[array[int], array[int], int]:
+    """Places for the slots whose byte in ``wanted`` is 1: (slots, offsets, length of the extent).
+
+    Slots in course order. ``wanted`` has one byte a slot and names at most one slot of each digest.
+    """
+    slots, offsets, cursor = array("I"), array("Q"), 0
+    lengths = index.lengths
+    for entry in index.files:
+        end = entry.first + entry.count
+        slot = wanted.find(1, entry.first, end)
+        if slot >= 0:
+            cursor = start_of_file(cursor, entry.size)
+        while slot >= 0:
+            slots.append(slot)
+            offsets.append(cursor)
+            cursor += lengths[slot]
+            slot = wanted.find(1, slot + 1, end)
+    return slots, offsets, cursor
+
+
+def written_ranges(fd: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of the parts of a file that were ever written; all of it where the system can't tell."""
+    end = os.fstat(fd).st_size
+    position = 0
+    while position < end:
+        if hasattr(os, "SEEK_DATA"):
+            try:
+                position = os.lseek(fd, position, os.SEEK_DATA)
+                stop = os.lseek(fd, position, os.SEEK_HOLE)
+            except OSError as error:
+                if error.errno == 6:  # ENXIO: only a hole is left
+                    return
+                stop = end
+        else:
+            stop = end
+        yield position, stop
+        position = stop
+
+
+def external_state(fd: int, row: ExtentRow) -> str:
+    """How one of the user's files differs from what was recorded; empty if it doesn't."""
+    facts = os.fstat(fd)
+    if facts.st_size != row.size:
+        return f"it has {facts.st_size} bytes now, {row.size} when it was published"
+    if facts.st_mtime_ns != row.mtime_ns or facts.st_ino != row.inode:
+        return "it was changed or replaced since it was published"
+    return ""
+
+
+class _Open:
+    """An open extent: its descriptor, how many reads are using it, its row when it is external."""
+
+    __slots__ = ("fd", "pins", "row", "stale")
+
+    def __init__(self, fd: int, row: ExtentRow | None) -> None:
+        self.fd = fd
+        self.row = row
+        self.pins = 0
+        self.stale = False
+
+
+class ExtentFiles:
+    """Open extents by id, least recently used closed first, never one that is being read. Thread-safe."""
+
+    def __init__(self, directory: Path, catalogue: Catalogue, limit: int = OPEN_FILES) -> None:
+        self.directory = directory
+        self._catalogue = catalogue
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._open: OrderedDict[int, _Open] = OrderedDict()
+
+    def pin(self, extent: int) -> _Open:
+        """An open extent that stays open until ``unpin``. Raises ExtentGone, ExternalChanged, OSError."""
+        with self._lock:
+            entry = self._open.get(extent)
+            if entry is not None:
+                entry.pins += 1
+                self._open.move_to_end(extent)
+        if entry is None:
+            entry = self._add(extent)
+        if entry.row is not None:
+            state = external_state(entry.fd, entry.row)
+            if state:
+                self.unpin(entry)
+                self.forget(extent)
+                raise ExternalChanged(f"{entry.row.user_path}: {state}")
+        return entry
+
+    def unpin(self, entry: _Open) -> None:
+        """End a read."""
+        with self._lock:
+            entry.pins -= 1
+            if entry.stale and entry.pins == 0:
+                os.close(entry.fd)
+
+    def _add(self, extent: int) -> _Open:
+        row = self._catalogue.extent(extent)
+        if row is None:
+            raise ExtentGone(extent)
+        entry = _Open(self._open_file(row), row if row.name is None else None)
+        with self._lock:
+            other = self._open.get(extent)
+            if other is not None:
+                os.close(entry.fd)
+                entry = other
+            else:
+                self._open[extent] = entry
+            entry.pins += 1
+            self._open.move_to_end(extent)
+            for key in [key for key, one in self._open.items() if one.pins == 0][: len(self._open) - self._limit]:
+                os.close(self._open.pop(key).fd)
+        return entry
+
+    def _open_file(self, row: ExtentRow) -> int:
+        if row.name is None:
+            try:
+                return os.open(row.user_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            except OSError as error:
+                reason = os.strerror(error.errno or 0).lower()
+                raise ExternalChanged(f"{row.user_path}: {reason}") from None
+        try:
+            return os.open(self.directory / row.file_name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            raise ExtentGone(row.id) from None
+
+    def forget(self, extent: int) -> None:
+        """Close an extent as soon as nobody reads it, so that the next ``pin`` opens it anew."""
+        with self._lock:
+            entry = self._open.pop(extent, None)
+            if entry is not None:
+                entry.stale = True
+                if entry.pins == 0:
+                    os.close(entry.fd)
+
+    def close(self) -> None:
+        """Close all."""
+        for extent in list(self._open):
+            self.forget(extent)
+
+
+def remove_extent(directory: Path, name: str) -> None:
+    """Unlink an extent file that no row refers to any more; it being gone already is fine."""
+    (directory / name).unlink(missing_ok=True)
+
+
+def sweep_orphans(directory: Path, known: set[str], report: Callable[[str], None] | None = None) -> int:
+    """Delete extent files without a row: publishes that never committed. Returns how many bytes that freed."""
+    freed = 0
+    with os.scandir(directory) as entries:
+        orphans = [entry for entry in entries if entry.name not in known and entry.is_file(follow_symlinks=False)]
+    for entry in orphans:
+        freed += entry.stat(follow_symlinks=False).st_size
+        os.unlink(entry.path)
+        if report is not None:
+            report(entry.name)
+    if orphans:
+        sync_directory(directory)
+    return freed

@@ -1,0 +1,318 @@
+"""Publish: a folder or a file on the user's disk becomes a course in the store.
+
+Three threads: the caller's reads files into large buffers and cuts them; two workers hash the chunks and append what
+the store doesn't have yet to one extent. Each byte is read once, hashed once, written at most once. Memory is bounded
+by the buffers and some 100 bytes a chunk.
+
+Crash promise: the commit point is one transaction, made after the extent, its name and the course's file are on the
+disk. Before it nothing of the course exists; what a crash leaves is deleted when the store opens next.
+
+A file that vanishes, shrinks, grows or is touched between being found and being read to its end stops the publish
+with its name: a course never holds a mixture of two states of a file. (Without copying, what changes later is
+noticed when it is read.)
+
+Imports ``course``, ``errors`` and siblings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import queue
+import threading
+from array import array
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from p2plearn.course.chunking import Chunker
+from p2plearn.course.manifest import MAX_CHUNK
+from p2plearn.errors import Interrupted, P2plearnError
+from p2plearn.store.durable import Piece, start_writeback, sync_directory, sync_file, write_all
+from p2plearn.store.extents import create_extent, remove_extent, start_of_file
+from p2plearn.store.parts import StoreParts
+from p2plearn.store.problems import disk_problem
+from p2plearn.store.scan import Scan, SourceFile
+
+_BUFFER = 4 * 1024 * 1024
+_BUFFERS = 5
+"""Buffers in flight: one being filled, two at the workers, two between. 20 MiB in all."""
+_WORKERS = 2
+_SPACE_STEP = 64 * 1024 * 1024
+"""How much is written between two looks at quota and disk."""
+
+Report = Callable[[int, int, int, int], None]
+"""Called with bytes done, bytes in all, files done, files in all."""
+
+
+class SourceChanged(P2plearnError):
+    """A file wasn't what it was when it was found; nothing was stored."""
+
+    code = "source-changed"
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A filled buffer, cut: chunk i begins at ``starts[i]`` and belongs to file ``files[i]`` at ``offsets[i]``."""
+
+    number: int
+    buffer: bytearray
+    starts: list[int]
+    lengths: list[int]
+    files: list[int]
+    offsets: list[int]
+
+
+class Ingest:
+    """One publish under way; ``run`` fills ``digests``, ``lengths`` and ``counts`` (chunks of each file)."""
+
+    def __init__(self, parts: StoreParts, found: Scan, chunker: Chunker, *, no_copy: bool) -> None:
+        self._parts = parts
+        self._found = found
+        self._chunker = chunker
+        self._no_copy = no_copy
+        self._usable = parts.usable()
+        self.digests = bytearray()
+        self.lengths = array("I")
+        self.counts = array("I", bytes(4 * len(found.files)))
+        self.new: list[tuple[bytes, int, int, int]] = []
+        """Chunks that the catalogue has to learn: (digest, file number or 0, offset, length)."""
+        self.extent_name = ""
+        self.extent_bytes = 0
+        self._fd = -1
+        self._pins: set[bytes] = set()
+        """Every digest of this publish so far: already stored, or in the new extent."""
+        self._last_file = -1
+        self._checked = 0
+        self._turn = 0
+        self._turns = threading.Condition()
+        self._failed = False
+        self._written_back = 0
+
+    # The caller's thread: read and cut ----------------------------------------------------------------------------
+
+    def run(self, report: Report, cancelled: Callable[[], bool]) -> None:
+        """Read everything. Raises SourceChanged, Interrupted, NoSpace, StoreProblem; then call ``abandon``."""
+        with self._parts.gate:
+            self._parts.pins[self] = self._pins
+        free: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+        for _ in range(_BUFFERS):
+            free.put(bytearray(_BUFFER))
+        jobs: list[Future[None]] = []
+        total, files = self._found.bytes, len(self._found.files)
+        done = 0
+        with ThreadPoolExecutor(_WORKERS, "publish") as threads:
+            try:
+                for batch in self._batches(free):
+                    if cancelled():
+                        raise Interrupted("Publishing was interrupted; nothing was stored.")
+                    jobs = [job for job in jobs if not _settled(job)]
+                    jobs.append(threads.submit(self._store, batch, free))
+                    done += sum(batch.lengths)
+                    report(done, total, batch.files[-1], files)
+                wait(jobs, return_when=FIRST_EXCEPTION)
+                for job in jobs:
+                    _settled(job)
+            except BaseException:
+                self._fail()
+                raise
+        report(total, total, files, files)
+
+    def _batches(self, free: queue.SimpleQueue[bytearray]) -> Iterator[_Batch]:
+        batch = self._next_batch(0, free)
+        view = memoryview(batch.buffer)
+        fill = 0  # end of what was read
+        for number, file in enumerate(self._found.files):
+            if file.size == 0:
+                continue
+            start = fill  # of what isn't cut yet
+            remaining, offset = file.size, 0
+            fd = _open_source(file)
+            try:
+                _check_unchanged(file, fd)
+                while remaining:
+                    if fill == _BUFFER or (_BUFFER - fill < MAX_CHUNK and remaining > _BUFFER - fill):
+                        # What isn't cut moves to the head of the next buffer: less than a chunk.
+                        following = self._next_batch(batch.number + 1, free)
+                        following.buffer[: fill - start] = view[start:fill]
+                        yield batch
+                        batch, view = following, memoryview(following.buffer)
+                        start, fill = 0, fill - start
+                    count = _read(file, fd, view[fill : fill + remaining])
+                    fill += count
+                    remaining -= count
+                    for length in self._chunker.cut(view[start:fill], remaining == 0):
+                        batch.starts.append(start)
+                        batch.lengths.append(length)
+                        batch.files.append(number)
+                        batch.offsets.append(offset)
+                        start += length
+                        offset += length
+                        self.counts[number] += 1
+                _check_unchanged(file, fd)
+            finally:
+                os.close(fd)
+        if batch.lengths:
+            yield batch
+
+    def _next_batch(self, number: int, free: queue.SimpleQueue[bytearray]) -> _Batch:
+        while not self._failed:
+            with contextlib.suppress(queue.Empty):
+                return _Batch(number, free.get(timeout=1), [], [], [], [])
+        return _Batch(number, bytearray(_BUFFER), [], [], [], [])  # a worker's error is about to be raised
+
+    # The workers: hash, look up, append -------------------------------------------------------------------------------
+
+    def _store(self, batch: _Batch, free: queue.SimpleQueue[bytearray]) -> None:
+        try:
+            view = memoryview(batch.buffer)
+            chunks = [view[start : start + length] for start, length in zip(batch.starts, batch.lengths, strict=True)]
+            digests = [hashlib.sha256(chunk).digest() for chunk in chunks]
+            # Places are given out in the order of the course, whichever worker is faster.
+            with self._turns:
+                while self._turn != batch.number and not self._failed:
+                    self._turns.wait()
+                if self._failed:
+                    return
+                runs = self._assign(batch, digests, chunks)
+                self._turn += 1
+                self._turns.notify_all()
+            for offset, pieces in runs:
+                write_all(self._fd, pieces, offset)
+            if runs:
+                last, pieces = runs[-1]
+                start_writeback(self._fd, runs[0][0], last + sum(map(len, pieces)) - runs[0][0])
+            free.put(batch.buffer)
+        except OSError as error:
+            self._fail()
+            raise disk_problem(error, "copying into the store") from error
+        except BaseException:
+            self._fail()
+            raise
+
+    def _fail(self) -> None:
+        with self._turns:
+            self._failed = True
+            self._turns.notify_all()
+
+    def _assign(self, batch: _Batch, digests: list[bytes], chunks: list[memoryview]) -> list[tuple[int, list[Piece]]]:
+        """Note the batch's chunks and give those that are new their places; returns runs to write."""
+        unseen = {digest for digest in digests if digest not in self._pins}
+        with self._parts.gate:
+            # Pinned first, looked up then: a sweep either sees the pin or has been before the look.
+            self._pins |= unseen
+            known = self._parts.catalogue.locate(list(unseen))
+        for digest, (extent, _, _) in known.items():
+            if self._acceptable(extent):
+                unseen.discard(digest)
+        runs: list[tuple[int, list[Piece]]] = []
+        cursor = self.extent_bytes
+        for number, digest in enumerate(digests):
+            length = batch.lengths[number]
+            self.digests += digest
+            self.lengths.append(length)
+            if digest not in unseen:
+                continue
+            unseen.discard(digest)
+            file = batch.files[number]
+            if self._no_copy:
+                self.new.append((digest, file, batch.offsets[number], length))
+                continue
+            if file != self._last_file:
+                self._last_file = file
+                cursor = start_of_file(cursor, self._found.files[file].size)
+            self.new.append((digest, 0, cursor, length))
+            if runs and cursor == self.extent_bytes:
+                runs[-1][1].append(chunks[number])
+            else:
+                runs.append((cursor, [chunks[number]]))
+            cursor += length
+            self.extent_bytes = cursor
+        if runs:
+            self._make_room()
+        return runs
+
+    def _acceptable(self, extent: int) -> bool:
+        """Whether a chunk that lies there needn't be stored: with copying, what lies in a user's file doesn't count."""
+        if self._no_copy:
+            return self._usable(extent)
+        row = self._parts.catalogue.extent(extent)
+        return row is not None and row.name is not None
+
+    def _make_room(self) -> None:
+        if self._fd < 0:
+            self.extent_name, self._fd = create_extent(self._parts.extents)
+        if self.extent_bytes > self._checked:
+            self._checked = self.extent_bytes + _SPACE_STEP
+            held = self._parts.catalogue.held_bytes()
+            more = min(self._checked, max(self._found.bytes, self.extent_bytes))
+            self._parts.budget.check(self, held=held, more=self.extent_bytes, what="This course")
+            self._parts.budget.promise(self, counted=more, disk=more)
+
+    # The end --------------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Make the new extent durable. Raises NoSpace, StoreProblem."""
+        if self._fd < 0:
+            return
+        try:
+            sync_file(self._fd)
+            sync_directory(self._parts.extents)
+        except OSError as error:
+            raise disk_problem(error, "making the course durable") from error
+
+    def release(self) -> None:
+        """Let go of what this publish held back, once it is committed or abandoned."""
+        with self._parts.gate:
+            self._parts.pins.pop(self, None)
+        self._parts.budget.release(self)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def abandon(self) -> None:
+        """Delete what was written, and let go."""
+        self.release()
+        if self.extent_name:
+            with contextlib.suppress(OSError):
+                remove_extent(self._parts.extents, self.extent_name)
+
+
+def _settled(job: Future[None]) -> bool:
+    if not job.done():
+        return False
+    job.result()
+    return True
+
+
+def _open_source(file: SourceFile) -> int:
+    try:
+        return os.open(file.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise _changed(file, os.strerror(error.errno or 0).lower()) from None
+
+
+def _read(file: SourceFile, fd: int, view: memoryview) -> int:
+    try:
+        count = os.readv(fd, [view])
+    except OSError as error:
+        raise _changed(file, os.strerror(error.errno or 0).lower()) from None
+    if not count:
+        raise _changed(file, "it became shorter")
+    return count
+
+
+def _check_unchanged(file: SourceFile, fd: int) -> None:
+    facts = os.fstat(fd)
+    if facts.st_ino != file.inode:
+        raise _changed(file, "it was replaced by another file")
+    if facts.st_size != file.size or facts.st_mtime_ns != file.mtime_ns:
+        raise _changed(file, "it was written to")
+
+
+def _changed(file: SourceFile, how: str) -> SourceChanged:
+    return SourceChanged(
+        f"{file.path} changed while it was being published: {how}. Nothing was stored.",
+        "Publish again when nothing writes to it.",
+    )

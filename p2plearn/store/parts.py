@@ -1,0 +1,171 @@
+"""The parts of an open store that its operations share, and the rules between them.
+
+``gate`` orders what looks chunks up in order to rely on them (opening a course, planning a download, a publish that
+meets a chunk it knows) against what takes chunks away (sweep, compaction). Hold it for looking up and noting down,
+never while bytes are read, hashed or written.
+
+Imports ``course``, ``errors`` and siblings.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+
+from p2plearn.course.index import Index
+from p2plearn.course.manifest import SignedManifest
+from p2plearn.store.catalogue import Catalogue
+from p2plearn.store.course_files import CourseFileDamaged, CourseFiles
+from p2plearn.store.extents import ExtentFiles
+from p2plearn.store.placement import Placement
+from p2plearn.store.space import Budget, StoreLimits
+
+_RECENT = 16
+"""Courses whose placement stays in memory after the last reader is gone, so that they needn't be hashed anew."""
+
+
+class StoreParts:
+    """Catalogue, files, budget and open placements of one store."""
+
+    def __init__(self, home: Path, catalogue: Catalogue, limits: StoreLimits) -> None:
+        self.home = home
+        self.directory = home / "store"
+        self.extents = self.directory / "extents"
+        self.catalogue = catalogue
+        self.files = ExtentFiles(self.extents, catalogue)
+        self.course_files = CourseFiles(self.directory / "courses")
+        self.budget = Budget(limits, self.directory)
+        self.gate = threading.RLock()
+        self.pins: dict[object, set[bytes]] = {}
+        """Digests that a running publish relies on, by publish: live for every sweep. Under ``gate``."""
+        self._placements: weakref.WeakValueDictionary[bytes, Placement] = weakref.WeakValueDictionary()
+        self._recent: OrderedDict[bytes, Placement] = OrderedDict()
+
+    def placement(self, course: bytes, *, refresh: bool = True) -> Placement | None:
+        """Where a course's chunks lie; None unless its index is here. A damaged index file counts as none.
+
+        ``refresh`` looks for what other courses brought since: not for a course that is being fetched and asked often.
+        """
+        with self.gate:
+            known = self._placements.get(course)
+            if known is not None:
+                return self._remember(self._refreshed(known) if refresh else known)
+            row = self.catalogue.course(course)
+            if row is None or not row.indexed:
+                return None
+            try:
+                signed, index = self.course_files.read(course)
+            except CourseFileDamaged:
+                self.drop_index(course)
+                return None
+            return self._remember(self._load(signed, index))
+
+    def placement_of(self, signed: SignedManifest, index: Index) -> Placement:
+        """The same for a course that may not be in the catalogue yet."""
+        with self.gate:
+            known = self._placements.get(signed.course)
+            return self._remember(self._refreshed(known) if known is not None else self._load(signed, index))
+
+    def _refreshed(self, placement: Placement) -> Placement:
+        usable = self.usable()
+        placement.drop_unusable(usable)
+        if not placement.complete:
+            placement.locate(self.catalogue, usable)
+        return placement
+
+    def _load(self, signed: SignedManifest, index: Index) -> Placement:
+        placement = Placement(signed, index)
+        placement.locate(self.catalogue, self.usable())
+        return placement
+
+    def _remember(self, placement: Placement) -> Placement:
+        self._placements[placement.course] = placement
+        self._recent[placement.course] = placement
+        self._recent.move_to_end(placement.course)
+        while len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
+        return placement
+
+    def forget(self, course: bytes) -> None:
+        """Drop a course's placement; whoever still holds it keeps it for himself."""
+        with self.gate:
+            self._placements.pop(course, None)
+            self._recent.pop(course, None)
+
+    def forget_all(self) -> None:
+        """Drop every placement that nobody holds."""
+        with self.gate:
+            self._recent.clear()
+
+    def open_placements(self) -> list[Placement]:
+        """Those in memory."""
+        with self.gate:
+            return list(self._placements.values())
+
+    def usable(self) -> Usability:
+        """A fresh judge of which extents' chunks count."""
+        return Usability(self.catalogue)
+
+    def drop_index(self, course: bytes) -> None:
+        """Note that a course's index is no longer here; it will be fetched again."""
+        with self.catalogue.writing() as db:
+            db.execute("UPDATE courses SET indexed = 0, have_bytes = 0 WHERE course = ?", (course,))
+
+    def recount(self, course: bytes) -> None:
+        """Count anew how many bytes of a course are here."""
+        placement = self.placement(course)
+        if placement is not None:
+            with self.catalogue.writing() as db:
+                db.execute("UPDATE courses SET have_bytes = ? WHERE course = ?", (placement.have_bytes, course))
+
+    def quarantine(self, chunks: Iterable[tuple[bytes, int, int]]) -> None:
+        """Take damaged chunks (digest, extent, offset) out of the catalogue, every open course, and the counts."""
+        chunks = list(chunks)
+        digests = {chunk[0] for chunk in chunks}
+        with self.gate:
+            with self.catalogue.writing() as db:
+                db.executemany("DELETE FROM chunks WHERE digest = ? AND extent = ? AND offset = ?", chunks)
+            usable = self.usable()
+            for placement in self.open_placements():
+                slots = [slot for digest in digests for slot in placement.slots_of(digest)]
+                if slots:
+                    placement.locate_again(self.catalogue, usable, slots)
+            for row in self.catalogue.courses():
+                if not row.indexed:
+                    continue
+                try:
+                    held = self.course_files.digests(row.course)
+                except CourseFileDamaged:
+                    self.drop_index(row.course)
+                    continue
+                if any(digest in held for digest in digests):
+                    self.recount(row.course)
+
+
+class Usability:
+    """Which extents' chunks count: the store's own always, the user's files while they look as recorded."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._known: dict[int, bool] = {}
+
+    def __call__(self, extent: int) -> bool:
+        """True if they do; each extent is looked at once."""
+        known = self._known.get(extent)
+        if known is None:
+            known = self._known[extent] = self._look(extent)
+        return known
+
+    def _look(self, extent: int) -> bool:
+        row = self._catalogue.extent(extent)
+        if row is None or row.path is None:
+            return row is not None
+        try:
+            facts = os.lstat(row.path)
+        except OSError:
+            return False
+        return (facts.st_size, facts.st_mtime_ns, facts.st_ino) == (row.size, row.mtime_ns, row.inode)

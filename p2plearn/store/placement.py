@@ -1,0 +1,179 @@
+"""Where the chunks of one course lie, slot by slot, in flat arrays.
+
+One ``Placement`` a course and process, shared by every Holding and Download of it, so that what one of them stores
+the others can serve at once. 18 bytes a slot: 65,536 slots (16 GiB) take 1.2 MB.
+
+Invariants: a slot's ``have`` bit is set only once its bytes were hashed and written, or stand in the catalogue; its
+``good`` bit only once this process has hashed them. The extent of a slot without a ``have`` bit is ``NOWHERE``.
+
+Imports ``course`` and siblings.
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from p2plearn.course.index import FileEntry, Index
+from p2plearn.course.manifest import SignedManifest
+from p2plearn.store.catalogue import Catalogue
+
+Usable = Callable[[int], bool]
+"""Whether an extent's chunks count; those of the user's own files do only while these are as recorded."""
+
+NOWHERE = -1
+_DIGEST = 32
+_BATCH = 4096
+
+
+def bit(bits: bytes | bytearray, slot: int) -> bool:
+    """Bit ``slot`` of a bitmap, most significant first."""
+    return bool(bits[slot >> 3] & (0x80 >> (slot & 7)))
+
+
+def set_bit(bits: bytearray, slot: int) -> None:
+    """Set bit ``slot`` of a bitmap, most significant first."""
+    bits[slot >> 3] |= 0x80 >> (slot & 7)
+
+
+def clear_bit(bits: bytearray, slot: int) -> None:
+    """Clear bit ``slot`` of a bitmap, most significant first."""
+    bits[slot >> 3] &= ~(0x80 >> (slot & 7)) & 0xFF
+
+
+class Placement:
+    """See the head of this file. The arrays are public to this package; change bits only under ``lock``."""
+
+    __slots__ = (
+        "__weakref__", "course", "extents", "good", "have", "have_bytes", "index", "lock", "offsets", "signed", "twins",
+    )  # fmt: skip
+
+    def __init__(self, signed: SignedManifest, index: Index) -> None:
+        count = len(index)
+        self.signed = signed
+        self.course = signed.course
+        self.index = index
+        self.lock = threading.Lock()
+        self.extents: array[int] = array("q", [NOWHERE]) * count
+        self.offsets: array[int] = array("Q", bytes(8 * count))
+        self.have = bytearray((count + 7) // 8)
+        self.good = bytearray((count + 7) // 8)
+        self.have_bytes = 0
+        self.twins = _find_twins(index)
+        """Slot -> all slots with the same digest, for those that have such."""
+
+    def locate(self, catalogue: Catalogue, usable: Usable) -> None:
+        """Look every slot up that isn't here yet."""
+        self._locate(catalogue, usable, (slot for slot in range(len(self.index)) if not bit(self.have, slot)))
+
+    def drop_unusable(self, usable: Usable) -> None:
+        """Forget the slots that lie in files of the user's that aren't as they were."""
+        bad = {extent for extent in set(self.extents) if extent != NOWHERE and not usable(extent)}
+        if bad:
+            self.lost(slot for slot, extent in enumerate(self.extents) if extent in bad)
+
+    def locate_again(self, catalogue: Catalogue, usable: Usable, slots: Sequence[int]) -> None:
+        """Forget where ``slots`` lie and look them up again: after a compaction, a sweep, damage."""
+        with self.lock:
+            for slot in slots:
+                self._drop(slot)
+        self._locate(catalogue, usable, slots)
+
+    def _locate(self, catalogue: Catalogue, usable: Usable, slots: Iterable[int]) -> None:
+        digests = self.index.digests
+        for batch in _batches(slots):
+            by_digest: dict[bytes, list[int]] = {}
+            for slot in batch:
+                by_digest.setdefault(digests[_DIGEST * slot : _DIGEST * (slot + 1)], []).append(slot)
+            for rows in catalogue.locate_each(list(by_digest)):
+                with self.lock:
+                    for digest, extent, offset, length in rows:
+                        if not usable(extent):
+                            continue
+                        for slot in by_digest[digest]:
+                            if self.index.lengths[slot] == length:
+                                self._place(slot, extent, offset)
+
+    def _place(self, slot: int, extent: int, offset: int) -> None:
+        if not bit(self.have, slot):
+            self.have_bytes += self.index.lengths[slot]
+            set_bit(self.have, slot)
+        self.extents[slot] = extent
+        self.offsets[slot] = offset
+
+    def _drop(self, slot: int) -> None:
+        if bit(self.have, slot):
+            self.have_bytes -= self.index.lengths[slot]
+            clear_bit(self.have, slot)
+        clear_bit(self.good, slot)
+        self.extents[slot] = NOWHERE
+
+    def stored(self, places: Iterable[tuple[int, int, int]]) -> list[int]:
+        """Mark (slot, extent, offset) and the slots' twins as hashed and written; returns slots that weren't before."""
+        new = []
+        with self.lock:
+            for slot, extent, offset in places:
+                if bit(self.have, slot):
+                    continue
+                new.append(slot)
+                for one in self.twins.get(slot, (slot,)):
+                    self._place(one, extent, offset)
+                    set_bit(self.good, one)
+        return new
+
+    def lost(self, slots: Iterable[int]) -> None:
+        """Mark slots, and their twins, as not here."""
+        with self.lock:
+            for slot in slots:
+                for one in self.twins.get(slot, (slot,)):
+                    self._drop(one)
+
+    def known_good(self, slot: int) -> None:
+        """Note that this process has hashed a slot's bytes and found them right."""
+        with self.lock:
+            set_bit(self.good, slot)
+
+    def slots_of(self, digest: bytes) -> list[int]:
+        """The slots with that digest."""
+        found = []
+        position = self.index.digests.find(digest)
+        while position >= 0:
+            if position % _DIGEST == 0:
+                found.append(position // _DIGEST)
+            position = self.index.digests.find(digest, position + 1)
+        return found
+
+    @property
+    def complete(self) -> bool:
+        """Every slot is here."""
+        return self.have_bytes == self.index.bytes
+
+    def file_of(self, slot: int) -> FileEntry:
+        """The file a slot belongs to."""
+        files = self.index.files
+        # The last file that begins at or before the slot; empty files, which begin where the next one does, sort lower.
+        return files[bisect.bisect_right(files, slot, key=lambda entry: entry.first) - 1]
+
+
+def _find_twins(index: Index) -> dict[int, tuple[int, ...]]:
+    first: dict[bytes, int] = {}
+    groups: dict[int, list[int]] = {}
+    digests = index.digests
+    for slot in range(len(index)):
+        leader = first.setdefault(digests[_DIGEST * slot : _DIGEST * (slot + 1)], slot)
+        if leader != slot:
+            groups.setdefault(leader, [leader]).append(slot)
+    return {slot: tuple(group) for group in groups.values() for slot in group}
+
+
+def _batches(slots: Iterable[int]) -> Iterator[list[int]]:
+    batch: list[int] = []
+    for slot in slots:
+        batch.append(slot)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,276 @@
+"""From what was read to a course: the manifest, the series, the commit point.
+
+Publishing what the author's newest version under that title already is returns that version. Anything else under the
+same title becomes the next of its series. (Going back to what an earlier version was is a new version, too: the head
+of a series is what its readers see.)
+
+Imports ``course``, ``errors`` and siblings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from p2plearn.course.chunking import ChunkerKind, chunker
+from p2plearn.course.index import Index, IndexBuilder, parts
+from p2plearn.course.manifest import Kind, Manifest, Series, SignedManifest, decode_manifest, sign_manifest
+from p2plearn.course.paths import BadPath
+from p2plearn.course.titles import READ_AT_MOST, is_telling, title_from
+from p2plearn.course.unixfs import Unrepresentable, root_cid
+from p2plearn.errors import PeerFault, Refused, UsageProblem
+from p2plearn.store.catalogue import add_chunks, add_extent
+from p2plearn.store.ingest import Ingest, Report
+from p2plearn.store.parts import StoreParts
+from p2plearn.store.problems import disk_problem
+from p2plearn.store.scan import Scan, scan
+
+
+@dataclass(frozen=True, slots=True)
+class PublishMeta:
+    """What the author says about a course. An empty ``title`` or ``language`` is looked for in the folder."""
+
+    title: str = ""
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    language: str = ""
+    license: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What came of a publish. ``new`` is false when the newest version was this very course already."""
+
+    signed: SignedManifest
+    new: bool
+    index_len: int
+    warnings: tuple[str, ...]
+
+    @property
+    def course(self) -> bytes:
+        """The course hash."""
+        return self.signed.course
+
+    @property
+    def manifest(self) -> Manifest:
+        """The course's manifest."""
+        return self.signed.manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Whose course it is: the public key (32 bytes), and what signs with the private one."""
+
+    key: bytes
+    sign: Callable[[bytes], bytes]
+
+
+def publish(
+    store: StoreParts,
+    source: Path,
+    meta: PublishMeta,
+    author: Author,
+    *,
+    now: int,
+    chunker_kind: str,
+    follow_symlinks: bool,
+    no_copy: bool,
+    skip_special: bool,
+    report: Report,
+    cancelled: Callable[[], bool],
+) -> Published:
+    """See ``Store.publish``."""
+    if chunker_kind not in ("fastcdc", "fixed"):
+        raise UsageProblem(f"There is no chunker {chunker_kind!r}.", "Choose fastcdc or fixed.")
+    source = Path(os.path.abspath(source))
+    _refuse_own_home(store, source)
+    found = scan(source, follow_symlinks=follow_symlinks, skip_special=skip_special, cancelled=cancelled)
+    meta = _complete(meta, source, found)
+    cutter = chunker(cast(ChunkerKind, chunker_kind))
+    _refuse_early(store, found, no_copy, meta, author)
+    ingest = Ingest(store, found, cutter, no_copy=no_copy)
+    try:
+        ingest.run(report, cancelled)
+        index = _index(found, ingest)
+        ingest.settle()
+        published = _commit(store, found, ingest, index, meta, author, now, cutter.name)
+    except BaseException:
+        ingest.abandon()
+        raise
+    ingest.release()
+    return published
+
+
+def _refuse_own_home(store: StoreParts, source: Path) -> None:
+    own = os.path.realpath(store.directory)
+    real = os.path.realpath(source)
+    if own == real or own.startswith(real.rstrip("/") + "/") or real.startswith(own + "/"):
+        raise Refused(
+            f"{source} holds this node's own store, which changes while it is read.",
+            "Publish a folder without it, or move the home elsewhere (--home DIR).",
+        )
+
+
+def _refuse_early(store: StoreParts, found: Scan, no_copy: bool, meta: PublishMeta, author: Author) -> None:
+    """Before the first byte: a course of which nothing is known to be here already must fit as a whole."""
+    if not no_copy and store.catalogue.newest_of_series(author.key, meta.title) is None:
+        quota, held = store.budget.limits.quota, store.catalogue.held_bytes()
+        # With other courses here part of it may be stored already; then the check is made while it is read.
+        if held == 0 or (quota is not None and found.bytes > quota):
+            store.budget.check(found, held=held, more=found.bytes, what=f"The course {meta.title!r}")
+
+
+def _complete(meta: PublishMeta, source: Path, found: Scan) -> PublishMeta:
+    """The title and language that the author gave, else what the folder says of itself."""
+    if meta.title and meta.language:
+        return meta
+    telling: dict[str, bytes] = {}
+    for file in found.files if found.kind == "folder" else ():
+        if is_telling(file.path):
+            # One that can't be read is named when its turn to be published comes.
+            with contextlib.suppress(OSError), open(file.source, "rb") as opened:
+                telling[file.path] = opened.read(READ_AT_MOST)
+    about = title_from(telling, source.name)
+    return dataclasses.replace(meta, title=meta.title or about.title, language=meta.language or about.language)
+
+
+def _index(found: Scan, ingest: Ingest) -> Index:
+    builder = IndexBuilder()
+    view, lengths, slot = memoryview(ingest.digests), ingest.lengths, 0
+    try:
+        for file, count in zip(found.files, ingest.counts, strict=True):
+            chunks = [(bytes(view[32 * n : 32 * n + 32]), lengths[n]) for n in range(slot, slot + count)]
+            builder.add_file(file.path, file.size, chunks)
+            slot += count
+        for folder in found.folders:
+            builder.add_folder(folder)
+        return builder.build()
+    except BadPath as error:
+        raise Refused(f"This can't be published: {error}.") from None
+
+
+def _commit(  # noqa: PLR0917 - the end of a pipeline: everything meets here
+    store: StoreParts,
+    found: Scan,
+    ingest: Ingest,
+    index: Index,
+    meta: PublishMeta,
+    author: Author,
+    now: int,
+    chunker_name: str,
+) -> Published:
+    kind = cast(Kind, found.kind)
+    raw = index.encode()
+    try:
+        root = root_cid(index, kind)
+    except Unrepresentable as error:
+        raise Refused(f"This can't be published: {error}.") from None
+    with store.gate:
+        # One at a time from looking for the newest version to being it.
+        head = _head(store, author.key, meta.title)
+        manifest = Manifest(
+            kind=kind,
+            title=meta.title,
+            description=meta.description,
+            author=author.key,
+            tags=meta.tags,
+            language=meta.language,
+            license=meta.license,
+            created=now,
+            series=Series(meta.title, 1, None),
+            chunker=chunker_name,
+            bytes=index.bytes,
+            files=len(index.files),
+            chunks=len(index),
+            root=root,
+            index=tuple(parts(raw)),
+        )
+        new = True
+        if head is not None:
+            before = head.manifest
+            manifest = dataclasses.replace(manifest, series=Series(meta.title, before.series.seq + 1, head.course))
+            new = dataclasses.replace(manifest, created=before.created, series=before.series) != before
+        signed = sign_manifest(manifest, author.sign) if new or head is None else head
+        _record(store, found, ingest, signed, raw, now)
+    return Published(signed, new, len(raw), tuple(found.warnings))
+
+
+def _head(store: StoreParts, author: bytes, series: str) -> SignedManifest | None:
+    course = store.catalogue.newest_of_series(author, series)
+    kept = store.catalogue.manifest(course) if course is not None else None
+    if kept is None:
+        return None
+    try:
+        return SignedManifest(kept[0], kept[1], decode_manifest(kept[0]))
+    except PeerFault:
+        return None
+
+
+def _record(  # noqa: PLR0917
+    store: StoreParts, found: Scan, ingest: Ingest, signed: SignedManifest, index_raw: bytes, now: int
+) -> None:
+    """The commit point: chunks and course, in one transaction. Writes nothing if there is nothing new."""
+    row = store.catalogue.course(signed.course)
+    if row is None or not row.indexed:
+        try:
+            store.course_files.write(signed, index_raw)
+        except OSError as error:
+            raise disk_problem(error, "keeping the course's index") from error
+    elif row.complete and not ingest.new and row.why == "published":
+        return
+    with store.catalogue.writing() as db:
+        if ingest.extent_name:
+            extent = add_extent(db, ingest.extent_name, ingest.extent_bytes)
+            add_chunks(db, ((one[0], extent, one[2], one[3]) for one in ingest.new), replace=True)
+        elif ingest.new:
+            _add_external(db, found, ingest)
+        add_course(db, signed, why="published", now=now, indexed=True)
+        db.execute("UPDATE courses SET have_bytes = bytes, why = 'published' WHERE course = ?", (signed.course,))
+    store.forget(signed.course)
+
+
+def _add_external(db: sqlite3.Connection, found: Scan, ingest: Ingest) -> None:
+    extents: dict[int, int] = {}
+    for number in sorted({one[1] for one in ingest.new}):
+        file = found.files[number]
+        path = os.fsencode(file.source)
+        how = (path, file.size, file.mtime_ns, file.inode)
+        known = db.execute(
+            "SELECT id FROM extents WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?", how
+        ).fetchone()
+        if known is None:
+            cursor = db.execute("INSERT INTO extents (bytes, path, size, mtime_ns, inode) VALUES (0, ?, ?, ?, ?)", how)
+            known = (cursor.lastrowid,)
+        extents[number] = known[0]
+    add_chunks(db, ((one[0], extents[one[1]], one[2], one[3]) for one in ingest.new), replace=True)
+
+
+def add_course(db: sqlite3.Connection, signed: SignedManifest, *, why: str, now: int, indexed: bool) -> None:
+    """Insert a course's row, or note that its index is here now."""
+    manifest = signed.manifest
+    db.execute(
+        "INSERT INTO courses VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (course) DO UPDATE SET indexed = max(indexed, excluded.indexed)",
+        (
+            signed.course,
+            manifest.author,
+            manifest.series.name,
+            manifest.series.seq,
+            manifest.title,
+            manifest.bytes,
+            manifest.files,
+            manifest.chunks,
+            why,
+            now,
+            signed.raw,
+            signed.signature,
+            int(indexed),
+            0,
+        ),
+    )

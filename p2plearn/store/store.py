@@ -1,0 +1,451 @@
+"""What this node keeps: courses, their chunks, and the way to and from the user's disk. The room's front door.
+
+Promises:
+- What was acknowledged (a publish that returned, a ``Download.commit`` that returned) survives SIGKILL and a power cut.
+- Bytes that come out have the hash they are asked for by, or an error comes out instead.
+- After a crash at any moment the store opens, everything acknowledged is there, and what was half done is either gone
+  (publish, checkout, sweep) or goes on where it was (download).
+- Room is reserved before the first byte; a full disk is an error that says so, and the store works again after.
+
+Layout below HOME/store: ``FORMAT``, ``catalogue.sqlite``, ``courses/`` (manifest and index of each course),
+``extents/`` (the chunks). One process at a time: ``FORMAT`` is locked. Not for network file systems.
+
+Blocking and thread-safe: call it from worker threads. Imports ``course``, ``errors`` and siblings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+from p2plearn.course.index import FileEntry, Index
+from p2plearn.course.manifest import SignedManifest, open_manifest
+from p2plearn.errors import P2plearnError, PeerFault, Refused, StoreProblem, UsageProblem
+from p2plearn.store.catalogue import VERSION, Catalogue, CourseRow
+from p2plearn.store.check import Damage, verify
+from p2plearn.store.checkout import CheckedOut, Progress, checkout_fresh, destination_problem, is_free, record
+from p2plearn.store.course_files import CourseFileDamaged
+from p2plearn.store.download import Download
+from p2plearn.store.durable import sync_directory, write_atomic
+from p2plearn.store.extents import sweep_orphans
+from p2plearn.store.gc import Sweep, sweep
+from p2plearn.store.holding import Holding
+from p2plearn.store.parts import StoreParts
+from p2plearn.store.problems import disk_problem
+from p2plearn.store.publish import Author, Published, PublishMeta, add_course, publish
+from p2plearn.store.reconcile import checkout_over
+from p2plearn.store.space import StoreLimits, Usage, check_disk, free_bytes
+
+_FORMAT = f"p2plearn store {VERSION}\n"
+_UNCLEAN = "unclean"
+"""A file that is there while the store is open: found at open, the last one ended without closing."""
+
+
+def _ignore(*_: int) -> None:
+    """A report that nobody reads."""
+
+
+def _never() -> bool:
+    return False
+
+
+class Store:
+    """See the head of this file. ``Store.open``, then any call from any thread, then ``close``."""
+
+    def __init__(self, parts: StoreParts, lock: int) -> None:
+        self._parts = parts
+        self._lock_fd = lock
+        self._live: dict[bytes, Download] = {}
+        self._opening: dict[bytes, threading.Lock] = {}
+        self._mutex = threading.Lock()
+
+    # Opening and closing ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, home: Path, limits: StoreLimits | None = None) -> Self:
+        """Open the store of a home, making it if there is none, and clean up after a crash.
+
+        Raises StoreProblem: a newer format, a damaged catalogue, another process has it open, a disk that fails.
+        """
+        directory = home / "store"
+        lock = -1
+        try:
+            for path in (directory, directory / "extents", directory / "courses"):
+                path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = _lock_format(directory)
+            unclean = (directory / _UNCLEAN).exists()
+            (directory / _UNCLEAN).touch(mode=0o600)
+            sync_directory(directory)
+            catalogue = Catalogue(directory / "catalogue.sqlite", suspicious=unclean)
+            try:
+                parts = StoreParts(home, catalogue, limits or StoreLimits())
+                _clean_up(parts)
+            except BaseException:
+                catalogue.close()
+                raise
+        except OSError as error:
+            if lock >= 0:
+                os.close(lock)
+            raise disk_problem(error, f"opening the store in {home}") from error
+        except BaseException:
+            if lock >= 0:
+                os.close(lock)
+            raise
+        return cls(parts, lock)
+
+    def close(self) -> None:
+        """Close it; downloads that are still open are committed first. Further calls, but this one, are errors."""
+        if self._lock_fd < 0:
+            return
+        problem: Exception | None = None
+        for download in list(self._live.values()):
+            try:
+                download.end()
+            except P2plearnError as error:
+                problem = error
+        self._parts.files.close()
+        self._parts.catalogue.close()
+        if problem is None:
+            (self._parts.directory / _UNCLEAN).unlink(missing_ok=True)
+        os.close(self._lock_fd)
+        self._lock_fd = -1
+        if problem is not None:
+            raise problem
+
+    # Publishing ---------------------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        source: Path,
+        meta: PublishMeta,
+        *,
+        sign: Callable[[bytes], bytes],
+        author: bytes,
+        now: int,
+        chunker: str = "fastcdc",
+        follow_symlinks: bool = False,
+        no_copy: bool = False,
+        skip_special: bool = False,
+        report: Callable[[int, int, int, int], None] = _ignore,
+        cancelled: Callable[[], bool] = _never,
+    ) -> Published:
+        """A folder or file as a course; durable when it returns. See ``ingest`` and ``publish`` for the promises.
+
+        ``report`` gets bytes done, bytes in all, files done, files in all; ``cancelled`` is asked now and then.
+        Raises UsageProblem, Refused (everything that can't be published, by name), SourceChanged, NoSpace,
+        StoreProblem, Interrupted.
+        """
+        return publish(
+            self._parts,
+            source,
+            meta,
+            Author(author, sign),
+            now=now,
+            chunker_kind=chunker,
+            follow_symlinks=follow_symlinks,
+            no_copy=no_copy,
+            skip_special=skip_special,
+            report=report,
+            cancelled=cancelled,
+        )
+
+    # What is here ---------------------------------------------------------------------------------------------------
+
+    def courses(self) -> list[CourseRow]:
+        """Every course, newest first."""
+        return self._parts.catalogue.courses()
+
+    def course(self, course: bytes) -> CourseRow | None:
+        """One course."""
+        return self._parts.catalogue.course(course)
+
+    def signed_manifest(self, course: bytes) -> SignedManifest | None:
+        """A course's manifest, checked."""
+        kept = self._parts.catalogue.manifest(course)
+        if kept is None:
+            return None
+        try:
+            return open_manifest(*kept, course)
+        except PeerFault as error:
+            raise StoreProblem(f"The catalogue holds a damaged manifest of course {course.hex()}: {error}.") from error
+
+    def put_manifest(self, signed: SignedManifest, why: str = "seen") -> None:
+        """Keep a course's manifest; nothing else of the course has to be here."""
+        with self._parts.catalogue.writing() as db:
+            add_course(db, signed, why=why, now=int(time.time()), indexed=False)
+
+    def index_bytes(self, course: bytes) -> bytes | None:
+        """A course's index as it travels; None if it isn't here (any more: one found damaged is forgotten)."""
+        row = self._parts.catalogue.course(course)
+        if row is None or not row.indexed:
+            return None
+        try:
+            signed, raw = self._parts.course_files.read_raw(course)
+        except CourseFileDamaged:
+            self._parts.drop_index(course)
+            return None
+        return raw if len(raw) == signed.manifest.index_bytes else None
+
+    def holding(self, course: bytes) -> Holding | None:
+        """What is here of a course, for reading; None unless its index is. Sees what a running download puts."""
+        with self._mutex:
+            live = course in self._live
+        placement = self._parts.placement(course, refresh=not live)
+        return Holding(self._parts, placement) if placement is not None else None
+
+    # Fetching -------------------------------------------------------------------------------------------------------
+
+    def begin_download(
+        self,
+        signed: SignedManifest,
+        index_raw: bytes,
+        index: Index,
+        wanted: Sequence[FileEntry] | None = None,
+        why: str = "fetched",
+        *,
+        checkout: Path | None = None,
+    ) -> Download:
+        """Reserve room for the wanted files (None: all) and go on where an earlier download of the course stopped.
+
+        While a download of this course is open, the same one is returned, wanting more where ``wanted`` says so; each
+        ``close`` ends one use. With ``checkout``, room for the files at that place is checked, too. Raises NoSpace
+        before anything is written, StoreProblem.
+        """
+        course = signed.course
+        with self._opening_of(course):
+            with self._mutex:
+                live = self._live.get(course)
+                if live is not None:
+                    live.share()
+            if live is not None:
+                try:
+                    live.want(wanted)
+                    live.plan_missing(beside=self._beside(index, wanted, checkout))
+                except BaseException:
+                    live.close()
+                    raise
+                return live
+            return self._start_download(signed, index_raw, index, wanted, why, checkout)
+
+    def _start_download(  # noqa: PLR0917
+        self,
+        signed: SignedManifest,
+        index_raw: bytes,
+        index: Index,
+        wanted: Sequence[FileEntry] | None,
+        why: str,
+        checkout: Path | None,
+    ) -> Download:
+        parts, course = self._parts, signed.course
+        with parts.gate:
+            # Until the course is in the catalogue, a sweep could take what is found here.
+            download = Download(parts, parts.placement_of(signed, index), self._ended)
+            try:
+                for plan in parts.catalogue.plans(course):
+                    download.adopt(plan)
+                download.want(wanted)
+                row = parts.catalogue.course(course)
+                fresh_file = row is None or not row.indexed
+
+                def keep() -> None:
+                    if fresh_file:
+                        try:
+                            parts.course_files.write(signed, index_raw)
+                        except OSError as error:
+                            raise disk_problem(error, "keeping the course's index") from error
+
+                def note(db: sqlite3.Connection) -> None:
+                    add_course(db, signed, why=why, now=int(time.time()), indexed=True)
+                    db.execute("UPDATE courses SET have_bytes = ? WHERE course = ?", (download.have_bytes, course))
+
+                download.plan_missing(note, before=keep, beside=self._beside(index, wanted, checkout))
+                with self._mutex:
+                    self._live[course] = download
+            except BaseException:
+                download.close()
+                raise
+        try:
+            download.resume()
+        except BaseException:
+            download.close()
+            raise
+        return download
+
+    def _beside(self, index: Index, wanted: Sequence[FileEntry] | None, checkout: Path | None) -> int:
+        """Bytes that checking out will take on the store's own disk; on another one they are checked for at once."""
+        if checkout is None:
+            return 0
+        size = sum(entry.size for entry in (index.files if wanted is None else wanted))
+        place = checkout
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        if os.stat(place).st_dev == os.stat(self._parts.directory).st_dev:
+            return size
+        check_disk(place, size, 0, f"Writing the course to {checkout}")
+        return 0
+
+    def _opening_of(self, course: bytes) -> threading.Lock:
+        with self._mutex:
+            return self._opening.setdefault(course, threading.Lock())
+
+    def _ended(self, download: Download) -> None:
+        with self._mutex:
+            if self._live.get(download.course) is download:
+                del self._live[download.course]
+
+    def _busy(self) -> set[int]:
+        with self._mutex:
+            return {extent for download in self._live.values() for extent in download.extents}
+
+    # To the user's disk -----------------------------------------------------------------------------------------------
+
+    def checkout(
+        self,
+        course: bytes,
+        dest: Path,
+        files: Sequence[FileEntry] | None = None,
+        report: Callable[[int, int, int, int], None] = _ignore,
+        cancelled: Callable[[], bool] = _never,
+    ) -> CheckedOut:
+        """Write a course, or some of its files, to ``dest``: a folder (a course of one file becomes DEST/NAME).
+
+        Raises UsageProblem if it isn't here, Refused for a destination with other files in it, StoreDamage,
+        ChunkMissing for a file that isn't all here, NoSpace, StoreProblem, Interrupted.
+        """
+        holding = self.holding(course)
+        if holding is None:
+            raise UsageProblem(f"Course {course.hex()} is not in this store.", f"p2plearn get {course.hex()}")
+        # What the user names may be a link; from here on no link is followed.
+        dest = Path(os.path.realpath(dest))
+        chosen = holding.index.files if files is None else files
+        folders = holding.index.folders if files is None else ()
+        progress = Progress(chosen, report, cancelled)
+        with holding:
+            if is_free(dest):
+                done = checkout_fresh(holding, dest, chosen, folders, progress)
+            else:
+                done = checkout_over(
+                    holding,
+                    dest,
+                    chosen,
+                    folders,
+                    progress,
+                    ours=self._parts.catalogue.checkout_course(os.fsencode(dest)) == course,
+                    replaced=self._parts.home / "replaced",
+                )
+        record(self._parts, dest, course)
+        return done
+
+    # Keeping house ----------------------------------------------------------------------------------------------------
+
+    def verify(
+        self,
+        course: bytes | None = None,
+        report: Callable[[int, int], None] = _ignore,
+        cancelled: Callable[[], bool] = _never,
+    ) -> list[Damage]:
+        """Hash all that is stored of one course, or of all; damaged chunks are dropped and will be fetched anew."""
+        courses = [row.course for row in self.courses()] if course is None else [course]
+        return verify(self._parts, courses, report, cancelled)
+
+    def remove(self, course: bytes) -> int:
+        """Forget a course and free what only it needed; returns bytes freed. Raises Refused while it is fetched."""
+        with self._opening_of(course):
+            with self._mutex:
+                if course in self._live:
+                    raise Refused("That course is being fetched right now.", "Stop the get first, then remove it.")
+            with self._parts.gate:
+                with self._parts.catalogue.writing() as db:
+                    db.execute("DELETE FROM downloads WHERE course = ?", (course,))
+                    db.execute("DELETE FROM courses WHERE course = ?", (course,))
+                self._parts.forget(course)
+                with contextlib.suppress(OSError):  # without a row it is swept at the next open
+                    self._parts.course_files.remove(course)
+        return self.gc().freed
+
+    def gc(self, dry_run: bool = False) -> Sweep:
+        """Free what no course needs. Raises NoSpace, StoreProblem."""
+        return sweep(self._parts, self._busy, dry_run=dry_run)
+
+    def usage(self) -> Usage:
+        """How much is kept, and how much could be."""
+        limits = self._parts.budget.limits
+        free = free_bytes(self._parts.directory)
+        return Usage(self._parts.catalogue.held_bytes(), limits.quota, free, limits.min_free)
+
+    def set_limits(self, limits: StoreLimits) -> None:
+        """Use other limits from now on; what is here stays, whatever they are."""
+        self._parts.budget.limits = limits
+
+
+def _lock_format(directory: Path) -> int:
+    """Check the FORMAT file (made at the first open) and lock it; returns the descriptor that holds the lock."""
+    path = directory / "FORMAT"
+    if not path.exists():
+        write_atomic(path, [_FORMAT.encode()])
+    lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(lock, 100).decode("ascii", "replace")
+        words = text.split()
+        if words[:2] != ["p2plearn", "store"] or len(words) != 3 or not words[2].isdigit():
+            raise StoreProblem(f"{path} is not what p2plearn writes there.", "Is this home a p2plearn home?")
+        if int(words[2]) > VERSION:
+            raise StoreProblem(
+                f"This store has format {words[2]}; this p2plearn reads up to {VERSION}.",
+                "It was written by a newer p2plearn: install that version, or use another home (--home DIR).",
+            )
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreProblem(
+                f"Another process has the store in {directory} open.", "Stop that node first (p2plearn node stop)."
+            ) from None
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _clean_up(parts: StoreParts) -> None:
+    """After a crash: drop what has no row, and rows of what isn't there."""
+    catalogue = parts.catalogue
+    extents = catalogue.extents()
+    sweep_orphans(parts.extents, {extent.name for extent in extents if extent.name is not None})
+    parts.course_files.sweep({row.course for row in catalogue.courses()})
+    with catalogue.reading() as db:
+        planned = {row[0] for row in db.execute("SELECT extent FROM downloads")}
+    gone = [
+        extent.id
+        for extent in extents
+        if extent.name is not None and extent.id not in planned and not (parts.extents / extent.name).exists()
+    ]
+    if gone:
+        with catalogue.writing() as db:
+            db.executemany("DELETE FROM chunks WHERE extent = ?", [(extent,) for extent in gone])
+            db.executemany("DELETE FROM extents WHERE id = ?", [(extent,) for extent in gone])
+        for row in catalogue.courses():
+            parts.recount(row.course)
+        parts.forget_all()
+
+
+__all__ = [
+    "CheckedOut",
+    "CourseRow",
+    "Damage",
+    "Download",
+    "Holding",
+    "PublishMeta",
+    "Published",
+    "Store",
+    "StoreLimits",
+    "Sweep",
+    "Usage",
+    "destination_problem",
+]
