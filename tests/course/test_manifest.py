@@ -150,7 +150,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
     )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(manifests())
 def test_what_is_written_is_what_is_read(manifest: Manifest) -> None:
     raw = manifest.encode()

@@ -35,7 +35,7 @@ def test_the_vectors(vectors: Callable[[str], Any]) -> None:
         assert str(wrong.value) == tree["reason"]
 
 
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=500)
 @given(st.one_of(nasty, st.text(max_size=30)))
 def test_what_is_allowed_stays_inside_on_every_system(path: str) -> None:
     try:
@@ -44,14 +44,16 @@ def test_what_is_allowed_stays_inside_on_every_system(path: str) -> None:
         return
     path.encode()
     assert posixpath.normpath(f"/top/{path}") == f"/top/{path}"
-    assert not ntpath.isabs(path)
-    assert not re.match("[A-Za-z]", ntpath.splitdrive(path)[0])
+    # "1:" is a drive to ntpath, but to no Windows there is; only letters are.
+    drive, _ = ntpath.splitdrive(path)
+    assert not re.match(r"[A-Za-z\\/]", drive)
+    assert drive or not ntpath.isabs(path)
     assert ntpath.normpath(f"C:/top/{path}").startswith("C:\\top\\")
     assert unicodedata.normalize("NFC", path) == path
     assert all(ord(char) >= 32 for char in path)
 
 
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=500)
 @given(st.one_of(nasty, st.text(st.characters(max_codepoint=0x7F), max_size=300)))
 @example("a" * 256)
 @example("/".join("a" * 65))
