@@ -76,7 +76,7 @@ class Directory:
                 while True:
                     courses = self._schedule.take(trio.current_time(), TELL_BATCH)
                     if courses:
-                        await self._tell(courses)
+                        await self._tell_safely(courses)
                         continue
                     with trio.move_on_at(self._schedule.next_due()):
                         await self._wake.wait()
@@ -96,6 +96,14 @@ class Directory:
                 self._wake.set()
             self._told_addresses = addresses
             await trio.sleep(ADDRESS_CHECK_SECONDS)
+
+    async def _tell_safely(self, courses: list[bytes]) -> None:
+        try:
+            await self._tell(courses)
+        except Exception as error:  # a fault here must not end the node, nor keep these courses busy for ever
+            log.exception("telling the network failed")
+            for course in courses:
+                self._schedule.told(course, [], [], trio.current_time(), f"{type(error).__name__}: {error}")
 
     async def _tell(self, courses: list[bytes]) -> None:
         near = await self._near(courses)

@@ -287,8 +287,8 @@ class CourseDHT(KadDHT):
                 if found is not None:
                     for provider in self._parse(answer.providerPeers, told_over):
                         await found.send(provider)
-            except (QueryFailed, trio.BrokenResourceError) as error:
-                log.debug("asking %s failed: %s", peer, error)
+            except Exception as error:  # QueryFailed, and whatever an answer made of spite makes our parsing raise
+                log.debug("asking %s failed: %s: %s", peer, type(error).__name__, error)
                 self._lost(peer)
                 lookup.failed(name)
             else:

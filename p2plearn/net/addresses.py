@@ -21,8 +21,8 @@ from p2plearn.errors import UsageProblem
 MAX_ADDRESSES = 16
 """Addresses kept, told or tried of one peer: a laptop with VPN, docker and two radios has ten; more is abuse."""
 
-DIALABLE = frozenset({"ip4", "ip6", "dns", "dns4", "dns6", "ip6zone", "tcp", "p2p"})
-"""What the parts of an address may be for our transport (TCP) to dial it."""
+HOSTS = ("ip4", "ip6", "dns", "dns4", "dns6")
+"""What an address may begin with for our transport to dial it: then ``tcp``, then at most a ``p2p``."""
 
 
 class Reach(enum.IntEnum):
@@ -44,12 +44,11 @@ def reach(address: Multiaddr) -> Reach:
 def _reach(raw: bytes) -> Reach:
     try:
         address = Multiaddr(raw)
-        names = [p.name for p in address.protocols()]
-        if not names or not DIALABLE.issuperset(names) or "tcp" not in names:
+        kind, *rest = [p.name for p in address.protocols()]
+        if kind not in HOSTS or rest not in (["tcp"], ["tcp", "p2p"]):
             return Reach.NONE
         if int(address.value_for_protocol("tcp") or 0) == 0:
             return Reach.NONE
-        kind = next(n for n in names if n in ("ip4", "ip6", "dns", "dns4", "dns6"))
         value = str(address.value_for_protocol(kind))
     except Exception:  # multiaddr raises a family of its own, and KeyError, ValueError, StopIteration
         return Reach.NONE
@@ -76,7 +75,7 @@ def reach_of_ip(text: str) -> Reach:
 
 
 def bare(address: Multiaddr) -> Multiaddr:
-    """``address`` without its trailing ``/p2p/…``."""
+    """``address``, one with a reach, without its trailing ``/p2p/…``."""
     return _bare(address.to_bytes())
 
 

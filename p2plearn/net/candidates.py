@@ -57,6 +57,9 @@ class Candidates:
     def __len__(self) -> int:
         return len(self._all)
 
+    def __contains__(self, peer: str) -> bool:
+        return peer in self._all
+
     def add(self, peer: str, source: Source, now: float) -> None:
         """``peer`` may be called; heard of again from a better source, or anew on the LAN, it is due at once."""
         known = self._all.get(peer)

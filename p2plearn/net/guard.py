@@ -1,11 +1,12 @@
 """No peer can end this node: every way from the wire into our code goes through here.
 
 A stock libp2p host dies of the first exception that a stream handler lets out, and of a stream whose negotiation
-goes wrong in a way that its author did not think of. The guard stands at both doors:
+goes wrong in a way that its author did not think of. The guard stands at the doors:
 
 - before negotiation: streams of banned peers are reset, streams beyond a peer's share are reset;
 - around every handler, those registered before and after: an ``Exception`` (never a ``BaseException``: trio's
-  cancellation must pass) resets the stream, counts against the peer and is logged once a peer and kind.
+  cancellation must pass) resets the stream, counts against the peer and is logged once a peer and kind;
+- around identify of our own asking, which libp2p runs where an exception ends the whole program.
 
 Background tasks of a connection are contained by ``swarm.CourseSwarm``. Pubsub needs a guard of its own (it spawns
 tasks past its handler); whoever adds it subclasses it.
@@ -99,10 +100,20 @@ class StreamGuard:
         self._admit: Handler = self._swarm.common_stream_handler
 
     def install(self) -> None:
-        """Take both doors. Once a host."""
+        """Take the doors. Once a host."""
         self._swarm.refuses = self.banned
         self._swarm.report = self._background_failed
         self._swarm.set_stream_handler(self._at_the_door)
+        identify = self._host._identify_task_entry
+
+        async def identify_safely(peer: ID, reason: str) -> None:
+            # libp2p runs it as a system task of trio's: what it lets out would end the whole program.
+            try:
+                await identify(peer, reason)
+            except Exception as error:
+                self._background_failed("identify", error)
+
+        self._host._identify_task_entry = identify_safely
         mux = self._host.get_mux()
         for protocol, handler in list(mux.handlers.items()):
             mux.handlers[protocol] = self.wrap(str(protocol), handler)

@@ -27,7 +27,7 @@ from multiaddr import Multiaddr
 from trio import TaskStatus  # type: ignore[attr-defined]  # trio re-exports it, mypy overlooks it
 
 from p2plearn.net.addresses import list_interfaces
-from p2plearn.net.candidates import Candidates, Source
+from p2plearn.net.candidates import MAX_CANDIDATES, Candidates, Source
 from p2plearn.net.dial import ConnectFailed, connect
 from p2plearn.net.peers import AddressBook
 
@@ -99,6 +99,8 @@ class Joining:
         merged = peer.addrs if known is None else list(dict.fromkeys([*peer.addrs, *known.addrs]))[:16]
         self._infos[name] = PeerInfo(peer.peer_id, merged)
         self._candidates.add(name, source, trio.current_time())
+        if len(self._infos) > 2 * MAX_CANDIDATES:
+            self._infos = {n: info for n, info in self._infos.items() if n in self._candidates}
         self._wake.set()
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -117,6 +117,12 @@ class LanDiscovery:
                 log.debug("stopping mDNS failed: %s", error)
 
     def _hear(self, peer: ID, addresses: Sequence[Multiaddr]) -> None:
+        try:
+            self._take(peer, addresses)
+        except Exception as error:  # anybody on the LAN may say anything, and trio ends for what is raised here
+            log.warning("what a peer on the LAN announced made us fail: %s: %s", type(error).__name__, error)
+
+    def _take(self, peer: ID, addresses: Sequence[Multiaddr]) -> None:
         usable = [bare(a) for a in addresses if reach(a) > Reach.NONE][:MAX_ADDRESSES]
         if peer == self._host.get_id() or not usable:
             return

@@ -289,3 +289,16 @@ async def test_a_line_that_is_no_text_ends_a_stock_host() -> None:
     finally:
         multiselect_communicator.read_delim = stock_line
     assert ended
+
+
+async def test_identify_is_a_system_task_whose_exceptions_we_contain() -> None:
+    assert "trio.lowlevel.spawn_system_task(_tracked_identify)" in inspect.getsource(BasicHost._schedule_identify)
+    async with running_host() as (a, _), running_host() as (b, _g):
+
+        async def broken(*_args: Any, **_options: Any) -> None:
+            raise ZeroDivisionError
+
+        a._identify_peer = broken
+        await connect(a, PeerInfo(b.get_id(), b.get_transport_addrs()), 2.0)
+        await trio.sleep(0.05)
+        assert a.get_network().get_connections(b.get_id())

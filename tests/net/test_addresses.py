@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from multiaddr import Multiaddr
 
 from p2plearn.net.addresses import MAX_ADDRESSES, Reach, believable, dial_order, reach
+
+PARTS = [
+    b"\x04\x08\x08\x08\x08",
+    b"\x04\x00\x00\x00\x00",
+    b"\x29" + bytes(15) + b"\x01",
+    b"\x06\x0f\xa1",
+    b"\x06\x00\x00",
+    b"\x36\x01a",
+    b"\x36\x02\xff\xfe",
+    b"\xa5\x03\x26\x00\x24\x08\x01\x12\x20" + bytes(32),
+    b"\xa5\x03\x02\x12\x20",
+    b"\xa2\x02",
+    b"\x2a\x01x",
+    b"\xff",
+    b"",
+]
+"""Parts of addresses as bytes: IPs, ports, names, peer ids good and bad, a relay, a zone, nonsense."""
 
 PEER = "12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5"
 
@@ -36,11 +55,29 @@ PEER = "12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5"
         ("/ip4/8.8.8.8/tcp/1/ws", Reach.NONE),
         (f"/ip4/8.8.8.8/tcp/1/p2p/{PEER}/p2p-circuit", Reach.NONE),
         ("/ip4/8.8.8.8", Reach.NONE),
+        (f"/p2p/{PEER}/ip4/8.8.8.8/tcp/1", Reach.NONE),
+        (f"/ip4/8.8.8.8/p2p/{PEER}/tcp/1", Reach.NONE),
+        (f"/ip4/8.8.8.8/tcp/1/p2p/{PEER}/p2p/{PEER}", Reach.NONE),
+        ("/ip4/8.8.8.8/tcp/1/ip4/127.0.0.1/tcp/1", Reach.NONE),
+        ("/tcp/1/ip4/8.8.8.8", Reach.NONE),
         (f"/p2p/{PEER}", Reach.NONE),
     ],
 )
 def test_reach(text: str, far: Reach) -> None:
     assert reach(Multiaddr(text)) is far
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=6))
+def test_whatever_an_address_is_made_of_nothing_is_raised(parts: list[bytes]) -> None:
+    try:
+        address = Multiaddr(b"".join(parts))
+    except Exception:  # no address at all: refused where it is parsed
+        return
+    assert reach(address) in Reach
+    for told_over in Reach:
+        for kept in believable([address], told_over):
+            assert reach(kept) is reach(address)
+    assert len(dial_order([address])) == (reach(address) > Reach.NONE)
 
 
 def texts(addresses: list[Multiaddr]) -> list[str]:

@@ -14,6 +14,7 @@ import pytest
 import trio
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
+from multiaddr import Multiaddr
 
 from p2plearn.net import lan
 from p2plearn.net.lan import LanDiscovery, service_type
@@ -49,6 +50,21 @@ async def test_no_multicast_does_not_keep_a_node_from_starting(monkeypatch: pyte
         await eventually(lambda: discovery.problem)
         assert "multicast" in discovery.problem
         nursery.cancel_scope.cancel()
+
+
+async def test_what_anybody_announces_can_not_make_it_fail() -> None:
+    def breaks(_peer: PeerInfo) -> None:
+        raise ZeroDivisionError
+
+    async with running_host() as (host, _):
+        discovery = LanDiscovery(host, breaks)
+        good = Multiaddr("/ip4/192.0.2.1/tcp/1")
+        discovery._hear(ID(b"x" * 34), [good])
+        discovery._hear(host.get_id(), [good])
+        for number in range(lan.MAX_HEARD + 20):
+            discovery._hear(ID(b"%034d" % number), [good] * 50)
+        assert len(discovery.heard) == lan.MAX_HEARD
+        assert host.get_id() not in discovery.heard
 
 
 def test_a_group_has_a_service_name_of_its_own_that_dns_sd_allows() -> None:
