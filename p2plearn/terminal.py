@@ -165,6 +165,10 @@ def words(progress: Progress) -> list[str]:
     return said
 
 
+_VERBS: Final = {"checking out": "Writing", "waiting": "Waiting"}
+"""Stages that a person wants to tell from the main one."""
+
+
 class Display(Protocol):
     """Shows progress while it is open."""
 
@@ -221,7 +225,7 @@ class RareLines(_Quiet):
             return
         self._next = now + self._APART
         said = ", ".join(words(progress)) or plain(progress.stage)
-        print(f"{self._verb}: {said}", file=self._stream, flush=True)
+        print(f"{_VERBS.get(progress.stage, self._verb)}: {said}", file=self._stream, flush=True)
 
 
 class Bar:
@@ -234,6 +238,7 @@ class Bar:
         from rich.live import Live
 
         self._verb = verb
+        self._title = ""
         self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._live = Live(
             console=self._console, transient=True, refresh_per_second=8, redirect_stdout=False, redirect_stderr=False
@@ -256,9 +261,9 @@ class Bar:
         from rich.table import Table
         from rich.text import Text
 
-        name = plain(progress.title)
+        self._title = plain(progress.title) or self._title  # later stages may leave it out
         room = self._console.width
-        head = cut(f"{self._verb} {name}".rstrip(), max(10, room // 3))
+        head = cut(f"{_VERBS.get(progress.stage, self._verb)} {self._title}".rstrip(), max(10, room // 3))
         bar_columns = self._BAR_COLUMNS if room >= 70 else 8
         left = room - width(head) - bar_columns - 2
         said = ""

@@ -127,20 +127,20 @@ def verified(result: VerifyResult) -> str:
 
 
 def _facts(facts: Mapping[str, Any], prefix: str = "") -> str:
-    """Names and values in two columns; lists one item a line, objects flattened."""
+    """Names and values in two columns; lists one item a line, objects flattened, what is empty left out."""
     return table(("", ""), _fact_rows(facts, prefix))
 
 
 def _fact_rows(facts: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for name, value in facts.items():
-        if name in _NOT_SHOWN:
+        if name in _NOT_SHOWN or value in ("", [], ()):
             continue
         label = f"{prefix}{name}".replace("_", " ")
         if isinstance(value, Mapping):
             rows += _fact_rows(value, f"{label} ")
         elif isinstance(value, list | tuple):
-            items = [_value(name, item) for item in value] or ["none"]
+            items = [_value(name, item) for item in value]
             rows += [(label if not place else "", item) for place, item in enumerate(items)]
         else:
             rows.append((label, _value(name, value)))
@@ -148,7 +148,7 @@ def _fact_rows(facts: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
 
 
 def _value(name: str, value: object) -> str:
-    if value is None or value == "":
+    if value is None:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -161,6 +161,8 @@ def _value(name: str, value: object) -> str:
             import datetime
 
             return datetime.datetime.fromtimestamp(value, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+        if name == "pid":
+            return str(value)
         return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_value(str(key), item)}" for key, item in value.items())
