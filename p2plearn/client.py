@@ -36,6 +36,9 @@ _STARTING_SECONDS = 5.0
 _SHORT_CALL_SECONDS = 60.0
 """A short call that takes longer means a node that hangs; a long one (JSON lines) may be silent for hours."""
 
+_STOP_CALL_SECONDS = 10.0
+"""A node that doesn't react to being stopped is sent a signal instead; nobody wants to wait a minute for that."""
+
 OnProgress = Callable[[Progress], None]
 
 
@@ -76,7 +79,7 @@ class NodeClient:
     def stop(self) -> None:
         """Ask the node to stop; returns at once, it may take a few seconds more."""
         try:
-            self._short("POST", "/v1/stop", {})
+            self._short("POST", "/v1/stop", {}, _STOP_CALL_SECONDS)
         except _Lost:
             return  # it stopped before it could answer
 
@@ -100,13 +103,15 @@ class NodeClient:
 
     # -- how ----------------------------------------------------------------------------------------------------------
 
-    def _short(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        connection = self._call(method, path, body, _SHORT_CALL_SECONDS)
+    def _short(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, seconds: float = _SHORT_CALL_SECONDS
+    ) -> dict[str, Any]:
+        connection = self._call(method, path, body, seconds)
         try:
             return _checked(connection.getresponse())
         except TimeoutError:
             raise P2plearnError(
-                f"The node of {self._home.path} did not answer within {_SHORT_CALL_SECONDS:.0f} s.",
+                f"The node of {self._home.path} did not answer within {seconds:.0f} s.",
                 f"Its log may say why: {self._home.log}",
             ) from None
         except (OSError, http.client.HTTPException):
