@@ -97,14 +97,14 @@ class Candidates:
             candidate.failures = 0
             candidate.due = now + AGAIN
 
-    def failed(self, peer: str, now: float) -> None:
-        """The call did not succeed."""
+    def failed(self, peer: str, now: float, *, alone: bool) -> None:
+        """The call did not succeed. While ``alone``, that says nothing against ``peer``: nobody is given up."""
         candidate = self._all.get(peer)
         if candidate is None:
             return
         candidate.busy = False
-        candidate.failures += 1
-        if candidate.failures >= GIVE_UP and candidate.source > Source.LAN:
+        candidate.failures = min(candidate.failures + 1, GIVE_UP)
+        if candidate.failures == GIVE_UP and candidate.source > Source.LAN and not alone:
             del self._all[peer]
             return
         wait = min(FIRST_WAIT * 2.0 ** (candidate.failures - 1), LONGEST_WAIT)

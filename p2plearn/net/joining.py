@@ -144,16 +144,18 @@ class Joining:
     async def _call(self, name: str) -> None:
         info = self._infos.get(name)
         if info is None:
-            self._candidates.failed(name, trio.current_time())
+            self._candidates.failed(name, trio.current_time(), alone=False)
             return
         try:
             await connect(self._host, info, CALL_SECONDS)
         except ConnectFailed as error:
-            self._candidates.failed(name, trio.current_time())
+            # Without a network everybody fails; a weekend offline must not empty the book.
+            alone = not self._connected()
+            self._candidates.failed(name, trio.current_time(), alone=alone)
             if len(self.last_failures) > 64:
                 self.last_failures.clear()
             self.last_failures[name] = error.message
-            if self._book is not None:
+            if self._book is not None and not alone:
                 self._book.failed(info.peer_id)
         else:
             self._candidates.reached(name, trio.current_time())

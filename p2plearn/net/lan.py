@@ -23,7 +23,7 @@ from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 from trio import TaskStatus  # type: ignore[attr-defined]  # trio re-exports it, mypy overlooks it
 
-from p2plearn.net.addresses import MAX_ADDRESSES, Reach, bare, list_interfaces, reach
+from p2plearn.net.addresses import MAX_ADDRESSES, Reach, bare, dial_order, list_interfaces, reach
 
 log = logging.getLogger("p2plearn.net")
 
@@ -78,10 +78,7 @@ class LanDiscovery:
 
     def _addresses(self) -> list[str]:
         """What to announce; loopback only if there is nothing else (nodes on one machine, tests)."""
-        told = [(reach(a), bare(a)) for a in self._host.get_addrs()]
-        outward = [a for far, a in told if far > Reach.LOOPBACK]
-        chosen = outward or [a for far, a in told if far == Reach.LOOPBACK]
-        return [str(a) for a in chosen[:TOLD_ADDRESSES]]
+        return [str(address) for address in dial_order(self._host.get_addrs())[:TOLD_ADDRESSES]]
 
     async def _start(self, addresses: list[str], token: trio.lowlevel.TrioToken) -> MDNSDiscovery | None:
         if not addresses:

@@ -196,6 +196,16 @@ class CourseSwarm(Swarm):
         """The live connections, of one peer or of all: one that is saying goodbye (0.2 s) takes no place any more."""
         return [c for c in super().get_connections(peer_id) if not c.is_closed]
 
+    def remove_conn(self, swarm_conn: Any) -> None:
+        """As the stock swarm; and what a peer spoke is forgotten with its last connection.
+
+        libp2p asks only those whose protocols it does not know, so a peer that comes back would never be asked again.
+        """
+        super().remove_conn(swarm_conn)
+        peer = swarm_conn.muxed_conn.peer_id
+        if peer not in self.connections:
+            self.peerstore.clear_protocol_data(peer)
+
     # Dialling.
 
     async def dial_peer(self, peer_id: ID) -> list[INetConn]:

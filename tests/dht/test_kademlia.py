@@ -35,6 +35,27 @@ async def test_a_peer_that_connects_to_us_is_in_the_table_if_it_serves_and_else_
         assert not a.dht.routing_table.peer_in_table(client.get_id())
 
 
+async def test_a_peer_that_comes_back_is_asked_anew_what_it_speaks_and_taken_in_again() -> None:
+    async with running_nodes(2) as (a, b):
+        await a.meet(b)
+        await eventually(lambda: a.dht.routing_table.peer_in_table(b.peer))
+        await trio.sleep(3 * kademlia.SETTLE_SECONDS)  # both look around first, and would call again
+        await a.host.disconnect(b.peer)
+        await eventually(lambda: not b.host.get_network().get_connections(a.peer))
+        await eventually(lambda: a.dht.peerstore.speaks(b.peer, PROTOCOL) is None)
+        a.dht._lost(b.peer)
+        await a.meet(b)
+        await eventually(lambda: a.dht.routing_table.peer_in_table(b.peer))
+        assert not a.dht._avoided(b.peer)
+        await trio.sleep(3 * kademlia.SETTLE_SECONDS)
+        # And one that speaks less than before is not taken for what it was.
+        await a.host.disconnect(b.peer)
+        await eventually(lambda: not b.host.get_network().get_connections(a.peer))
+        b.host.remove_stream_handler(PROTOCOL)
+        await a.meet(b)
+        await eventually(lambda: a.dht.peerstore.speaks(b.peer, PROTOCOL) is False)
+
+
 async def test_joining_through_one_means_knowing_all() -> None:
     async with running_nodes(6) as nodes:
         for node in nodes[1:]:

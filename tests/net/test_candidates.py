@@ -20,7 +20,7 @@ def test_named_ones_go_first_and_no_more_than_are_needed() -> None:
     assert candidates.call(0.0, set(), 8) == ["named", "book"]
     assert candidates.call(0.0, set(), 8) == []
     candidates.reached("named", 1.0)
-    candidates.failed("book", 1.0)
+    candidates.failed("book", 1.0, alone=False)
     assert candidates.call(1.0, {"named"}, 8) == ["far"]
 
 
@@ -30,7 +30,7 @@ def test_a_failed_call_waits_longer_each_time_but_not_long_while_alone() -> None
     now, waits = 0.0, []
     for _ in range(12):
         assert candidates.call(now, set(), 8) == ["x"]
-        candidates.failed("x", now)
+        candidates.failed("x", now, alone=True)
         then = candidates.next_call(set())
         waits.append(then - now)
         now = then
@@ -53,10 +53,19 @@ def test_one_found_by_hearsay_is_given_up_and_one_that_was_named_never() -> None
     candidates.add("named", Source.NAMED, 0.0)
     for _ in range(GIVE_UP):
         candidates.call(1e9, set(), 8)
-        candidates.failed("hearsay", 0.0)
-        candidates.failed("named", 0.0)
+        candidates.failed("hearsay", 0.0, alone=False)
+        candidates.failed("named", 0.0, alone=False)
     assert len(candidates) == 1
     assert candidates.call(1e9, set(), 8) == ["named"]
+
+
+def test_a_weekend_offline_gives_nobody_up() -> None:
+    candidates = make()
+    candidates.add("book", Source.BOOK, 0.0)
+    for _ in range(10 * GIVE_UP):
+        candidates.call(1e9, set(), 8)
+        candidates.failed("book", 0.0, alone=True)
+    assert candidates.call(1e9, set(), 8) == ["book"]
 
 
 def test_after_a_change_of_network_all_are_due() -> None:
@@ -64,7 +73,7 @@ def test_after_a_change_of_network_all_are_due() -> None:
     candidates.add("x", Source.NAMED, 0.0)
     for _ in range(6):
         candidates.call(1e6, set(), 8)
-        candidates.failed("x", 1e6)
+        candidates.failed("x", 1e6, alone=False)
     assert candidates.call(1e6, {"y"}, 8) == []
     candidates.network_changed(1e6)
     assert candidates.call(1e6, {"y"}, 8) == ["x"]
@@ -92,7 +101,7 @@ def test_never_more_calls_at_a_time_than_allowed_and_never_to_the_connected(
             candidates.reached(done, float(now))
             connected.add(done)
         elif what == 4 and busy:
-            candidates.failed(busy.pop(), float(now))
+            candidates.failed(busy.pop(), float(now), alone=not connected)
         elif what == 5 and connected:
             gone = connected.pop()
             candidates.gone(gone, float(now))

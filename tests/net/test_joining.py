@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,20 @@ async def test_a_changed_network_has_everyone_called_at_once(monkeypatch: pytest
         there.append("10.0.0.2")
         await eventually(lambda: host.get_network().get_connections(hub.get_id()))
         assert joining.network_changes == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_offline_the_book_keeps_its_peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(candidates, "LONGEST_WAIT", 0.005)
+    book = AddressBook(tmp_path / "peers.json")
+    book.worked(make_host().get_id(), Multiaddr("/ip4/127.0.0.1/tcp/1"), time.time())
+    async with running_host() as (host, _), trio.open_nursery() as nursery:
+        joining = Joining(host, book=book)
+        await nursery.start(joining.run)
+        await eventually(lambda: joining.last_failures)
+        await trio.sleep(0.3)  # dozens of calls
+        assert len(book) == 1
         nursery.cancel_scope.cancel()
 
 
