@@ -109,19 +109,16 @@ SETTINGS: Final[tuple[Row, ...]] = (
         reason="So that one peer can't take all of transfer.serve_streams.",
     ),
     Row(
-        "transfer.requests_in_flight", "count", 64, "chunks", least=1, most=1024,
-        reason="Chunks asked of one peer ahead of time: 64 of 256 KiB keep a 1 Gbit/s path of 130 ms full.",
-    ),
-    Row(
         "transfer.peers", "count", 8, "peers", least=1, most=128,
         reason="Peers one get fetches from at once. A few fill any home line; each costs memory in flight.",
     ),
     Row(
-        "transfer.memory", "size", 64 * MIB, "bytes", least=4 * MIB,
-        reason="Received and not yet written, over all gets together: caps memory whatever the course's size.",
+        "transfer.memory", "size", 8 * MIB, "bytes", least=1 * MIB,
+        reason="Received and not yet written, a get: what the disk may lag behind the network. Caps memory whatever "
+        "the course's size.",
     ),
     Row(
-        "transfer.stall", "seconds", 20.0, "seconds", least=1, most=3600,
+        "transfer.stall", "seconds", 10.0, "seconds", least=1, most=3600,
         reason="With no byte for this long a peer's chunks are asked of others. Slow radio links pause for seconds.",
     ),
     Row(

@@ -10,7 +10,6 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-import ifaddr
 from libp2p.abc import IMuxedConn, ISecureConn
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.keys import KeyPair
@@ -24,6 +23,7 @@ from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
+from p2plearn.net.addresses import list_interfaces, reach
 from p2plearn.net.swarm import ConnectionLimits, course_host
 from p2plearn.net.tcp import TcpTransport
 from p2plearn.net.tls import PROTOCOL as TLS
@@ -63,12 +63,15 @@ def build_host(keys: KeyPair, limits: ConnectionLimits | None = None) -> BasicHo
 
 
 def reachable(listening: Sequence[Multiaddr]) -> list[Multiaddr]:
-    """The addresses others can dial: wildcards become the addresses of this machine's interfaces.
+    """The addresses others can dial, the farthest-reaching first: wildcards become this machine's addresses.
 
-    Loopback stays only where it was asked for by itself, or where there is nothing else.
+    Loopback stays only where it was asked for by itself, or where there is nothing else. Link-local IPv6 is left out:
+    it means nothing without a zone.
     """
-    own = _interface_addresses()
-    return list(dict.fromkeys(Multiaddr(text) for addr in listening for text in _expand(str(addr), own)))
+    own = [ipaddress.ip_address(text) for text in list_interfaces()]
+    own = [address for address in own if not (address.version == 6 and address.is_link_local)]
+    found = dict.fromkeys(Multiaddr(text) for addr in listening for text in _expand(str(addr), own))
+    return sorted(found, key=reach, reverse=True)
 
 
 def _expand(addr: str, own: Iterable[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> Iterator[str]:
@@ -80,14 +83,3 @@ def _expand(addr: str, own: Iterable[ipaddress.IPv4Address | ipaddress.IPv6Addre
             yield from (f"/ip{version}/{ip}/{rest}" for ip in outward or mine)
             return
     yield addr
-
-
-def _interface_addresses() -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """Addresses of the interfaces that are up; link-local IPv6 is left out: it means nothing without a zone."""
-    found = []
-    for adapter in ifaddr.get_adapters():
-        for entry in adapter.ips:
-            address = ipaddress.ip_address(entry.ip if isinstance(entry.ip, str) else entry.ip[0])
-            if not (address.version == 6 and address.is_link_local):
-                found.append(address)
-    return found

@@ -302,6 +302,8 @@ class YamuxConn(IMuxedConn):
         self._pinged_at: float | None = None
         self._ping_id = 0
         self.rtt = 0.0
+        """Seconds of the last ping's round trip, 0 before there was one."""
+        self.opened_at = trio.current_time()
         self._closed = False
         self._scope: trio.CancelScope | None = None
 

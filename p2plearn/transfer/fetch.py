@@ -7,14 +7,15 @@ peers were found, tried and unreachable.
     candidates -> dial -> OPEN -> manifest checked -> index checked -> landing (space reserved)
                -> scheduler <-> peers: chunk -> hash -> landing -> commit
 
-What must hold: a chunk counts only after its hash was seen to be right; memory is bounded by ``MAX_PENDING`` however
-many peers send; a peer's fault costs that peer, never the fetch, as long as somebody honest has the course.
+What must hold: a chunk counts only after its hash was seen to be right; memory is bounded by ``FetchLimits.pending``
+however many peers send; a peer's fault costs that peer, never the fetch, as long as somebody honest has the course.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import trio
@@ -26,12 +27,6 @@ from p2plearn.transfer.protocol import Chunk, ManifestIs
 from p2plearn.transfer.scheduler import Scheduler
 from p2plearn.transfer.session import Peer, Session
 from p2plearn.transfer.tally import Standing, Tally
-
-MAX_PEERS: Final = 8
-"""Peers fetched from at once; more share the same line."""
-
-MAX_PENDING: Final = 8 << 20
-"""Bytes of chunks received and not yet written: what the disk may lag behind the network."""
 
 WRITE_BATCH: Final = 4 << 20
 """Bytes hashed and written in one go, at most."""
@@ -46,6 +41,15 @@ LOOK_AGAIN_SECONDS: Final = 15.0
 
 LOOKUPS: Final = 3
 """Rounds of looking for providers without finding any that is new, before it is said that nobody has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchLimits:
+    """What one fetch may take: peers at once, bytes received and not yet written, seconds of a peer's silence."""
+
+    peers: int = 8
+    pending: int = 8 << 20
+    silence: float = 8.0
 
 
 class Landing(Protocol):
@@ -64,8 +68,8 @@ class Landing(Protocol):
         ...
 
 
-Candidates = Callable[[], AsyncIterator[Peer]]
-"""One round of looking for providers: yields each as it is found, ends when there are no more to find."""
+Candidates = Callable[[Callable[[Peer], Awaitable[None]]], Awaitable[None]]
+"""One round of looking for providers: awaits its argument with each as it is found, ends when there are no more."""
 
 Land = Callable[[SignedManifest, bytes | None, Index], Awaitable[Landing]]
 """Makes the place where chunks go; gets the index's bytes too when they were fetched just now."""
@@ -83,6 +87,7 @@ class Fetch:
         index: Index | None,
         roll: Callable[[int], int],
         in_order: bool = False,
+        limits: FetchLimits | None = None,
     ) -> None:
         self.course = course
         self.signed = signed
@@ -95,6 +100,7 @@ class Fetch:
         self._candidates = candidates
         self._roll = roll
         self._in_order = in_order
+        self._limits = limits or FetchLimits()
         self._index_turn = trio.Semaphore(2)
         self._index_known = trio.Event()
         if index is not None:
@@ -132,7 +138,14 @@ class Fetch:
         self.standing.stage, self.standing.waiting_for = "reserving", "space on this disk"
         landing = await land(self.signed, self.index_raw, self.index)
         wanted = landing.missing()
-        self.scheduler = Scheduler(wanted, len(self.index), self.index.length, self._roll, in_order=self._in_order)
+        self.scheduler = Scheduler(
+            wanted,
+            len(self.index),
+            self.index.length,
+            self._roll,
+            in_order=self._in_order,
+            silence=self._limits.silence,
+        )
         self.standing.stage, self.standing.wanted_bytes = "fetching", self.scheduler.remaining_bytes
         if not self.scheduler.finished:
             nursery.start_soon(self._tick)
@@ -148,15 +161,19 @@ class Fetch:
     async def _look_for_peers(self, nursery: trio.Nursery) -> None:
         """Keep enough peers at work; raise once there is nobody left to hope for."""
         barren, verified = 0, -1
-        while True:
-            async for peer in self._candidates():
-                if peer.name in self._sessions or peer.name in self.tally.faulty:
-                    continue
+
+        async def offered(peer: Peer) -> None:
+            if peer.name in self._sessions or peer.name in self.tally.faulty:
+                return
+            if not peer.guess:
                 self.tally.found.add(peer.name)
-                while len(self._sessions) >= MAX_PEERS:
-                    await self._news.park()
-                session = self._sessions[peer.name] = Session(self, peer)
-                nursery.start_soon(session.run)
+            while len(self._sessions) >= self._limits.peers:
+                await self._news.park()
+            session = self._sessions[peer.name] = Session(self, peer)
+            nursery.start_soon(session.run)
+
+        while True:
+            await self._candidates(offered)
             while any(not session.at_work for session in self._sessions.values()):
                 await self._news.park()
             moved = self.standing.verified_bytes != verified
@@ -254,7 +271,7 @@ class Fetch:
 
     async def room(self) -> None:
         """Wait while too much is waiting to be written."""
-        while self._pending > MAX_PENDING:
+        while self._pending > self._limits.pending:
             await self._room.park()
 
     async def _write(self, landing: Landing) -> None:
@@ -309,7 +326,7 @@ class Fetch:
     def _waiting_for(self, scheduler: Scheduler[str]) -> str:
         if not scheduler.peers:
             return f"a provider ({self.tally.words()})"
-        if self._pending > MAX_PENDING // 2:
+        if self._pending > self._limits.pending // 2:
             return "the disk"
         if scheduler.starved:
             return "peers to get the rest themselves"

@@ -99,10 +99,12 @@ class Scheduler(Generic[P]):
         roll: Callable[[int], int],
         *,
         in_order: bool = False,
+        silence: float = SILENCE_SECONDS,
     ) -> None:
         self._length = length
         self._roll = roll
         self._in_order = in_order
+        self._silence = silence
         self._slots = slots
         self._state = bytearray(slots)
         self._block_of = array("i", bytes(4 * slots))
@@ -351,11 +353,11 @@ class Scheduler(Generic[P]):
         given_up = []
         for peer, who in self._peers.items():
             silence = now - who.heard_at
-            if who.asked and silence > SILENCE_SECONDS:
+            if who.asked and silence > self._silence:
                 who.silent = True
                 for slot in list(who.asked):
                     self._release(peer, who, slot)
-            if who.silent and silence > DROP_SECONDS:
+            if who.silent and silence > max(DROP_SECONDS, 2 * self._silence):
                 given_up.append(peer)
         return given_up
 

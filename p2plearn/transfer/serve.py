@@ -74,7 +74,7 @@ class Shelf(Protocol):
         """Bytes of a slot's chunk."""
         ...
 
-    def read_many(self, slots: Sequence[int]) -> list[bytes | None]:
+    def read_many(self, slots: Sequence[int]) -> list[bytes | memoryview | None]:
         """The chunks, true to their hashes; None for each that isn't here."""
         ...
 
@@ -236,7 +236,7 @@ class _Upload:
             size += self._shelf.length(slot)
         return slots
 
-    def _pieces(self, slots: Sequence[int], chunks: Sequence[bytes | None]) -> list[bytes | memoryview]:
+    def _pieces(self, slots: Sequence[int], chunks: Sequence[bytes | memoryview | None]) -> list[bytes | memoryview]:
         pieces: list[bytes | memoryview] = []
         missing: list[int] = []
         for slot, chunk in zip(slots, chunks, strict=True):

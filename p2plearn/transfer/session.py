@@ -55,6 +55,11 @@ class Peer(Protocol):
         """Its peer id in text."""
         ...
 
+    @property
+    def guess(self) -> bool:
+        """Nobody said that it has the course; it is asked on the off chance."""
+        ...
+
     async def open(self) -> Channel:
         """Dial and open a chunk stream; raises Unreachable."""
         ...
@@ -98,7 +103,8 @@ class Session:
                     self._set_to_work()
                     await trio.sleep(pause)
         except* Unreachable as group:
-            tally.unreachable[name] = str(first_error(group))
+            if not self._peer.guess:
+                tally.unreachable[name] = str(first_error(group))
         except* PeerFault as group:
             tally.faulty[name] = str(first_error(group))
             self._peer.blame(str(first_error(group)))
@@ -130,8 +136,10 @@ class Session:
                     fetch.manifest_came(message)
                 case Have() as message:
                     have = message
+                    fetch.tally.found.add(self._peer.name)
                 case NotHere():
-                    fetch.tally.not_here.add(self._peer.name)
+                    if not self._peer.guess:
+                        fetch.tally.not_here.add(self._peer.name)
                     return None
                 case Busy(retry_after):
                     return min(max(retry_after, 0.5), 30.0)

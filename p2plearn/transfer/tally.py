@@ -30,11 +30,16 @@ class Tally:
 
 @dataclass(slots=True)
 class Standing:
-    """How a fetch goes, read by whoever shows progress."""
+    """How a fetch goes, read by whoever shows progress.
+
+    ``total_bytes`` are all that is asked for, ``wanted_bytes`` what of it was not here at the start,
+    ``verified_bytes`` what has come since.
+    """
 
     fetched_bytes: int = 0
     verified_bytes: int = 0
     wanted_bytes: int = 0
+    total_bytes: int = 0
     peers: int = 0
-    waiting_for: str = "looking for providers"
+    waiting_for: str = "a provider"
     stage: str = "finding"

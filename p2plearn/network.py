@@ -1,0 +1,183 @@
+"""A node's place in the network: host, guard, DHT, LAN and the peers it keeps, put together and run.
+
+In: keys, settings, the services that peers may call. Out: peers to fetch from (``candidates``), the directory that
+tells others what is here, and what is worth showing of it all.
+
+Start: listen, then guard every handler, then let peers in from DHT, LAN and the book. Stop: the reverse.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+from libp2p.custom_types import TProtocol
+from libp2p.host.basic_host import BasicHost
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo
+
+from p2plearn.dht.directory import Directory
+from p2plearn.dht.kademlia import CourseDHT
+from p2plearn.net.addresses import full, read_peer
+from p2plearn.net.dial import ConnectFailed, connect
+from p2plearn.net.guard import StreamGuard, StreamLimits, guard_streams
+from p2plearn.net.joining import Joining
+from p2plearn.net.lan import LanDiscovery
+from p2plearn.net.peers import AddressBook
+from p2plearn.net.standing import Fault, Standing
+from p2plearn.transfer.channel import STREAM_ERRORS, Channel
+from p2plearn.transfer.protocol import FROM_SERVER, PROTOCOL
+from p2plearn.transfer.serve import Upload
+from p2plearn.transfer.session import Unreachable
+
+if TYPE_CHECKING:
+    from trio import TaskStatus  # type: ignore[attr-defined]  # trio re-exports it, mypy overlooks it
+
+logger = logging.getLogger(__name__)
+
+DIAL_SECONDS: Final = 10.0
+ASK_NEIGHBOURS: Final = 16
+"""Connected peers asked whether they have a course, on the off chance: a LAN without a DHT works by this."""
+
+
+Offer = Callable[["RemotePeer"], Awaitable[None]]
+
+
+class RemotePeer:
+    """A peer that may have a course; see ``transfer.session.Peer``."""
+
+    def __init__(self, host: BasicHost, guard: StreamGuard, info: PeerInfo, *, guess: bool = False) -> None:
+        self._host = host
+        self._guard = guard
+        self._info = info
+        self.guess = guess
+        self.name = str(info.peer_id)
+
+    async def open(self) -> Channel:
+        """Dial it unless connected, and open a chunk stream; raises Unreachable in plain words."""
+        try:
+            await connect(self._host, self._info, DIAL_SECONDS)
+        except ConnectFailed as failed:
+            raise Unreachable(failed.message) from failed
+        try:
+            with trio.fail_after(DIAL_SECONDS):
+                stream = await self._host.new_stream(self._info.peer_id, [TProtocol(PROTOCOL)])
+        except (*STREAM_ERRORS, trio.TooSlowError) as failed:
+            raise Unreachable(f"{self.name} doesn't answer for courses") from failed
+        return Channel(stream, FROM_SERVER)
+
+    def blame(self, fault: str, *, poisoned: bool = False) -> None:
+        """Count a fault against it."""
+        self._guard.blame(self._info.peer_id, Fault.POISON if poisoned else Fault.PROTOCOL, fault)
+
+
+class Network:
+    """What ``node`` runs and ``service`` asks. ``named`` are bootstrap nodes, ``book`` the good peers of the past."""
+
+    def __init__(
+        self,
+        host: BasicHost,
+        *,
+        named: Iterable[PeerInfo],
+        book: AddressBook,
+        on_lan: bool,
+        limits: StreamLimits,
+        upload: Upload,
+    ) -> None:
+        self._host = host
+        self._dht = CourseDHT(host)
+        self._guard = guard_streams(host, Standing(), limits)
+        self._dht.refuses = self._guard.banned
+        self.directory = Directory(host, self._dht)
+        self._named = list(named)
+        self._joining = Joining(host, named=self._named, book=book, more=self._known_to_dht)
+        self._lan = LanDiscovery(host, self._joining.suggest) if on_lan else None
+        self._upload = upload
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take part until cancelled; started once peers can come and be called."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._dht.run)
+            await nursery.start(self.directory.run)
+            await nursery.start(self._joining.run)
+            if self._lan is not None:
+                await nursery.start(self._lan.run)
+            task_status.started()
+
+    def _known_to_dht(self) -> list[PeerInfo]:
+        peerstore = self._dht.peerstore
+        return [PeerInfo(peer, peerstore.addresses(peer)) for peer in self._dht.known_peers()]
+
+    @property
+    def peer_id(self) -> str:
+        """This node's peer id."""
+        return str(self._host.get_id())
+
+    def addresses(self) -> list[str]:
+        """Where this node can be dialled, with ``/p2p/``; the most useful first."""
+        return [str(address) for address in self._host.get_addrs()]
+
+    async def candidates(self, course: bytes, named: Sequence[str], offer: Offer) -> None:
+        """Offer peers that may have ``course``: those named, connected ones on the off chance, then what the DHT tells.
+
+        Returns when there are no more to find.
+        """
+        seen: set[ID] = {self._host.get_id()}
+
+        async def once(info: PeerInfo, *, guess: bool = False) -> None:
+            if info.peer_id not in seen and not self._guard.banned(info.peer_id):
+                seen.add(info.peer_id)
+                await offer(RemotePeer(self._host, self._guard, info, guess=guess))
+
+        for text in named:
+            await once(read_peer(text, "--from"))
+        for peer in self._host.get_connected_peers()[:ASK_NEIGHBOURS]:
+            await once(PeerInfo(peer, []), guess=True)
+        async with self.directory.find_stream(course) as found:
+            async for info in found:
+                await once(info)
+
+    def connected(self) -> list[dict[str, Any]]:
+        """One object a connected peer."""
+        now = trio.current_time()
+        return [
+            {
+                "peer_id": str(peer),
+                "addresses": [full(address, peer) for address in conn.get_transport_addresses()],
+                "direction": str(conn.direction.value),
+                "found_by": self._found_by(peer),
+                "seconds": now - getattr(conn.muxed_conn, "opened_at", now),
+                "rtt": getattr(conn.muxed_conn, "rtt", 0.0),
+            }
+            for peer, conns in self._host.get_network().connections.items()
+            for conn in conns[:1]
+        ]
+
+    def _found_by(self, peer: ID) -> str:
+        if any(info.peer_id == peer for info in self._named):
+            return "bootstrap"
+        return "lan" if self._lan is not None and peer in self._lan.heard else ""
+
+    def figures(self) -> dict[str, Any]:
+        """What ``status`` shows of the network."""
+        told = self.directory.figures()
+        return {
+            "dht": {
+                "peers": len(self._dht.known_peers()),
+                "announced": told.announced,
+                "waiting": told.waiting,
+                "late": told.late,
+                "last_error": told.last_error,
+            },
+            "lan": {
+                "on": self._lan is not None,
+                "heard": len(self._lan.heard) if self._lan is not None else 0,
+                "problem": self._lan.problem if self._lan is not None else "",
+            },
+            "unreachable": self._joining.last_failures,
+            "serving": {"streams": self._upload.streams, "chunks": self._upload.chunks, "sent": self._upload.bytes},
+            "faults": self._guard.faults,
+            "banned": [row for row in self._guard.standing.summary(trio.current_time()) if row.get("banned")],
+        }

@@ -1,0 +1,190 @@
+"""A node: its parts built and joined here, started in order and stopped in the reverse.
+
+    lock -> keys -> store -> host -> guard -> chunk service, DHT, directory -> local API -> ready -> LAN, bootstrap
+
+In: a home and settings. Out: a running node until it is told to stop (SIGINT, SIGTERM, the local API), with everything
+acknowledged on disk. A second signal stops at once; the store stands that, as it stands a power cut.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+from libp2p.custom_types import TProtocol
+from libp2p.host.basic_host import BasicHost
+from libp2p.peer.peerinfo import PeerInfo
+from multiaddr import Multiaddr
+
+from p2plearn import identity
+from p2plearn.config import Home, Settings
+from p2plearn.errors import P2plearnError, UsageProblem, first_error
+from p2plearn.lock import NodeLock
+from p2plearn.net.bootstrap import gather
+from p2plearn.net.guard import StreamLimits
+from p2plearn.net.host import build_host, key_pair
+from p2plearn.net.muting import mute_libp2p
+from p2plearn.net.peers import AddressBook
+from p2plearn.net.swarm import ConnectionLimits
+from p2plearn.network import Network
+from p2plearn.service import NodeService
+from p2plearn.store.space import StoreLimits
+from p2plearn.store.store import Store
+from p2plearn.transfer.channel import Channel
+from p2plearn.transfer.fetch import FetchLimits
+from p2plearn.transfer.protocol import FROM_FETCHER, PROTOCOL
+from p2plearn.transfer.serve import ChunkService
+from p2plearn.web import server
+
+logger = logging.getLogger(__name__)
+
+SHIPPED_BOOTSTRAP: Final = next(
+    (file for folder in Path(__file__).parents[:2] if (file := folder / "bootstrap_nodes.toml").is_file()), None
+)
+"""The list that comes with p2plearn: in the package once installed, at the top of a source tree."""
+
+Ready = Callable[[dict[str, Any]], None]
+
+
+def run_node(home: Path, settings: Settings, ready: Ready) -> int:
+    """Run a node until it is told to stop; its exit code. ``ready`` is told once it can be used.
+
+    Raises P2plearnError when it can't start.
+    """
+    mute_libp2p(debug=logging.getLogger("p2plearn").isEnabledFor(logging.DEBUG))
+    paths = Home(home)
+    with NodeLock(paths.lock) as lock:
+        peer_key = identity.load_or_create(paths.peer_key)
+        author_key = identity.load_or_create(paths.author_key)
+        limits = StoreLimits(quota=settings.size("storage.quota"), min_free=settings.count("storage.min_free"))
+        store = Store.open(home, limits)
+        node = _Node(paths=paths, settings=settings, lock=lock, store=store, peer_key=peer_key, author_key=author_key)
+        failure: P2plearnError | None = None
+        try:
+            trio.run(node.run, ready)
+        except* P2plearnError as group:
+            failure = first_error(group)
+        finally:
+            store.close()
+        if failure is not None:
+            raise failure
+    return 0
+
+
+class _Node:
+    def __init__(
+        self,
+        *,
+        paths: Home,
+        settings: Settings,
+        lock: NodeLock,
+        store: Store,
+        peer_key: identity.SigningKey,
+        author_key: identity.SigningKey,
+    ) -> None:
+        self._paths = paths
+        self._settings = settings
+        self._lock = lock
+        self._store = store
+        self._peer_key = peer_key
+        self._author_key = author_key
+
+    async def run(self, ready: Ready) -> None:
+        stopping = trio.Event()
+        settings = self._settings
+        limits = ConnectionLimits(total=settings.count("network.max_connections"))
+        host = build_host(key_pair(self._peer_key.secret_seed()), limits)
+        service = NodeService(self._store, self._author_key, self._fetch_limits(), stopping.set)
+        chunks = ChunkService(service.shelf, max_streams=settings.count("transfer.serve_streams"))
+
+        async def serve_chunks(stream: Any) -> None:
+            await chunks.serve(Channel(stream, FROM_FETCHER))
+
+        host.set_stream_handler(TProtocol(PROTOCOL), serve_chunks)
+        network = Network(
+            host,
+            named=self._bootstrap_nodes(),
+            book=AddressBook.load(self._paths.peers, time.time()),
+            on_lan=settings.flag("network.mdns"),
+            limits=self._stream_limits(),
+            upload=chunks.upload,
+        )
+        service.join(network)
+        async with host.run([]):
+            await _listen(host, settings)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_heed_signals, stopping)
+                await nursery.start(network.run)
+                for row in await trio.to_thread.run_sync(self._store.courses):
+                    if row.have_bytes or row.complete:
+                        network.directory.announce(row.course, urgent=False)
+                await nursery.start(server.serve, service, self._paths.socket, self._lock)
+                addresses = network.addresses()
+                logger.info("node %s is ready at %s", network.peer_id, ", ".join(addresses))
+                ready({"pid": os.getpid(), "peer_id": network.peer_id, "addresses": addresses})
+                await stopping.wait()
+                logger.info("stopping")
+                nursery.cancel_scope.cancel()
+
+    def _fetch_limits(self) -> FetchLimits:
+        return FetchLimits(
+            peers=self._settings.count("transfer.peers"),
+            pending=self._settings.count("transfer.memory"),
+            silence=self._settings.seconds("transfer.stall"),
+        )
+
+    def _stream_limits(self) -> StreamLimits:
+        limits = StreamLimits()
+        limits.protocol_per_peer[PROTOCOL] = self._settings.count("transfer.serve_streams_per_peer")
+        return limits
+
+    def _bootstrap_nodes(self) -> list[PeerInfo]:
+        files = [file for file in (SHIPPED_BOOTSTRAP, self._paths.bootstrap) if file is not None]
+        flags = self._settings.texts("network.bootstrap")
+        source = self._settings.setting("network.bootstrap").source
+        return [node.peer for node in gather(files, flags, source)]
+
+
+async def _listen(host: BasicHost, settings: Settings) -> None:
+    """Listen on what was asked for; a default port that another node has gives way to any free one.
+
+    Raises UsageProblem when an address that was asked for can't be had, or none at all.
+    """
+    swarm = host.get_network()
+    wanted = [_multiaddr(text) for text in settings.texts("network.listen")]
+    await swarm.listen(*wanted)
+    failed = [addr for addr in wanted if str(addr) not in swarm.listeners]
+    if failed and not settings.is_default("network.listen"):
+        raise UsageProblem(
+            f"Can't listen on {', '.join(map(str, failed))}: the port is taken, or the address isn't this machine's.",
+            "Choose another with --listen /ip4/0.0.0.0/tcp/PORT (0 for any free port).",
+        )
+    if failed:
+        free = [Multiaddr(str(addr).rpartition("/")[0] + "/0") for addr in failed]
+        await swarm.listen(*free)
+    if not swarm.listeners:
+        raise UsageProblem("No address can be listened on.", "Name one with --listen /ip4/ADDRESS/tcp/PORT.")
+
+
+def _multiaddr(text: str) -> Multiaddr:
+    try:
+        return Multiaddr(text)
+    except Exception as error:  # the library raises whatever a part's codec does
+        raise UsageProblem(
+            f"“{text}” is no address to listen on: {error}.", "An example: --listen /ip4/0.0.0.0/tcp/4017"
+        ) from None
+
+
+async def _heed_signals(stopping: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            if stopping.is_set():
+                logger.warning("second signal: stopping at once")
+                os._exit(128 + number)
+            stopping.set()

@@ -1,0 +1,459 @@
+"""What a node does for the person it runs for: the local API's calls, carried out with store, network and transfer.
+
+In: requests of ``operations``. Out: results of ``operations``, or a ``P2plearnError`` with words for a person. Store
+calls block and run in threads; a call that is cancelled (its caller hung up) stops them and keeps what is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import trio
+
+from p2plearn.course.index import FileEntry, Index
+from p2plearn.course.manifest import SignedManifest
+from p2plearn.course.names import cid_text, format_link
+from p2plearn.errors import NobodyHasIt, OutOfTime, Refused, UsageProblem
+from p2plearn.identity import SigningKey
+from p2plearn.network import Network
+from p2plearn.operations import GetRequest, GetResult, Progress, PublishRequest, PublishResult, Report, VerifyResult
+from p2plearn.progress import Gauge
+from p2plearn.store.download import Download
+from p2plearn.store.publish import PublishMeta
+from p2plearn.store.store import Store
+from p2plearn.transfer.fetch import Fetch, FetchLimits
+from p2plearn.transfer.serve import Shelf
+from p2plearn.transfer.shelf import StoreShelf
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+REPORT_SECONDS = 0.1
+"""How often progress is told."""
+
+LINK_ADDRESSES = 2
+"""Addresses that go into a link: enough for the LAN, short enough to be sent in a message."""
+
+
+class NodeService:
+    """``operations.NodeOperations`` over the parts of a running node."""
+
+    def __init__(self, store: Store, author: SigningKey, limits: FetchLimits, stop: Callable[[], None]) -> None:
+        self._store = store
+        self._limits = limits
+        self._author = author
+        self._stop = stop
+        self._network: Network | None = None
+        self._since = trio.current_time()
+        self._turns: dict[bytes, trio.Lock] = {}
+        self._fetching: dict[bytes, Fetch] = {}
+
+    def join(self, network: Network) -> None:
+        """The network is up; called once, before anything is asked of this object."""
+        self._network = network
+
+    @property
+    def network(self) -> Network:
+        """The running network."""
+        if self._network is None:
+            raise AssertionError("joined before the first call")
+        return self._network
+
+    # -- for peers -----------------------------------------------------------------------------------------------
+
+    async def shelf(self, course: bytes) -> Shelf | None:
+        """What can be served of a course."""
+        holding = await trio.to_thread.run_sync(self._store.holding, course)
+        return None if holding is None else StoreShelf(holding)
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    async def status(self) -> dict[str, Any]:
+        """See ``NodeOperations.status``."""
+        usage = await trio.to_thread.run_sync(self._store.usage)
+        rows = await trio.to_thread.run_sync(self._store.courses)
+        return {
+            "peer_id": self.network.peer_id,
+            "author": self._author.public.hex(),
+            "addresses": self.network.addresses(),
+            "peers": len(self.network.connected()),
+            "courses": len(rows),
+            "uptime": trio.current_time() - self._since,
+            "pid": os.getpid(),
+            "fetching": [
+                {"course": course.hex(), "waiting_for": fetch.standing.waiting_for}
+                for course, fetch in self._fetching.items()
+            ],
+            "storage": {
+                "bytes": usage.bytes,
+                "quota": usage.quota,
+                "free_disk": usage.free_disk,
+                "min_free": usage.min_free,
+            },
+            **self.network.figures(),
+        }
+
+    async def peers(self) -> list[dict[str, Any]]:
+        """See ``NodeOperations.peers``."""
+        return self.network.connected()
+
+    async def courses(self) -> list[dict[str, Any]]:
+        """See ``NodeOperations.courses``."""
+        rows = await trio.to_thread.run_sync(self._store.courses)
+        return [
+            {
+                "course": row.course.hex(),
+                "title": row.title,
+                "bytes": row.bytes,
+                "files": row.files,
+                "have_bytes": row.have_bytes,
+                "complete": row.complete,
+                "why": row.why,
+                "added": row.added,
+                "version": row.seq,
+            }
+            for row in rows
+        ]
+
+    async def info(self, course: str) -> dict[str, Any]:
+        """See ``NodeOperations.info``."""
+        name = bytes.fromhex(course)
+        row = await trio.to_thread.run_sync(self._store.course, name)
+        signed = await trio.to_thread.run_sync(self._store.signed_manifest, name)
+        if row is None or signed is None:
+            raise _not_kept(course)
+        holding = await trio.to_thread.run_sync(self._store.holding, name)
+        facts = _facts(signed, None if holding is None else holding.index)
+        return facts | {
+            "have_bytes": row.have_bytes,
+            "complete": row.complete,
+            "why": row.why,
+            "added": row.added,
+            "told_peers": self.network.directory.announced(name),
+            "link": format_link(name, self.network.addresses()[:LINK_ADDRESSES]),
+        }
+
+    # -- publishing ----------------------------------------------------------------------------------------------
+
+    async def publish(self, request: PublishRequest, report: Report) -> PublishResult:
+        """See ``NodeOperations.publish``."""
+        began = time.perf_counter()
+        path = Path(request.path)
+        meta = PublishMeta(request.title, request.description, request.tags, request.language, request.license)
+        count = _Counting("reading")
+        async with _telling(report, count.progress):
+            published = await _in_thread(
+                lambda cancelled: self._store.publish(
+                    path,
+                    meta,
+                    sign=self._author.sign,
+                    author=self._author.public,
+                    now=int(time.time()),
+                    chunker=request.chunker,
+                    follow_symlinks=request.follow_symlinks,
+                    no_copy=request.no_copy,
+                    skip_special=request.skip_special,
+                    report=count,
+                    cancelled=cancelled,
+                )
+            )
+        self.network.directory.announce(published.course)
+        manifest = published.manifest
+        logger.info("%s course %s", "published" if published.new else "republished", published.course.hex())
+        return PublishResult(
+            course=published.course.hex(),
+            ipfs=cid_text(manifest.root),
+            title=manifest.title,
+            bytes=manifest.bytes,
+            files=manifest.files,
+            chunks=manifest.chunks,
+            copies=1,
+            new=published.new,
+            version=manifest.series.seq if manifest.series else 1,
+            seconds=time.perf_counter() - began,
+            link=format_link(published.course, self.network.addresses()[:LINK_ADDRESSES]),
+            warnings=published.warnings,
+        )
+
+    # -- fetching ------------------------------------------------------------------------------------------------
+
+    async def get(self, request: GetRequest, report: Report) -> GetResult:
+        """See ``NodeOperations.get``."""
+        began = time.perf_counter()
+        course = bytes.fromhex(request.course)
+        dest = Path(request.dest) if request.dest else None
+        with trio.move_on_after(request.timeout or math.inf) as limit:
+            fetch, files = await self._fetch(course, request, dest, report)
+        if limit.cancelled_caught:
+            raise OutOfTime(
+                f"Not done within {request.timeout:g} s.",
+                "What was fetched is kept; the same command goes on from there.",
+            )
+        signed, index = fetch.signed, fetch.index
+        if signed is None or index is None:
+            raise AssertionError("fetched")
+        written, path, replaced_into = 0, "", ""
+        replaced: tuple[str, ...] = ()
+        if dest is not None:
+            count = _Counting("checking out")
+            async with _telling(report, count.progress):
+                out = await _in_thread(lambda cancelled: self._store.checkout(course, dest, files, count, cancelled))
+            written, path = out.written_files, str(out.path)
+            replaced, replaced_into = tuple(out.replaced), str(out.replaced_into or "")
+        row = await trio.to_thread.run_sync(self._store.course, course)
+        chosen: Sequence[FileEntry] = index.files if files is None else files
+        return GetResult(
+            course=request.course,
+            title=signed.manifest.title,
+            path=path,
+            bytes=sum(file.size for file in chosen),
+            files=len(chosen),
+            fetched_bytes=fetch.standing.verified_bytes,
+            seconds=time.perf_counter() - began,
+            providers=len(fetch.tally.gave),
+            written_files=written,
+            replaced=replaced,
+            replaced_into=replaced_into,
+            complete=row is not None and row.complete,
+        )
+
+    async def contents(self, request: GetRequest, report: Report) -> dict[str, Any]:
+        """See ``NodeOperations.contents``."""
+        course = bytes.fromhex(request.course)
+        with trio.move_on_after(request.timeout or math.inf) as limit:
+            fetch = await self._new_fetch(course, request)
+            async with _telling(report, lambda gauge: _progress(fetch, gauge)):
+                if fetch.index is None:
+                    await fetch.run(None)
+        if limit.cancelled_caught:
+            raise OutOfTime(f"Nobody told what is inside within {request.timeout:g} s.", "Try again with more time.")
+        if fetch.signed is None:
+            raise AssertionError("fetched")
+        return _facts(fetch.signed, fetch.index)
+
+    async def _new_fetch(self, course: bytes, request: GetRequest) -> Fetch:
+        signed = await trio.to_thread.run_sync(self._store.signed_manifest, course)
+        holding = await trio.to_thread.run_sync(self._store.holding, course)
+        return Fetch(
+            course,
+            lambda offer: self.network.candidates(course, request.providers, offer),
+            signed=signed,
+            index=None if holding is None else holding.index,
+            roll=random.randrange,
+            in_order=request.in_order,
+            limits=self._limits,
+        )
+
+    async def _fetch(
+        self, course: bytes, request: GetRequest, dest: Path | None, report: Report
+    ) -> tuple[Fetch, tuple[FileEntry, ...] | None]:
+        """Bring everything wanted into the store; which files that is (None: all of them)."""
+        files: tuple[FileEntry, ...] | None = None
+        turn = self._turns.setdefault(course, trio.Lock())
+        if turn.locked():
+            report(Progress("waiting", waiting_for="another get of this course"))
+        async with turn:
+            fetch = self._fetching[course] = await self._new_fetch(course, request)
+
+            async def land(signed: SignedManifest, index_raw: bytes | None, index: Index) -> Any:
+                nonlocal files
+                if request.only:
+                    files = index.select(request.only)
+                    if not files:
+                        raise UsageProblem(
+                            f"No file of {signed.manifest.title!r} matches {' '.join(request.only)}.",
+                            "See what is inside with --manifest-only.",
+                        )
+                chosen = index.files if files is None else files
+                fetch.standing.total_bytes = sum(file.size for file in chosen)
+                download = await trio.to_thread.run_sync(self._begin, signed, index_raw, index, files, dest)
+                stack.callback(download.close)
+                self.network.directory.announce(course)
+                return download
+
+            with contextlib.ExitStack() as stack:
+                stack.callback(self._fetching.pop, course, None)
+                async with _telling(report, lambda gauge: _progress(fetch, gauge)):
+                    await fetch.run(land)
+        if not turn.statistics().tasks_waiting:
+            self._turns.pop(course, None)
+        return fetch, files
+
+    def _begin(
+        self,
+        signed: SignedManifest,
+        index_raw: bytes | None,
+        index: Index,
+        files: tuple[FileEntry, ...] | None,
+        dest: Path | None,
+    ) -> Download:
+        """Blocking: refuse what can't end well before a byte is fetched, then reserve the room."""
+        if dest is not None:
+            self._store.check_destination(signed, index, dest)
+        return self._store.begin_download(signed, index_raw or index.encode(), index, files, "fetched", checkout=dest)
+
+    # -- keeping -------------------------------------------------------------------------------------------------
+
+    async def verify(self, course: str, report: Report) -> VerifyResult:
+        """See ``NodeOperations.verify``."""
+        began = time.perf_counter()
+        name = bytes.fromhex(course) if course else None
+        rows = await trio.to_thread.run_sync(self._store.courses)
+        if name is not None and not any(row.course == name for row in rows):
+            raise _not_kept(course)
+        count = _Counting("verifying")
+        async with _telling(report, count.progress):
+            damaged, checked = await _in_thread(lambda cancelled: self._store.verify(name, count, cancelled))
+        return VerifyResult(
+            courses=1 if name is not None else len(rows),
+            bytes=checked,
+            seconds=time.perf_counter() - began,
+            damaged=tuple(
+                {"course": one.course.hex(), "title": one.title, "path": one.path, "what": one.what, "bytes": one.bytes}
+                for one in damaged
+            ),
+        )
+
+    async def remove(self, course: str) -> dict[str, Any]:
+        """See ``NodeOperations.remove``."""
+        name = bytes.fromhex(course)
+        if name in self._fetching:
+            raise Refused("This course is being fetched right now.", "Stop that get first (Ctrl-C), then remove it.")
+        row = await trio.to_thread.run_sync(self._store.course, name)
+        if row is None:
+            raise _not_kept(course)
+        self.network.directory.withdraw(name)
+        freed = await trio.to_thread.run_sync(self._store.remove, name)
+        return {"course": course, "title": row.title, "freed": freed}
+
+    async def stop(self) -> None:
+        """See ``NodeOperations.stop``."""
+        self._stop()
+
+
+# -- progress ----------------------------------------------------------------------------------------------------
+
+
+class _Counting:
+    """Counts that a thread reports and the event loop reads."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+        self._counts = (0, 0, 0, 0)
+
+    def __call__(self, done: int, total: int, files: int = 0, files_total: int = 0) -> None:
+        self._counts = (done, total, files, files_total)
+
+    def progress(self, gauge: Gauge) -> Progress:
+        """Where it stands."""
+        done, total, files, files_total = self._counts
+        gauge.update(trio.current_time(), done)
+        return Progress(self._stage, done, total, files, files_total, gauge.rate, eta=gauge.eta(total - done))
+
+
+def _progress(fetch: Fetch, gauge: Gauge) -> Progress:
+    standing = fetch.standing
+    gauge.update(trio.current_time(), standing.verified_bytes)
+    left = standing.wanted_bytes - standing.verified_bytes
+    return Progress(
+        standing.stage,
+        # What was here before counts as done: a resumed get goes on where it was.
+        max(standing.total_bytes - left, 0),
+        standing.total_bytes,
+        files_total=fetch.signed.manifest.files if fetch.signed else 0,
+        rate=gauge.rate,
+        peers=standing.peers,
+        eta=gauge.eta(left) if standing.stage == "fetching" else -1.0,
+        waiting_for=standing.waiting_for,
+        title=fetch.signed.manifest.title if fetch.signed else "",
+    )
+
+
+@contextlib.asynccontextmanager
+async def _telling(report: Report, now: Callable[[Gauge], Progress]) -> AsyncIterator[None]:
+    """Report progress while the body runs, and once at its end."""
+    gauge = Gauge()
+    error: BaseException | None = None
+
+    async def tell() -> None:
+        while True:
+            report(now(gauge))
+            await trio.sleep(REPORT_SECONDS)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tell)
+        try:
+            yield
+        except Exception as caught:  # taken out of the nursery, which would wrap it
+            error = caught
+        nursery.cancel_scope.cancel()
+    if error is not None:
+        raise error
+    report(now(gauge))
+
+
+async def _in_thread(work: Callable[[Callable[[], bool]], T]) -> T:
+    """Run blocking ``work`` in a thread; when cancelled, tell it to stop and wait until it has."""
+    stopped = threading.Event()
+    result: list[T] = []
+    error: BaseException | None = None
+
+    async def watch() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            stopped.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        try:
+            result.append(await trio.to_thread.run_sync(work, stopped.is_set))
+        except Exception as caught:
+            error = caught
+        nursery.cancel_scope.cancel()
+    if error is not None:
+        raise error
+    return result[0]
+
+
+# -- words -------------------------------------------------------------------------------------------------------
+
+
+def _facts(signed: SignedManifest, index: Index | None) -> dict[str, Any]:
+    manifest = signed.manifest
+    return {
+        "course": signed.course.hex(),
+        "title": manifest.title,
+        "description": manifest.description,
+        "author": manifest.author.hex(),
+        "tags": list(manifest.tags),
+        "language": manifest.language,
+        "license": manifest.license,
+        "created": manifest.created,
+        "version": manifest.series.seq if manifest.series else 1,
+        "previous": manifest.series.prev.hex() if manifest.series and manifest.series.prev else "",
+        "ipfs": cid_text(manifest.root),
+        "chunker": manifest.chunker,
+        "bytes": manifest.bytes,
+        "files": manifest.files,
+        "chunks": manifest.chunks,
+        "entries": [{"path": file.path, "bytes": file.size} for file in index.files] if index else [],
+        "empty_folders": list(index.folders) if index else [],
+    }
+
+
+def _not_kept(course: str) -> NobodyHasIt:
+    return NobodyHasIt(
+        f"Course {course[:12]} isn't kept on this node.",
+        "p2plearn list shows what is; p2plearn get HASH fetches it.",
+    )
