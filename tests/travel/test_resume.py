@@ -50,7 +50,7 @@ def test_killed_at_each_tenth_it_ends_byte_identical_and_fetches_little_twice(
             kept, reached = _get_until(b, course, a.address, tmp_path / "out", SIZE * tenth // 10)
             again = max(before - kept, 0)
             with capsys.disabled():
-                print(f"killed at {before >> 20:4d} MiB; {kept >> 20:4d} MiB were kept, {again >> 10:6d} KiB come again")
+                print(f"killed at {before >> 20:4d} MiB; {kept >> 20:4d} MiB kept, {again >> 10:6d} KiB come again")
             assert again <= IN_FLIGHT
             before = reached
         b.start()

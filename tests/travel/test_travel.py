@@ -12,27 +12,27 @@ from tests.travel.course_folders import DATES, assert_same, made_file, odd_folde
 
 
 def test_both_dates_through_a_bootstrap_node_and_on_after_the_teacher_is_gone(tmp_path: Path) -> None:
-    with RealNode(tmp_path / "c") as c:
-        with (
-            RealNode(tmp_path / "a", bootstrap=[c.address]) as a,
-            RealNode(tmp_path / "b", bootstrap=[c.address]) as b,
-        ):
-            courses = {}
-            for date in DATES:
-                published = a.run("publish", real_course(date))
-                assert published["title"] == "Programming with Python"
-                courses[date] = published["course"]
-                got = b.run("get", published["course"], "-o", tmp_path / "b-out" / date)
-                assert got["path"] == str(tmp_path / "b-out" / date)
-                assert got["providers"] == 1
-                assert_same(real_course(date), tmp_path / "b-out" / date)
-            # The newer date moved only what it doesn't share with the older one.
-            assert got["fetched_bytes"] < got["bytes"] / 2
-            a.stop()
-            with RealNode(tmp_path / "d", bootstrap=[c.address]) as d:
-                for date, course in courses.items():
-                    d.run("get", course, "-o", tmp_path / "d-out" / date)
-                    assert_same(real_course(date), tmp_path / "d-out" / date)
+    with (
+        RealNode(tmp_path / "c") as c,
+        RealNode(tmp_path / "a", bootstrap=[c.address]) as a,
+        RealNode(tmp_path / "b", bootstrap=[c.address]) as b,
+    ):
+        courses = {}
+        for date in DATES:
+            published = a.run("publish", real_course(date))
+            assert published["title"] == "Programming with Python"
+            courses[date] = published["course"]
+            got = b.run("get", published["course"], "-o", tmp_path / "b-out" / date)
+            assert got["path"] == str(tmp_path / "b-out" / date)
+            assert got["providers"] == 1
+            assert_same(real_course(date), tmp_path / "b-out" / date)
+        # The newer date moved only what it doesn't share with the older one.
+        assert got["fetched_bytes"] < got["bytes"] / 2
+        a.stop()
+        with RealNode(tmp_path / "d", bootstrap=[c.address]) as d:
+            for date, course in courses.items():
+                d.run("get", course, "-o", tmp_path / "d-out" / date)
+                assert_same(real_course(date), tmp_path / "d-out" / date)
 
 
 def test_everything_that_a_folder_can_hold(tmp_path: Path) -> None:
