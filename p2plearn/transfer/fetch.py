@@ -160,7 +160,7 @@ class Fetch:
 
     async def _look_for_peers(self, nursery: trio.Nursery) -> None:
         """Keep enough peers at work; raise once there is nobody left to hope for."""
-        barren, verified = 0, -1
+        barren = verified = 0
 
         async def offered(peer: Peer) -> None:
             if peer.name in self._sessions or peer.name in self.tally.faulty:
@@ -178,11 +178,12 @@ class Fetch:
                 await self._news.park()
             moved = self.standing.verified_bytes != verified
             verified = self.standing.verified_bytes
-            useful = self._sessions and not (self.scheduler is not None and self.scheduler.starved)
-            if useful or moved:
+            if self._sessions and (moved or self.scheduler is None or not self.scheduler.starved):
                 barren = 0
                 await self._rest(LOOK_AGAIN_SECONDS)
                 continue
+            if moved:
+                barren = 0
             barren += 1
             if barren >= LOOKUPS:
                 self._give_up()
