@@ -313,10 +313,10 @@ class NodeService:
             raise _not_kept(course)
         count = _Counting("verifying")
         async with _telling(report, count.progress):
-            damaged, checked = await _in_thread(lambda cancelled: self._store.verify(name, count, cancelled))
+            damaged = await _in_thread(lambda cancelled: self._store.verify(name, count, cancelled))
         return VerifyResult(
             courses=1 if name is not None else len(rows),
-            bytes=checked,
+            bytes=count.done,
             seconds=time.perf_counter() - began,
             damaged=tuple(
                 {"course": one.course.hex(), "title": one.title, "path": one.path, "what": one.what, "bytes": one.bytes}
@@ -353,6 +353,11 @@ class _Counting:
 
     def __call__(self, done: int, total: int, files: int = 0, files_total: int = 0) -> None:
         self._counts = (done, total, files, files_total)
+
+    @property
+    def done(self) -> int:
+        """Bytes so far."""
+        return self._counts[0]
 
     def progress(self, gauge: Gauge) -> Progress:
         """Where it stands."""

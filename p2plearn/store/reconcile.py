@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from p2plearn.course.index import FileEntry, Index
+from p2plearn.course.manifest import SignedManifest
 from p2plearn.errors import Refused
 from p2plearn.store.checkout import CheckedOut, Progress, destination_problem, write_files
 from p2plearn.store.durable import sync_file, sync_filesystem
@@ -51,7 +52,7 @@ def checkout_over(
         raise destination_problem(error, dest) from error
     try:
         if not ours:
-            _refuse_strangers(holding, root, dest)
+            _refuse_strangers(holding.signed, holding.index, root, dest)
         aside = _Aside(replaced / holding.course.hex()[:12] / time.strftime("%Y-%m-%d-%H%M%S"))
         with Tree(root) as tree:
             written = 0
@@ -80,18 +81,29 @@ def checkout_over(
         os.close(root)
 
 
+def check_occupied(signed: SignedManifest, index: Index, dest: Path) -> None:
+    """Raise Refused if ``checkout_over`` would refuse ``dest``, a folder that isn't on record as the course's."""
+    try:
+        root = os.open(dest, DIRECTORY)
+    except OSError as error:
+        raise destination_problem(error, dest) from error
+    try:
+        _refuse_strangers(signed, index, root, dest)
+    finally:
+        os.close(root)
+
+
 def _create(part: str, parent: int, _entry: FileEntry) -> int:
     return os.open(part, CREATE, 0o644, dir_fd=parent)
 
 
-def _refuse_strangers(holding: Holding, root: int, dest: Path) -> None:
+def _refuse_strangers(signed: SignedManifest, index: Index, root: int, dest: Path) -> None:
     """Raise Refused unless everything in the folder has a name of the course's.
 
     For a course of one file it is enough that the file's name is free there, or that it is that file.
     """
-    index = holding.index
     hint = "Choose another place (-o DIR), or move what is there away."
-    if holding.signed.manifest.kind == "file":
+    if signed.manifest.kind == "file":
         entry = index.files[0]
         with contextlib.suppress(FileNotFoundError):
             os.stat(entry.path, dir_fd=root, follow_symlinks=False)

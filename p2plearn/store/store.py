@@ -40,7 +40,7 @@ from p2plearn.store.holding import Holding
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.problems import disk_problem
 from p2plearn.store.publish import Author, Published, PublishMeta, add_course, publish
-from p2plearn.store.reconcile import checkout_over
+from p2plearn.store.reconcile import check_occupied, checkout_over
 from p2plearn.store.space import StoreLimits, Usage, check_disk, free_bytes
 
 _FORMAT = f"p2plearn store {VERSION}\n"
@@ -305,6 +305,12 @@ class Store:
             return {extent for download in self._live.values() for extent in download.extents}
 
     # To the user's disk -----------------------------------------------------------------------------------------------
+
+    def check_destination(self, signed: SignedManifest, index: Index, dest: Path) -> None:
+        """Raise Refused if ``checkout`` would refuse ``dest``: asked before the first byte of a course is fetched."""
+        real = Path(os.path.realpath(dest))
+        if not is_free(real) and self._parts.catalogue.checkout_course(os.fsencode(real)) != signed.course:
+            check_occupied(signed, index, real)
 
     def checkout(
         self,
