@@ -185,13 +185,12 @@ def node_start(
 def _run_node(
     scope: Scope, home: Home, settings: Settings, ready: Callable[[dict[str, Any]], None], *, detached: bool
 ) -> int:
-    import importlib
-
     from p2plearn.log import start_logging
 
     start_logging(settings.text("log.level"), debug=scope.debug, file=home.log if detached else None)
-    run_node = importlib.import_module("p2plearn.node").run_node
-    return int(run_node(home.path, settings, ready))
+    from p2plearn.node import run_node  # takes a second, and nothing else here needs it
+
+    return run_node(home.path, settings, ready)
 
 
 def _start_detached(scope: Scope, home: Home, flags: dict[str, object]) -> int:

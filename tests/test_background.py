@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import socket
@@ -14,8 +13,6 @@ from nodes import LOOPBACK, RealNode, run_command
 
 from p2plearn.config import Home
 from p2plearn.lock import holder
-
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("p2plearn.node") is None, reason="no node in this tree")
 
 START = ("node", "start", "--detach", "--no-mdns", "--listen", LOOPBACK)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -14,8 +13,6 @@ from nodes import command, environment, run_command
 
 from p2plearn import demo
 from p2plearn.errors import IntegrityProblem
-
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("p2plearn.node") is None, reason="no node in this tree")
 
 
 def alive(marker: str) -> list[int]:

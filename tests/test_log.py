@@ -53,7 +53,7 @@ def test_others_are_muted_unless_debugging(tmp_path: Path) -> None:
     for debug in (False, True):
         file = tmp_path / f"log{debug}"
         start_logging("debug", debug=debug, file=file)
-        logging.getLogger("libp2p.network").error("a peer hung up")
+        logging.getLogger("somebody.else").error("a peer hung up")
         logging.error("to the root")
         logging.getLogger("p2plearn.x").debug("ours")
         text = file.read_text()
