@@ -15,6 +15,7 @@ from typing import Any
 import libp2p
 import pytest
 import trio
+from hosts import LOOPBACK, eventually, make_host, running_host, running_node, running_nodes
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as new_x25519_key_pair
 from libp2p.custom_types import TProtocol
@@ -40,7 +41,6 @@ from multiaddr import Multiaddr
 from p2plearn.dht.kademlia import PROTOCOL, CourseDHT
 from p2plearn.net.dial import connect
 from p2plearn.net.swarm import CourseSwarm
-from tests.net.hosts import LOOPBACK, eventually, make_host, running_host, running_node, running_nodes
 
 ROOT = Path(libp2p.__file__).parent
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 import trio
+from hosts import eventually, running_node, running_nodes
 
 from p2plearn.dht.kademlia import key_of
-from tests.net.hosts import eventually, running_node, running_nodes
 
 
 async def test_a_course_is_found_through_a_third_node_that_only_introduces() -> None:
@@ -21,7 +21,7 @@ async def test_a_course_is_found_through_a_third_node_that_only_introduces() -> 
         found = await b.directory.find(course)
         assert [p.peer_id for p in found] == [a.peer]
         assert found[0].addrs
-        assert trio.current_time() - started < 1.0
+        assert trio.current_time() - started < 2.0
 
 
 async def test_everybody_of_a_small_network_gets_the_record() -> None:
@@ -51,5 +51,5 @@ async def test_a_course_published_alone_is_told_to_the_first_peer_that_appears()
 
 async def test_a_lookup_with_nobody_there_ends_at_once() -> None:
     async with running_node() as a:
-        with trio.fail_after(0.1):
+        with trio.fail_after(0.5):
             assert await a.directory.find(os.urandom(32)) == []

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 
 import trio
+from hosts import Node, eventually, running_host, running_node, running_nodes
 from libp2p.abc import INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
@@ -19,7 +20,6 @@ from multiaddr import Multiaddr
 from p2plearn.dht import kademlia
 from p2plearn.dht.kademlia import PROTOCOL, key_of
 from p2plearn.net.dial import connect
-from tests.net.hosts import Node, eventually, running_host, running_node, running_nodes
 
 
 def new_id() -> ID:
@@ -99,8 +99,8 @@ async def test_the_dead_cost_a_second_once() -> None:
         first = trio.current_time() - started
         started = trio.current_time()
         assert [p.peer_id for p in await b.directory.find(course)] == [a.peer]
-        assert first < 2.0
-        assert trio.current_time() - started < 0.5
+        assert first < 3.0
+        assert trio.current_time() - started < 0.9  # less than anybody is waited for
         deaf.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from hosts import make_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
@@ -10,7 +11,6 @@ from multiaddr import Multiaddr
 
 from p2plearn.dht import providers
 from p2plearn.dht.providers import ANSWERED, CourseProviderStore
-from tests.net.hosts import make_host
 
 KEY, OTHER = b"key", b"other"
 

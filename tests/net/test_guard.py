@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 import trio
+from hosts import eventually, running_host
 from libp2p.abc import INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
@@ -23,7 +24,6 @@ from p2plearn.net.dial import ConnectFailed, connect
 from p2plearn.net.guard import StreamGuard, StreamLimits
 from p2plearn.net.standing import Fault
 from p2plearn.net.swarm import ConnectionLimits
-from tests.net.hosts import eventually, running_host
 
 PROTOCOLS = ["/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0", str(KAD), "/test/echo"]
 ECHO = TProtocol("/test/echo")

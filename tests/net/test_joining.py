@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from hosts import LOOPBACK, eventually, make_host, running_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.host.basic_host import BasicHost
 from libp2p.peer.peerinfo import PeerInfo
@@ -16,7 +17,6 @@ from p2plearn.net import candidates
 from p2plearn.net import joining as joining_module
 from p2plearn.net.joining import Joining, is_alive
 from p2plearn.net.peers import AddressBook
-from tests.net.hosts import LOOPBACK, eventually, make_host, running_host
 
 
 def info(host: BasicHost) -> PeerInfo:

@@ -8,17 +8,16 @@ import sys
 import textwrap
 import threading
 import uuid
-from pathlib import Path
 
 import pytest
 import trio
+from hosts import eventually, running_host
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
 from p2plearn.net import lan
 from p2plearn.net.lan import LanDiscovery, service_type
-from tests.net.hosts import eventually, running_host
 
 
 async def test_two_nodes_on_one_machine_hear_each_other_and_not_themselves() -> None:
@@ -93,7 +92,7 @@ SPEAKER = textwrap.dedent(
     from multiaddr import Multiaddr
     from p2plearn.net.dial import connect
     from p2plearn.net.lan import LanDiscovery
-    from tests.net.hosts import make_host, eventually
+    from hosts import make_host, eventually
 
     async def main():
         host = make_host()
@@ -133,11 +132,10 @@ def test_two_namespaces_joined_by_a_cable_and_no_route() -> None:
             ip("-n", name, "addr", "add", f"{address}/24", "dev", link)
             ip("-n", name, "link", "set", link, "up")
             ip("-n", name, "link", "set", "lo", "up")
-        root = str(Path(__file__).parents[2])
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         for name, address in ((left, "10.77.0.1"), (right, "10.77.0.2")):
             command = ["ip", "netns", "exec", name, sys.executable, "-c", SPEAKER, address]
-            environment = os.environ | {"PYTHONPATH": root}
-            speakers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=root))
+            speakers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
         said = [speaker.communicate(timeout=40)[0] for speaker in speakers]
         assert all(words.startswith("met 12D3Koo") for words in said)
     except subprocess.CalledProcessError as error:
