@@ -57,6 +57,10 @@ MAX_MESSAGE: Final = 256 * 1024
 QUERY_SECONDS: Final = 4.0
 """For one question, dialling included. Longer: closed laptops hold a lookup up; shorter: bad lines never answer."""
 
+STREAMS_PER_PEER: Final = 6
+"""Streams that we have open to one peer at a time: well below the share it gives us (``guard.StreamLimits``), for
+a stream over it is reset, and would look like a peer that is gone."""
+
 SERVE_SECONDS: Final = 60.0
 """For one inbound stream: its asker may send many messages, but not keep a place for ever."""
 
@@ -150,6 +154,7 @@ class CourseDHT(KadDHT):
         self._entered, self._entering = trio.open_memory_channel[ID](256)
         self._telling: dict[ID, trio.Lock] = {}
         self._next_tell: dict[ID, float] = {}
+        self._asking: dict[ID, trio.CapacityLimiter] = {}
         self._avoid: dict[ID, float] = {}
         self._last_record: dict[bytes, bytes] = {}
 
@@ -225,6 +230,8 @@ class CourseDHT(KadDHT):
             for gone in [p for p, at in self._next_tell.items() if at < trio.current_time() - 60.0]:
                 del self._next_tell[gone]
                 self._telling.pop(gone, None)
+            for idle in [p for p, share in self._asking.items() if not share.statistics().borrowed_tokens]:
+                del self._asking[idle]
 
     async def add_peer(self, peer_id: ID, *, skip_server_mode_check: bool = False) -> bool:
         """Called for each inbound stream: take the peer in if identify says that it serves, later if it has yet to."""
@@ -377,11 +384,13 @@ class CourseDHT(KadDHT):
         """A stream to ``peer`` for at most ``seconds``; whatever goes wrong is a QueryFailed, and resets it."""
         stream: INetStream | None = None
         done = False
+        share = self._asking.setdefault(peer, trio.CapacityLimiter(STREAMS_PER_PEER))
         try:
-            with trio.fail_after(seconds):
-                stream = await self.host.new_stream(peer, [PROTOCOL])
-                yield stream
-                done = True
+            async with share:
+                with trio.fail_after(seconds):
+                    stream = await self.host.new_stream(peer, [PROTOCOL])
+                    yield stream
+                    done = True
         except trio.TooSlowError:
             raise QueryFailed("no answer in time") from None
         except Exception as error:  # libp2p raises a different family at each layer

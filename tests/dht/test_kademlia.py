@@ -248,6 +248,26 @@ async def test_many_courses_go_to_a_peer_in_turn_and_none_is_lost() -> None:
         assert a.directory.figures().waiting == 0
 
 
+async def test_many_searches_at_once_do_not_lose_the_peer_that_is_asked() -> None:
+    course = os.urandom(32)
+    found: list[int] = []
+    async with running_nodes(3) as (a, b, c):
+        await a.meet(b)
+        await c.meet(b)
+        a.directory.announce(course)
+        await eventually(lambda: a.directory.announced(course))
+        c.dht.provider_store.providers.clear()
+
+        async def find() -> None:
+            found.append(len(await c.directory.find(course)))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(60):
+                nursery.start_soon(find)
+        assert found == [1] * 60
+        assert not c.dht._avoided(b.peer)
+
+
 async def test_a_withdrawn_course_is_told_to_nobody_new() -> None:
     course = os.urandom(32)
     async with running_nodes(2) as (a, b):
