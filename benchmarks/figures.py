@@ -1,0 +1,105 @@
+"""p2plearn by itself: start, idle, publish, get. Prints one line a figure: median (least-most).
+
+    python benchmarks/figures.py [--work DIR] [--runs N] [start|idle|file|small]...
+
+DIR (default: a temporary one) is where everything lies; on a tmpfs it takes the disk out of the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from work import made_file, made_folder, nodes, same, spread
+
+MB = 1e6
+
+
+def start(room: Path, runs: int) -> None:
+    """From the command to ready; and what ``--help`` takes."""
+    ready, helped = [], []
+    for _ in range(runs):
+        with nodes(room, 1) as (node,):
+            ready.append(node.start_seconds)
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-P", "-m", "p2plearn", "--help"], check=True, stdout=subprocess.DEVNULL)
+        helped.append(time.perf_counter() - began)
+    print(f"node start --detach, s      {spread(ready)}")
+    print(f"p2plearn --help, s          {spread(helped)}")
+
+
+def idle(room: Path, runs: int) -> None:
+    """A node that was left alone."""
+    memory, load = [], []
+    for _ in range(runs):
+        with nodes(room, 1) as (node,):
+            time.sleep(5)
+            before = node.cpu()
+            time.sleep(20)
+            load.append((node.cpu() - before) / 20 * 100)
+            memory.append(node.memory("VmRSS"))
+    print(f"idle memory, MiB            {spread(memory, 0)}")
+    print(f"idle CPU, % of a core       {spread(load)}")
+
+
+def travel(room: Path, source: Path, size: int, runs: int) -> None:
+    """Publish on one node, get on another, compare every byte."""
+    figures: dict[str, list[float]] = {}
+    for run in range(runs):
+        out = room / f"out{run}"
+        with nodes(room, 2) as (a, b):
+            os.sync()
+            published = a.run("publish", source)
+            os.sync()
+            cpu_a, cpu_b = a.cpu(), b.cpu()
+            got = b.run("get", published["course"], "--from", a.address, "-o", out)
+            row = {
+                "publish, s": published["seconds"],
+                "publish, MB/s": size / MB / published["seconds"],
+                "get, s": got["seconds"],
+                "get, MB/s": size / MB / got["seconds"],
+                "publisher's peak memory, MiB": a.memory(),
+                "getter's peak memory, MiB": b.memory(),
+                "publisher's CPU during the get, s": a.cpu() - cpu_a,
+                "getter's CPU, s": b.cpu() - cpu_b,
+            }
+            if not same(source, out / source.name if source.is_file() else out):
+                sys.exit(f"{source}: the bytes differ")
+        for name, value in row.items():
+            figures.setdefault(name, []).append(value)
+        shutil.rmtree(out)
+    for name, values in figures.items():
+        print(f"{source.name}: {name:36} {spread(values)}", flush=True)
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("items", nargs="*", default=["start", "idle", "file", "small"])
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--runs", type=int, default=5)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="p2plearn-bench-", dir=given.work) as place:
+        room = Path(place)
+        for item in given.items:
+            if item == "start":
+                start(room, given.runs)
+            elif item == "idle":
+                idle(room, min(given.runs, 3))
+            elif item == "file":
+                travel(room, made_file(room / "1-GiB-file", 1 << 30), 1 << 30, given.runs)
+            elif item == "small":
+                travel(room, made_folder(room / "10000-files-of-4-KiB", 10_000, 4096), 40_960_000, given.runs)
+            else:
+                parser.error(f"there is no item {item!r}")
+
+
+if __name__ == "__main__":
+    main()

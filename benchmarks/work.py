@@ -1,0 +1,111 @@
+"""The same bytes and the same measuring for every benchmark: made data, nodes as processes, what they cost.
+
+Nothing here judges: figures are printed, and ``docs/figures.md`` sets them beside their targets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import filecmp
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def made_file(path: Path, size: int) -> Path:
+    """``size`` bytes that don't compress, the same on every machine; made once."""
+    if not path.exists() or path.stat().st_size != size:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rng = random.Random(size)
+        with path.open("wb") as out:
+            for at in range(0, size, 1 << 20):
+                out.write(rng.randbytes(min(1 << 20, size - at)))
+    return path
+
+
+def made_folder(path: Path, files: int, size: int) -> Path:
+    """``files`` files of ``size`` bytes, a hundred to a folder; made once."""
+    if not path.exists():
+        rng = random.Random(files)
+        part = path.with_suffix(".part")
+        for number in range(files):
+            file = part / f"{number // 100:03}" / f"{number % 100:02}.bin"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(rng.randbytes(size))
+        part.rename(path)
+    return path
+
+
+def same(one: Path, other: Path) -> bool:
+    """Both hold the same files with the same bytes."""
+    if one.is_file():
+        return filecmp.cmp(one, other, shallow=False)
+    files = [path.relative_to(one) for path in one.rglob("*") if path.is_file()]
+    found = [path for path in other.rglob("*") if path.is_file()]
+    return len(files) == len(found) and not any(filecmp.cmpfiles(one, other, files, shallow=False)[1:])
+
+
+class Node:
+    """A p2plearn node in a process of its own, driven through the command line as a user would."""
+
+    def __init__(self, home: Path, *options: str) -> None:
+        self.home = home
+        began = time.perf_counter()
+        self.run("node", "start", "--detach", "--listen", "/ip4/127.0.0.1/tcp/0", "--no-mdns", *options)
+        self.start_seconds = time.perf_counter() - began
+        facts = self.run("node", "status")
+        self.address = str(facts["addresses"][0])
+        self.pid = int(facts["pid"])
+
+    def run(self, *words: object) -> dict[str, Any]:
+        """A command with ``--json``; its last object."""
+        command = [sys.executable, "-P", "-m", "p2plearn", "--home", str(self.home), *map(str, words), "--json"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+        last: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return last
+
+    def cpu(self) -> float:
+        """CPU seconds so far, user and system."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / TICK
+
+    def memory(self, key: str = "VmHWM") -> float:
+        """MiB: VmHWM is the peak, VmRSS what it holds now."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith(key):
+                return int(line.split()[1]) / 1024
+        return 0.0
+
+    def stop(self) -> None:
+        """End it."""
+        with contextlib.suppress(subprocess.CalledProcessError):
+            self.run("node", "stop")
+
+
+@contextlib.contextmanager
+def nodes(room: Path, count: int) -> Iterator[list[Node]]:
+    """Fresh nodes in fresh homes below ``room``, removed afterwards."""
+    started: list[Node] = []
+    try:
+        while len(started) < count:
+            started.append(Node(room / f"home{len(started)}"))
+        yield started
+    finally:
+        for node in started:
+            node.stop()
+            shutil.rmtree(node.home, ignore_errors=True)
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """``median (least-most)``."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
