@@ -171,6 +171,11 @@ def destination_problem(error: OSError, dest: Path) -> Exception:
             f"{dest} can't be written: its disk can't hold a file of that name ({error.filename}).",
             "Choose a place on another disk (-o DIR).",
         )
+    if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY):
+        return Refused(
+            f"{dest} was changed by something else while the course was being written ({error.filename}).",
+            "Choose another place (-o DIR), or try again when nothing else works there.",
+        )
     return disk_problem(error, f"writing to {dest}")
 
 

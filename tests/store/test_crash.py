@@ -1,0 +1,195 @@
+"""kill -9 before the n-th write, fsync, rename, unlink, … of each operation; then the store is opened and asked.
+
+The oracle, whatever the moment: the store opens; what was acknowledged before is complete and true to its hashes; no
+file is left that nothing refers to; the same operation run again succeeds; what a download had put needn't be put
+again. A sample runs always, every moment with ``P2PLEARN_ALL_CRASHES=1``.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import p2plearn
+from p2plearn.store.durable import TEMPORARY
+from p2plearn.store.store import Store
+from p2plearn.store.tree import PART
+from tests.store.conftest import begin, fetch, noise, parcel, publish, read_tree, write_tree
+
+CALLS = (
+    "pwrite64,pwritev,pwritev2,write,fsync,fdatasync,syncfs,ftruncate,"
+    "rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat,fchmod"
+)
+EVERY = bool(os.environ.get("P2PLEARN_ALL_CRASHES"))
+SAMPLE = 5
+"""Moments of each operation that are tried every time."""
+
+
+def strace_works() -> bool:
+    if shutil.which("strace") is None:
+        return False
+    tried = subprocess.run(["strace", "-f", "-e", "trace=none", "true"], capture_output=True, check=False)
+    return tried.returncode == 0
+
+
+needs_strace = pytest.mark.skipif(not strace_works(), reason="strace is missing here or may not trace: no way to kill at a call")
+
+
+@dataclass
+class Scene:
+    """A home with two courses in it, and what the operations work on."""
+
+    root: Path
+    home: Path
+    folder: Path
+    parcel: Path
+    first: bytes
+    third: bytes
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    root = tmp_path_factory.mktemp("crash")
+    folder = write_tree(root / "folder", {"a": noise(900_000, 1), "b/c": noise(5000, 2), "b/d": b""}, ("void",))
+    home = root / "home"
+    store = Store.open(home)
+    first = publish(store, folder, title="first").course
+    write_tree(folder, {"e": noise(20_000_000, 4), "b/c": noise(5001, 3)})
+    publish(store, folder, title="second")
+    store.close()
+    (folder / "e").unlink()
+    # A third course, fetched: part of it is here already.
+    source = Store.open(root / "elsewhere")
+    write_tree(folder, {"f": noise(2_500_000, 5), "g": noise(2_500_000, 5)})
+    third = publish(source, folder).course
+    holding = source.holding(third)
+    assert holding is not None
+    signed, index_raw, index = parcel(source, third)
+    chunks = {slot: holding.read(slot) for slot in range(len(index))}
+    (root / "parcel").write_bytes(pickle.dumps((signed.raw, signed.signature, index_raw, chunks)))
+    source.close()
+    return Scene(root, home, folder, root / "parcel", first, third)
+
+
+def strace(options: list[str], operation: str, home: Path, extra: Path) -> tuple[int, list[str]]:
+    child = [sys.executable, "-m", "tests.store.crash_child", operation, str(home), str(extra)]
+    root = Path(p2plearn.__file__).parent.parent
+    place = Path(__file__).parent.parent.parent
+    paths = os.pathsep.join([str(place), str(root)])
+    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
+    ended = subprocess.run(
+        ["strace", "-f", "-qq", *options, *child],
+        capture_output=True, text=True, cwd=place, env=environment, check=False, timeout=100,
+    )  # fmt: skip
+    return ended.returncode, ended.stdout.splitlines()
+
+
+def moments(scene: Scene, operation: str, work: Path, extra: Callable[[Path], Path]) -> list[tuple[str, int]]:
+    """Every (call, n) that a run of the operation makes: n counts per thread and call, as strace does."""
+    shutil.copytree(scene.home, work / "home")
+    log = work / "log"
+    code, said = strace(["-e", f"trace={CALLS}", "-o", str(log)], operation, work / "home", extra(work))
+    assert (code, said[-1]) == (0, "closed")
+    counts: collections.Counter[tuple[str, str]] = collections.Counter()
+    for line in log.read_text().splitlines():
+        if found := re.match(r"(\d+) +(\w+)\(", line):
+            counts[found[1], found[2]] += 1
+    most: dict[str, int] = {}
+    for (_, call), count in counts.items():
+        most[call] = max(most.get(call, 0), count)
+    return [(call, n) for call in sorted(most) for n in range(1, most[call] + 1)]
+
+
+def chosen(all_moments: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    if EVERY or len(all_moments) <= SAMPLE:
+        return all_moments
+    step = len(all_moments) / SAMPLE
+    return [all_moments[int(step * (n + 0.5))] for n in range(SAMPLE)]
+
+
+def check_store(store: Store, scene: Scene) -> None:
+    """The oracle's part that holds after any crash."""
+    row = store.course(scene.first)
+    assert row is not None
+    assert row.complete
+    assert store.verify() == []
+    held = {extent.name for extent in store._parts.catalogue.extents()}
+    assert set(os.listdir(store._parts.extents)) <= held
+    kept = {row.course.hex() + ".course" for row in store.courses() if row.indexed}
+    assert set(os.listdir(store._parts.course_files.directory)) == kept
+    assert not [path for path in store._parts.directory.rglob("*") if TEMPORARY in path.name]
+
+
+@needs_strace
+@pytest.mark.timeout(3600 if EVERY else 120)
+@pytest.mark.parametrize("operation", ["publish", "download", "checkout", "remove"])
+def test_killed_at(scene: Scene, tmp_path: Path, operation: str) -> None:
+    def extra(work: Path) -> Path:
+        return {"publish": scene.folder, "download": scene.parcel}.get(operation, work / "out")
+
+    tried = 0
+    for call, number in chosen(moments(scene, operation, tmp_path, extra)):
+        work = tmp_path / f"{call}-{number}"
+        shutil.copytree(scene.home, work / "home")
+        inject = ["-e", f"trace={CALLS}", "-o", os.devnull, "-e", f"inject={call}:signal=KILL:when={number}"]
+        code, said = strace(inject, operation, work / "home", extra(work))
+        killed = code == -9 or "closed" not in said
+        tried += killed
+        acknowledged = any(line.startswith("ack") for line in said)
+        store = Store.open(work / "home")
+        try:
+            check_store(store, scene)
+            run_again(store, scene, operation, extra(work), acknowledged, said)
+            check_store(store, scene)
+        finally:
+            store.close()
+        shutil.rmtree(work)
+    assert tried
+
+
+def run_again(store: Store, scene: Scene, operation: str, extra: Path, acknowledged: bool, said: list[str]) -> None:
+    if operation == "publish":
+        complete = [row for row in store.courses() if row.title == "A course"]
+        assert all(row.complete for row in complete)
+        assert len(complete) == 1 or not acknowledged
+        assert publish(store, extra).new == (not complete)
+    elif operation == "download":
+        row = store.course(scene.third)
+        assert row is not None or not acknowledged
+        assert (row is not None and row.complete) or not acknowledged
+        source = Store.open(scene.root / "elsewhere")
+        try:
+            download = begin(source, store, scene.third)
+            put = {int(line.split()[1]) for line in said if line.startswith("put")}
+            assert not put & set(download.missing())
+            fetch(source, download)
+            download.close()
+        finally:
+            source.close()
+        row = store.course(scene.third)
+        assert row is not None
+        assert row.complete
+        assert store._parts.catalogue.plans(scene.third) == []
+    elif operation == "checkout":
+        expected = {"a", "b", "b/c", "b/d", "void"}
+        assert not extra.exists() or set(read_tree(extra)) == expected
+        store.checkout(scene.first, extra)
+        assert set(read_tree(extra)) == expected
+        assert [path.name for path in extra.parent.iterdir() if PART in path.name] == []
+    else:
+        left = [row for row in store.courses() if row.title == "second"]
+        assert not (left and acknowledged)
+        for row in left:
+            store.remove(row.course)
+        store.gc()
+        assert store.usage().bytes < 2_000_000

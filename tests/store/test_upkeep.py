@@ -1,0 +1,152 @@
+"""Verify, sweep and compaction."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from p2plearn.errors import Interrupted
+from p2plearn.store import gc as gc_module
+from p2plearn.store.store import Store
+from tests.store.conftest import begin, copy, fetch, noise, publish, read_tree, write_tree
+
+
+def flip(extent: Path, offset: int) -> None:
+    with extent.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+
+
+def test_damage_is_named_dropped_and_only_it_is_fetched_again(store: Store, other: Store, folder: Path) -> None:
+    published = publish(store, folder)
+    copy(store, other, published.course)
+    (extent,) = other._parts.extents.iterdir()
+    holding = other.holding(published.course)
+    assert holding is not None
+    victims = [entry.first for entry in holding.index.files if entry.path in ("a/near", "a/b/c/deep.bin")]
+    for slot in victims:
+        flip(extent, holding.placement.offsets[slot] + 100)
+    found = other.verify()
+    assert {(one.path, one.title) for one in found} == {("a/near", "A course"), ("a/b/c/deep.bin", "A course")}
+    assert all("hash" in one.what and one.course == published.course and one.bytes for one in found)
+    assert [holding.read_many([slot]) for slot in victims] == [[None], [None]]
+    row = other.course(published.course)
+    assert row is not None
+    assert not row.complete
+    download = begin(store, other, published.course)
+    assert sorted(download.missing()) == sorted(victims)
+    fetch(store, download)
+    download.close()
+    assert other.verify() == []
+
+
+def test_damage_of_a_shared_chunk_counts_for_every_course(store: Store, folder: Path) -> None:
+    publish(store, folder)
+    (folder / "README.md").write_bytes(b"second")
+    publish(store, folder)
+    extent = max(store._parts.extents.iterdir(), key=lambda path: path.stat().st_size)
+    flip(extent, 1_000_000)
+    assert len(store.verify()) >= 1
+    assert [row.complete for row in store.courses()] == [False, False]
+
+
+def test_a_truncated_extent(store: Store, folder: Path) -> None:
+    publish(store, folder)
+    (extent,) = store._parts.extents.iterdir()
+    os.truncate(extent, 2_000_000)
+    whats = {damage.what for damage in store.verify()}
+    assert whats == {"its file was cut short", "the disk can't read it, or its file was cut short"}
+    assert store.verify() == []
+
+
+def test_verify_tells_and_can_be_stopped(store: Store, folder: Path) -> None:
+    course = publish(store, folder).course
+    told: list[tuple[int, int]] = []
+    assert store.verify(course, lambda *figures: told.append(figures)) == []
+    assert told
+    with pytest.raises(Interrupted):
+        store.verify(cancelled=lambda: True)
+    assert store.verify(bytes(32)) == []
+
+
+def two_versions(store: Store, tmp_path: Path) -> tuple[bytes, bytes, Path]:
+    folder = write_tree(tmp_path / "s", {"a": noise(30_000_000, 1), "b": noise(2_000_000, 2)})
+    first = publish(store, folder)
+    (folder / "a").unlink()
+    return first.course, publish(store, folder).course, folder
+
+
+def test_a_mostly_dead_extent_is_compacted(store: Store, tmp_path: Path) -> None:
+    first, second, folder = two_versions(store, tmp_path)
+    reading = store.holding(second)
+    assert reading is not None
+    before = reading.read_many(range(reading.slots))
+    assert store.gc(dry_run=True) == gc_module.Sweep(0, 0, 0)
+    assert store.remove(first) >= 29_000_000
+    assert store.usage().bytes < 2_100_000
+    assert reading.read_many(range(reading.slots)) == before
+    assert store.verify() == []
+    store.checkout(second, tmp_path / "out")
+    assert read_tree(tmp_path / "out") == read_tree(folder)
+
+
+def test_reads_go_on_while_it_is_compacted(store: Store, tmp_path: Path) -> None:
+    first, second, _ = two_versions(store, tmp_path)
+    reading = store.holding(second)
+    assert reading is not None
+    before = [bytes(chunk or b"") for chunk in reading.read_many(range(reading.slots))]
+
+    def read(_: int) -> bool:
+        now = reading.read_many(range(reading.slots))
+        return [bytes(chunk or b"") for chunk in now] == before
+
+    with ThreadPoolExecutor(4) as threads:
+        reads = threads.map(read, range(200))
+        store.remove(first)
+        assert all(reads)
+
+
+def test_damage_met_while_compacting_is_dropped(store: Store, opened: Callable[..., Store], tmp_path: Path) -> None:
+    first, second, _ = two_versions(store, tmp_path)
+    extent = max(store._parts.extents.iterdir(), key=lambda path: path.stat().st_size)
+    flip(extent, 31_000_000)
+    store.remove(first)
+    row = store.course(second)
+    assert row is not None
+    assert not row.complete
+    assert store.verify() == []
+
+
+def test_a_compaction_that_fails_changes_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, folder = two_versions(store, tmp_path)
+
+    def fail(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gc_module, "sync_file", fail)
+        with pytest.raises(Exception, match="disk failed"):
+            store.remove(first)
+    assert store.verify() == []
+    assert store.gc().compacted == 1
+    store.checkout(second, tmp_path / "out")
+    assert read_tree(tmp_path / "out") == read_tree(folder)
+
+
+def test_a_sweep_leaves_running_downloads_alone(store: Store, other: Store, folder: Path) -> None:
+    course = publish(store, folder).course
+    download = begin(store, other, course)
+    fetch(store, download, download.missing()[:2])
+    assert other.gc() == gc_module.Sweep(0, 0, 0)
+    fetch(store, download)
+    other.gc()
+    download.close()
+    assert other.verify() == []
