@@ -10,10 +10,11 @@ import pickle
 import sys
 from pathlib import Path
 
+from stores import publish
+
 from p2plearn.course.index import decode_index
 from p2plearn.course.manifest import open_manifest
 from p2plearn.store.store import Store
-from tests.store.conftest import publish
 
 
 def say(*words: object) -> None:

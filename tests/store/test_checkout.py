@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from stores import FILES, copy, noise, publish, read_tree, write_tree
 
 from p2plearn.errors import Interrupted, NoSpace, Refused, UsageProblem
 from p2plearn.store import checkout as checkout_module
@@ -18,7 +19,6 @@ from p2plearn.store import reconcile as reconcile_module
 from p2plearn.store.problems import StoreDamage
 from p2plearn.store.store import Store
 from p2plearn.store.tree import PART, make_part
-from tests.store.conftest import FILES, copy, noise, publish, read_tree, write_tree
 
 
 @pytest.fixture
@@ -92,7 +92,9 @@ def test_a_folder_with_nothing_but_the_courses_paths_is_taken(
     assert read_tree(out) == read_tree(folder)
 
 
-def test_what_stands_in_the_way_is_moved_not_followed(store: Store, course: bytes, folder: Path, tmp_path: Path) -> None:
+def test_what_stands_in_the_way_is_moved_not_followed(
+    store: Store, course: bytes, folder: Path, tmp_path: Path
+) -> None:
     out, outside = tmp_path / "out", write_tree(tmp_path / "outside", {"near": b"safe", "large.bin": b"safe"})
     store.checkout(course, out)
     (out / "a" / "near").unlink()

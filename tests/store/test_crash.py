@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from stores import begin, fetch, noise, parcel, publish, read_tree, write_tree
 
 import p2plearn
 from p2plearn.store.durable import TEMPORARY
 from p2plearn.store.store import Store
 from p2plearn.store.tree import PART
-from tests.store.conftest import begin, fetch, noise, parcel, publish, read_tree, write_tree
 
 CALLS = (
     "pwrite64,pwritev,pwritev2,write,fsync,fdatasync,syncfs,ftruncate,"
@@ -42,7 +42,9 @@ def strace_works() -> bool:
     return tried.returncode == 0
 
 
-needs_strace = pytest.mark.skipif(not strace_works(), reason="strace is missing here or may not trace: no way to kill at a call")
+needs_strace = pytest.mark.skipif(
+    not strace_works(), reason="strace is missing here or may not trace: no way to kill at a call"
+)
 
 
 @dataclass
@@ -82,14 +84,12 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 
 
 def strace(options: list[str], operation: str, home: Path, extra: Path) -> tuple[int, list[str]]:
-    child = [sys.executable, "-m", "tests.store.crash_child", operation, str(home), str(extra)]
-    root = Path(p2plearn.__file__).parent.parent
-    place = Path(__file__).parent.parent.parent
-    paths = os.pathsep.join([str(place), str(root)])
+    child = [sys.executable, str(Path(__file__).with_name("crash_child.py")), operation, str(home), str(extra)]
+    paths = os.pathsep.join([str(Path(__file__).parent.parent), str(Path(p2plearn.__file__).parent.parent)])
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
     ended = subprocess.run(
         ["strace", "-f", "-qq", *options, *child],
-        capture_output=True, text=True, cwd=place, env=environment, check=False, timeout=100,
+        capture_output=True, text=True, env=environment, check=False, timeout=100,
     )  # fmt: skip
     return ended.returncode, ended.stdout.splitlines()
 

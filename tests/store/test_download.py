@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from stores import begin, copy, fetch, noise, parcel, publish, read_tree, write_tree
 
 from p2plearn.errors import NoSpace, StoreProblem
 from p2plearn.store import download as download_module
 from p2plearn.store.placement import bit
 from p2plearn.store.store import Store
-from tests.store.conftest import begin, copy, fetch, noise, parcel, publish, read_tree, write_tree
 
 
 def abandon(store: Store) -> None:

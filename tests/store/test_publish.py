@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from stores import AUTHOR, begin, copy, fetch, noise, publish, read_tree, sign, write_tree
 
 from p2plearn.errors import Interrupted, NoSpace, Refused, UsageProblem
 from p2plearn.store import ingest as ingest_module
@@ -17,7 +18,6 @@ from p2plearn.store.ingest import SourceChanged
 from p2plearn.store.problems import StoreDamage
 from p2plearn.store.publish import PublishMeta
 from p2plearn.store.store import Store
-from tests.store.conftest import AUTHOR, begin, copy, fetch, noise, publish, read_tree, sign, write_tree
 
 
 def nothing_stored(store: Store) -> bool:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from stores import begin, copy, fetch, parcel, publish, read_tree
 
 from p2plearn.errors import StoreProblem
 from p2plearn.store.store import Store
-from tests.store.conftest import begin, copy, fetch, parcel, publish, read_tree
 
 
 def test_a_course_goes_in_over_and_out(store: Store, other: Store, folder: Path, tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from stores import begin, copy, fetch, noise, publish, read_tree, write_tree
 
 from p2plearn.errors import Interrupted
 from p2plearn.store import gc as gc_module
 from p2plearn.store.store import Store
-from tests.store.conftest import begin, copy, fetch, noise, publish, read_tree, write_tree
 
 
 def flip(extent: Path, offset: int) -> None:
@@ -123,9 +123,7 @@ def test_damage_met_while_compacting_is_dropped(store: Store, opened: Callable[.
     assert store.verify() == []
 
 
-def test_a_compaction_that_fails_changes_nothing(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compaction_that_fails_changes_nothing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, folder = two_versions(store, tmp_path)
 
     def fail(fd: int) -> None:
