@@ -15,6 +15,7 @@ from __future__ import annotations
 import datetime
 import os
 import ssl
+import threading
 from typing import Final, cast
 
 import trio
@@ -26,6 +27,7 @@ from libp2p.crypto.keys import KeyPair, PublicKey
 from libp2p.custom_types import TProtocol
 from libp2p.io.exceptions import ConnectionClosedError, IOException
 from libp2p.io.trio import TrioTCPStream
+from libp2p.network.connection.exceptions import RawConnError
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.id import ID
 from libp2p.security.base_session import BaseSession
@@ -45,8 +47,21 @@ BATCH_SIZE: Final = 256 * 1024
 HANDSHAKE_SECONDS: Final = 10.0
 """A handshake is three small messages; who needs longer is stalling (threat: exhaustion)."""
 
-_scratch = memoryview(bytearray(READ_SIZE))
-"""Ciphertext lands here and is copied on before anything is awaited, so one buffer serves every connection."""
+MAX_OWED: Final = 16 * 1024
+"""TLS's own answers (to key updates) that wait for the next write, before reading waits for them to be sent."""
+
+
+class _Scratch(threading.local):
+    """Ciphertext lands here and is copied on before anything is awaited, so one buffer serves every connection.
+
+    One a thread: the read itself runs without the interpreter's lock, and a test or a demo may run two nodes.
+    """
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(READ_SIZE))
+
+
+_scratch = _Scratch()
 
 
 def _bare_certificate() -> x509.CertificateBuilder:
@@ -85,10 +100,13 @@ class TlsTransport(TLSTransport):
         try:
             with trio.fail_after(HANDSHAKE_SECONDS):
                 certificate = await pipe.handshake()
-            remote_key = verify_certificate_chain([x509.load_der_x509_certificate(certificate)])
-        except (ssl.SSLError, OSError, IOException, trio.TooSlowError, ValueError) as error:
+        except (ssl.SSLError, OSError, IOException, RawConnError, trio.TooSlowError, ValueError) as error:
             raise HandshakeFailure(f"TLS handshake: {error or type(error).__name__}") from error
-        remote = ID.from_pubkey(remote_key)
+        try:
+            remote_key = verify_certificate_chain([x509.load_der_x509_certificate(certificate)])
+            remote = ID.from_pubkey(remote_key)
+        except Exception as error:  # whatever the parsers of X.509, DER, protobuf and keys make of the peer's bytes
+            raise HandshakeFailure(f"TLS certificate: {error or type(error).__name__}") from error
         if expected is not None and remote != expected:
             raise HandshakeFailure(f"expected peer {expected}, but {remote} answered")
         return TlsSession(self, conn, pipe, remote, remote_key, is_initiator=expected is not None)
@@ -109,6 +127,7 @@ class TlsPipe:
         self._tls = context.wrap_bio(self._in, self._out, server_side=server_side)
         self._unsent = memoryview(b"")  # ciphertext that the socket has not taken yet
         self._write_lock = trio.Lock()
+        self._broken = False  # a write that can't be taken up again was cut
 
     async def handshake(self) -> bytes:
         """Shake hands; the peer's certificate (DER).
@@ -153,7 +172,9 @@ class TlsPipe:
                         return plain[:0]
                 except ssl.SSLError as error:
                     raise ConnectionClosedError(f"TLS: {error.reason}", transport="tls") from error
-                if self._out.pending:  # a key update wants an answer
+                # An answer to a key update goes with the next write: reading doesn't wait for writing, lest two
+                # peers that both send wait for each other.
+                if self._out.pending > MAX_OWED:
                     await self._flush_locked()
                 if got:
                     return plain[:got]
@@ -191,8 +212,7 @@ class TlsPipe:
             if not self._unsent:
                 self._unsent = memoryview(self._out.read())
             if self._socket is None:
-                data, self._unsent = self._unsent, memoryview(b"")
-                await self._conn.write(bytes(data))
+                await self._write_through()
                 continue
             while self._unsent:
                 try:
@@ -204,6 +224,15 @@ class TlsPipe:
                 except OSError as error:
                     raise ConnectionClosedError(f"connection broke: {error.strerror}", transport="tcp") from error
 
+    async def _write_through(self) -> None:
+        """Write by the raw connection, which doesn't say how far it came when it is cancelled."""
+        if self._broken:
+            raise ConnectionClosedError("an earlier write was cut", transport="raw")
+        data, self._unsent = self._unsent, memoryview(b"")
+        self._broken = True
+        await self._conn.write(bytes(data))
+        self._broken = False
+
     async def _fill(self) -> None:
         """Move what the socket has into TLS; waits for at least one byte."""
         if self._socket is None:
@@ -213,9 +242,10 @@ class TlsPipe:
             self._in.write(data)
             return
         await trio.lowlevel.checkpoint_if_cancelled()
+        scratch = _scratch.view
         while True:
             try:
-                n = os.readv(self._descriptor(), [_scratch])
+                n = os.readv(self._descriptor(), [scratch])
             except BlockingIOError:
                 await _wait(trio.lowlevel.wait_readable, self._socket)
                 continue
@@ -225,7 +255,7 @@ class TlsPipe:
                 raise ConnectionClosedError(f"connection broke: {error.strerror}", transport="tcp") from error
             if n == 0:
                 raise ConnectionClosedError("peer hung up", transport="tcp")
-            self._in.write(_scratch[:n])
+            self._in.write(scratch[:n])
             return
 
     def _descriptor(self) -> int:

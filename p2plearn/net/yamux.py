@@ -9,8 +9,8 @@ full window every 10 ms, over-credits windows without bound and answers each rea
 - holds a peer to its credit, and to caps on streams and on what it may leave unread.
 
 What must hold: bytes of a stream arrive in order, once; a peer that breaks the protocol loses its connection and
-nothing else; what one connection can make us hold is bounded by ``MAX_STREAMS`` windows, and a window only grows
-while its reader keeps up.
+nothing else; what one connection can make us hold is bounded by ``MAX_STREAMS`` windows (a few times their size, in
+however small pieces it comes), and a window only grows while its reader keeps up.
 """
 
 from __future__ import annotations
@@ -69,11 +69,21 @@ MAX_CONTROL: Final = 64 * 1024
 MAX_STRAY: Final = 16 * 1024 * 1024
 """Bytes that a peer may send to streams that are gone (it can't know yet) between two keepalives."""
 
+SMALL: Final = 4 * 1024
+"""Unread bytes that come in smaller pieces than this are joined: a piece of one byte costs 200 as an object."""
+
+PINNED: Final = 4
+"""Unread bytes are copied when the memory they came in is larger than so many times their size."""
+
 KEEPALIVE_SECONDS: Final = 30.0
-"""Between two pings; one not answered by the next means that the peer is gone."""
+"""Between two pings; when nothing at all came from one to the next, the peer is gone."""
 
 LINGER_SECONDS: Final = 60.0
 """A stream that we closed and the peer didn't is reset after this."""
+
+
+class _Goodbye(Exception):
+    """The peer ends the connection, in all friendship."""
 
 
 class YamuxStream(IMuxedStream):
@@ -87,13 +97,15 @@ class YamuxStream(IMuxedStream):
         self.muxed_conn = conn
         self.stream_id = stream_id
         self._conn = conn
-        self._inbox: deque[memoryview] = deque()
+        self._inbox: deque[memoryview | bytearray] = deque()  # views as they came; small ones joined in a bytearray
         self._unread = 0
         self._window = INITIAL_WINDOW
         self._credit_given = INITIAL_WINDOW  # what the peer may still send
         self._consumed = 0  # read since the last window update
         self._window_since = trio.current_time()
         self._credit = INITIAL_WINDOW  # what we may still send
+        self.sent = 0
+        """Bytes given to the connection so far: who watches it sees whether the peer reads."""
         self._wake_reader = trio.lowlevel.ParkingLot()
         self._wake_writer = trio.lowlevel.ParkingLot()
         self._read_deadline = float("inf")
@@ -115,7 +127,7 @@ class YamuxStream(IMuxedStream):
             if self.peer_closed:
                 return memoryview(b"")
             await self._wake_reader.park()
-        view = self._inbox.popleft()
+        view = memoryview(self._inbox.popleft())
         self._took(len(view))
         return view
 
@@ -160,8 +172,13 @@ class YamuxStream(IMuxedStream):
 
     def arrived(self, view: memoryview) -> None:
         """Bytes came in for this stream (the connection has checked the credit)."""
-        self._inbox.append(view)
         self._unread += len(view)
+        if len(view) >= SMALL and len(view) * PINNED >= len(view.obj):  # type: ignore[arg-type]
+            self._inbox.append(view)
+        elif self._inbox and isinstance(last := self._inbox[-1], bytearray) and len(last) < MAX_FRAME:
+            last += view
+        else:
+            self._inbox.append(bytearray(view))
         self._wake_reader.unpark_all()
 
     def spend(self, n: int) -> None:
@@ -196,7 +213,8 @@ class YamuxStream(IMuxedStream):
                 parts += frame
                 room -= size
                 self._credit -= size
-            await self._conn.write(parts)
+                self.sent += size
+            await self._conn.write(parts, self)
 
     def _check_writable(self) -> None:
         if self.was_reset:
@@ -300,6 +318,7 @@ class YamuxConn(IMuxedConn):
         self._wake_control = trio.lowlevel.ParkingLot()
         self._stray = 0
         self._pinged_at: float | None = None
+        self._heard = False  # anything, since the last ping
         self._ping_id = 0
         self.rtt = 0.0
         """Seconds of the last ping's round trip, 0 before there was one."""
@@ -335,6 +354,8 @@ class YamuxConn(IMuxedConn):
                 self.event_started.set()
                 try:
                     await self._read_frames()
+                except _Goodbye as goodbye:
+                    reason = str(goodbye)
                 except PeerFault as fault:
                     reason = str(fault)
                     self.control(GO_AWAY, 0, 0, 1)
@@ -405,8 +426,12 @@ class YamuxConn(IMuxedConn):
         self._control += _HEADER.pack(0, kind, flags, stream_id, length)
         self._wake_control.unpark()
 
-    async def write(self, parts: list[bytes | memoryview]) -> None:
-        """Send whole frames, what waits of control first. Raises MuxedStreamError when the connection breaks."""
+    async def write(self, parts: list[bytes | memoryview], stream: YamuxStream | None = None) -> None:
+        """Send whole frames (of ``stream``), what waits of control first.
+
+        Raises MuxedStreamError when the connection breaks, or ``stream`` was reset before its turn came: the peer
+        must not get data after a reset.
+        """
         try:
             self._write_lock.acquire_nowait()
         except trio.WouldBlock:
@@ -414,6 +439,8 @@ class YamuxConn(IMuxedConn):
         try:
             if self._closed:
                 raise MuxedStreamReset("connection is closed")
+            if stream is not None and stream.was_reset:
+                raise MuxedStreamReset("stream was reset")
             self._unfinished = False
             if self._control:
                 parts.insert(0, bytes(self._control))
@@ -450,11 +477,12 @@ class YamuxConn(IMuxedConn):
     async def _keep_alive(self) -> None:
         while True:
             await trio.sleep(KEEPALIVE_SECONDS)
-            if self._pinged_at is not None:
+            # Anything counts as a sign of life: on a slow line the answer to a ping waits behind other bytes.
+            if self._pinged_at is not None and not self._heard:
                 logger.debug("cutting %s: no answer to a ping in %s s", self.peer_id, KEEPALIVE_SECONDS)
                 self._end()
                 return
-            self._stray = 0
+            self._stray, self._heard = 0, False
             self._ping_id = (self._ping_id + 1) & 0xFFFFFFFF
             self._pinged_at = trio.current_time()
             self.control(PING, SYN, 0, self._ping_id)
@@ -474,6 +502,7 @@ class YamuxConn(IMuxedConn):
             batch = await self._next_batch()
             if not batch:
                 return
+            self._heard = True
             at, end = 0, len(batch)
             while at < end:
                 if left:
@@ -517,7 +546,7 @@ class YamuxConn(IMuxedConn):
             self._ping(flags, length)
             return None, 0, False
         if kind == GO_AWAY:
-            raise PeerFault(f"peer said goodbye ({length})")
+            raise _Goodbye(f"peer said goodbye ({length})")
         if kind not in (DATA, WINDOW_UPDATE):
             raise PeerFault(f"yamux: frame type {kind}")
         if flags & SYN:

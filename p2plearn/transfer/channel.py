@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import trio
 from libp2p.exceptions import BaseLibp2pError
 
 from p2plearn.errors import PeerFault
@@ -22,7 +23,7 @@ class StreamOver(Exception):
 
 
 class Channel:
-    """Messages over one stream; one task receives, one sends.
+    """Messages over one stream. One task receives; several may send, whole messages at a time.
 
     ``stream`` is a libp2p ``INetStream``; our own muxer's streams are used directly, which spares each chunk a copy
     and some locks.
@@ -33,8 +34,15 @@ class Channel:
         muxed = getattr(stream, "muxed_stream", None)
         self._fast = muxed if hasattr(muxed, "receive") and hasattr(muxed, "send") else None
         self._decoder = Decoder(accepts)
+        self._turn = trio.Lock()
+        self._written = 0
         self.heard = 0
         """Bytes received, whole messages or not."""
+
+    @property
+    def sent(self) -> int:
+        """Bytes that went out so far: while it grows, the peer reads."""
+        return self._written if self._fast is None else int(self._fast.sent)
 
     async def receive(self) -> list[Message]:
         """The next messages, at least one; raises StreamOver, and PeerFault for a stream cut within a message."""
@@ -61,13 +69,16 @@ class Channel:
 
     async def send_pieces(self, pieces: Sequence[bytes | memoryview]) -> None:
         """Send bytes that are whole messages when put together; raises StreamOver."""
-        try:
-            if self._fast is not None:
-                await self._fast.send(pieces)
-            else:
-                await self._stream.write(b"".join(pieces))
-        except STREAM_ERRORS as error:
-            raise StreamOver(str(error)) from error
+        async with self._turn:
+            try:
+                if self._fast is not None:
+                    await self._fast.send(pieces)
+                else:
+                    for piece in pieces:
+                        await self._stream.write(bytes(piece))
+                        self._written += len(piece)
+            except STREAM_ERRORS as error:
+                raise StreamOver(str(error)) from error
 
     async def close(self) -> None:
         """Say that nothing more comes from here."""

@@ -13,7 +13,7 @@ however many peers send; a peer's fault costs that peer, never the fetch, as lon
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -25,7 +25,7 @@ from p2plearn.course.manifest import SignedManifest, open_manifest
 from p2plearn.errors import IntegrityProblem, NobodyHasIt, P2plearnError, first_error
 from p2plearn.transfer.protocol import Chunk, ManifestIs
 from p2plearn.transfer.scheduler import Scheduler
-from p2plearn.transfer.session import Peer, Session
+from p2plearn.transfer.session import ANSWER_SECONDS, Peer, Session
 from p2plearn.transfer.tally import Standing, Tally
 
 WRITE_BATCH: Final = 4 << 20
@@ -40,7 +40,16 @@ LOOK_AGAIN_SECONDS: Final = 15.0
 """How often more peers are looked for while some are at work."""
 
 LOOKUPS: Final = 3
-"""Rounds of looking for providers without finding any that is new, before it is said that nobody has it."""
+"""Rounds of looking for providers without any that helps, before it is said that nobody has it."""
+
+PATIENCE_SECONDS: Final = 60.0
+"""How long peers that fetch the course themselves may get nothing that is lacking here, with nobody else left."""
+
+TRIES: Final = 3
+"""Conversations with a peer that is asked and gives nothing, before it is left alone for the rest of this fetch."""
+
+IDLE_SECONDS: Final = 5.0
+"""A peer that wasn't asked for anything for so long makes room when another waits for a place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,11 @@ class Fetch:
         if index is not None:
             self._index_known.set()
         self._sessions: dict[str, Session] = {}
+        self._known: dict[str, Peer] = {}
+        self.given: Counter[str] = Counter()
+        """Verified chunks by peer."""
+        self._fruitless: Counter[str] = Counter()  # conversations in a row
+        self._grown_at = float("-inf")
         self._news = trio.lowlevel.ParkingLot()
         self._arrived: deque[tuple[str, Chunk]] = deque()
         self._pending = 0
@@ -120,19 +134,23 @@ class Fetch:
         its landing raise. What was put in the landing stays there, also when this is cancelled.
         """
         failure: P2plearnError | None = None
+        landing: Landing | None = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._look_for_peers, nursery)
                 await self._index_known.wait()
                 if land is not None:
-                    await self._transfer(land, nursery)
+                    landing = await self._transfer(land, nursery)
                 nursery.cancel_scope.cancel()
         except* P2plearnError as group:
             failure = first_error(group)
         if failure is not None:
             raise failure
+        if landing is not None:  # the peers are gone by now: however long the disk takes, none of them is missed
+            self.standing.stage, self.standing.waiting_for = "committing", "the disk"
+            await trio.to_thread.run_sync(landing.commit)
 
-    async def _transfer(self, land: Land, nursery: trio.Nursery) -> None:
+    async def _transfer(self, land: Land, nursery: trio.Nursery) -> Landing:
         if self.signed is None or self.index is None:
             raise AssertionError("the index is known")
         self.standing.stage, self.standing.waiting_for = "reserving", "space on this disk"
@@ -153,8 +171,7 @@ class Fetch:
                 nursery.start_soon(self._write, landing)
             self.begun.set()
             await self._finished.wait()
-        self.standing.stage, self.standing.waiting_for = "committing", "the disk"
-        await trio.to_thread.run_sync(landing.commit)
+        return landing
 
     # -- peers ---------------------------------------------------------------------------------------------------
 
@@ -163,14 +180,9 @@ class Fetch:
         barren = verified = 0
 
         async def offered(peer: Peer) -> None:
-            if peer.name in self._sessions or peer.name in self.tally.faulty:
-                return
-            if not peer.guess:
-                self.tally.found.add(peer.name)
-            while len(self._sessions) >= self._limits.peers:
-                await self._news.park()
-            session = self._sessions[peer.name] = Session(self, peer)
-            nursery.start_soon(session.run)
+            if await self._wanted(peer):
+                session = self._sessions[peer.name] = Session(self, peer)
+                nursery.start_soon(session.run)
 
         while True:
             await self._candidates(offered)
@@ -185,10 +197,35 @@ class Fetch:
             if moved:
                 barren = 0
             barren += 1
-            if barren >= LOOKUPS:
+            hoping = bool(self._sessions) and trio.current_time() - self._grown_at < PATIENCE_SECONDS
+            if barren >= LOOKUPS and not hoping:
                 self._give_up()
             self.standing.waiting_for = f"a provider ({self.tally.words()}; looking again)"
-            await self._rest(2.0 ** (barren - 1))
+            await self._rest(min(2.0 ** (barren - 1), LOOK_AGAIN_SECONDS))
+
+    async def _wanted(self, peer: Peer) -> bool:
+        """Whether a peer that was found should take part; waits until there is room for it."""
+        name = peer.name
+        if not peer.guess:
+            self.tally.found.add(name)
+        while True:
+            if name in self._sessions or name in self.tally.faulty or self._fruitless[name] >= TRIES:
+                return False
+            if sum(not session.resting for session in self._sessions.values()) < self._limits.peers:
+                self._known[name] = peer
+                return True
+            self._make_room()
+            with trio.move_on_after(1):
+                await self._news.park()
+
+    def _make_room(self) -> None:
+        """Part with the peer that has been of no use for longest, if for long enough."""
+        if self.scheduler is not None:
+            now = trio.current_time()
+            idle = {name: self.scheduler.idle_for(name, now) for name in self._sessions}
+            name = max(idle, key=idle.__getitem__)
+            if idle[name] > IDLE_SECONDS:
+                self._sessions[name].stop()
 
     async def _rest(self, seconds: float) -> None:
         """Sleep; cut short when the last peer goes."""
@@ -199,10 +236,11 @@ class Fetch:
 
     def _give_up(self) -> None:
         kept = " What was fetched is kept; the same command goes on from there." if self.standing.verified_bytes else ""
-        if self.tally.faulty and not self._sessions and len(self.tally.faulty) == len(self.tally.found):
-            first = next(iter(self.tally.faulty.values()))
+        guilty = [fault for name, fault in self.tally.faulty.items() if name in self.tally.found]
+        if guilty and self.tally.found <= self.tally.faulty.keys() | self.tally.not_here:
+            first = guilty[0]
             raise IntegrityProblem(
-                f"every peer that was asked sent something wrong ({first}); none of it was kept",
+                f"every peer that has this course sent something wrong ({first}); none of that was kept",
                 "Check the hash with whoever gave it to you, or name another provider with --from." + kept,
             )
         if self._sessions:
@@ -216,9 +254,10 @@ class Fetch:
             "Check the hash, try again later, or name a provider with --from ADDRESS." + kept,
         )
 
-    def session_over(self, name: str) -> None:
-        """A session has ended: what it owed goes to the others."""
+    def session_over(self, name: str, *, fruitless: bool) -> None:
+        """A session has ended: what it owed goes to the others. ``fruitless`` when it was asked and gave nothing."""
         self._sessions.pop(name, None)
+        self._fruitless[name] += fruitless
         self.session_news()
         if self.scheduler is not None:
             self.scheduler.left(name)
@@ -227,6 +266,10 @@ class Fetch:
     def session_news(self) -> None:
         """A session came to work, or ended."""
         self._news.unpark_all()
+
+    def somebody_grew(self) -> None:
+        """This node has got more, or a peer that is fetching too."""
+        self._grown_at = trio.current_time()
 
     def kick_all(self) -> None:
         """Something changed about what is to be asked for."""
@@ -242,7 +285,10 @@ class Fetch:
 
     async def need_index(self, fetch_index: Callable[[], Awaitable[bytes]]) -> None:
         """Have the index, by ``fetch_index`` unless another session brings it first."""
-        async with self._index_turn:
+        # Two at a time, but a peer that takes long keeps nobody waiting for longer than an answer may take.
+        with trio.move_on_after(ANSWER_SECONDS) as waiting:
+            await self._index_turn.acquire()
+        try:
             if self._index_known.is_set():
                 return
             if self.signed is None:
@@ -260,6 +306,9 @@ class Fetch:
                     if not self._index_known.is_set():
                         self.index_raw, self.index = raw, index
                         self._index_known.set()
+        finally:
+            if not waiting.cancelled_caught:
+                self._index_turn.release()
 
     # -- chunks --------------------------------------------------------------------------------------------------
 
@@ -298,14 +347,19 @@ class Fetch:
     def _judge(self, scheduler: Scheduler[str], name: str, chunk: Chunk, is_good: bool) -> None:
         if is_good:
             self.tally.gave.add(name)
+            self.given[name] += 1
+            self.somebody_grew()
+            del self._fruitless[name]
             self.standing.verified_bytes += chunk.length
             for owing in scheduler.verified(chunk.slot):
                 if owing in self._sessions:
                     self._sessions[owing].cancel(chunk.slot)
             return
-        give_up = scheduler.rejected(name, chunk.slot)
-        if name in self._sessions:
-            self._sessions[name].lied(chunk.slot, give_up=give_up)
+        # Also when it has hung up meanwhile, lest it come back and do it again.
+        fault = self.tally.faulty[name] = f"slot {chunk.slot} is not what its hash says"
+        self._known[name].blame(fault, poisoned=True)
+        if scheduler.rejected(name, chunk.slot) and name in self._sessions:
+            self._sessions[name].stop()
         self.kick_all()
 
     async def _tick(self) -> None:

@@ -54,6 +54,12 @@ INDEX_PART: Final = 256 * 1024
 MAX_RANGES: Final = 2048
 """Ranges in one message: 16 KiB. Who wants more sends another message."""
 
+SMALL: Final = 4 * 1024
+"""Pieces of an unfinished message smaller than this are joined: a piece of one byte costs 200 as an object."""
+
+PINNED: Final = 4
+"""A piece is copied when the memory that it is a view of is larger than so many times its size."""
+
 MAX_SLOTS: Final = 1 << 24
 """Chunk slots of one course: more than an index of 64 MiB can list."""
 
@@ -260,7 +266,7 @@ class Decoder:
         self._header = bytearray()
         self._kind = Kind.NOT_HERE
         self._left = -1  # of the body; -1: reading a header
-        self._pieces: list[memoryview] = []
+        self._pieces: list[memoryview | bytearray] = []  # as they came; small ones joined in a bytearray
 
     @property
     def idle(self) -> bool:
@@ -270,7 +276,7 @@ class Decoder:
     def feed(self, data: Bytes) -> Iterator[Message]:
         """The messages that ``data`` completes; raises PeerFault at the first thing that is off.
 
-        A chunk's pieces are views of ``data``, which the caller must not change afterwards.
+        A chunk's larger pieces are views of ``data``, which the caller must not change afterwards.
         """
         view = memoryview(data)
         at, end = 0, len(view)
@@ -294,12 +300,21 @@ class Decoder:
                 if at == end:
                     return
                 piece = view[at : at + self._left]
-                self._pieces.append(piece)
+                self._keep(piece)
                 at += len(piece)
                 self._left -= len(piece)
             if not self._left:
                 pieces, self._pieces, self._left = self._pieces, [], -1
-                yield _parse(self._kind, pieces)
+                yield _parse(self._kind, [memoryview(piece) for piece in pieces])
+
+    def _keep(self, piece: memoryview) -> None:
+        """Hold a piece of the body in memory that its size accounts for, whatever the peer cuts it into."""
+        if len(piece) >= SMALL and len(piece) * PINNED >= len(piece.obj):  # type: ignore[arg-type]
+            self._pieces.append(piece)
+        elif self._pieces and isinstance(last := self._pieces[-1], bytearray):
+            last += piece
+        else:
+            self._pieces.append(bytearray(piece))
 
     def _begin(self, kind: int, length: int) -> None:
         cap = self._accepts.get(kind)  # type: ignore[call-overload]

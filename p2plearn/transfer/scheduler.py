@@ -8,7 +8,7 @@ What must hold:
 - a slot that was verified is never asked for again; each is accepted once;
 - what is asked of one peer and not answered stays within its window, whatever it does;
 - a peer that sent a bad chunk, or said it is missing, is not asked for that slot again;
-- as long as some peer that answers honestly holds a slot, that slot ends up verified;
+- as long as some peer that answers honestly holds a slot, that slot ends up verified, whatever the others do;
 - the same slot is asked of at most two peers at once, and of a second only when the first keeps everybody waiting.
 
 Order: in blocks of about 1 MiB, so that disks read and write in runs. Blocks are taken in the course's order while
@@ -20,10 +20,13 @@ Robustness in BitTorrent"; by sample, because a full sort costs more than it bri
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Generic, TypeVar
+
+from p2plearn.errors import PeerFault
 
 BLOCK_BYTES: Final = 1 << 20
 BLOCK_SLOTS: Final = 256
@@ -47,6 +50,10 @@ SILENCE_SECONDS: Final = 8.0
 DROP_SECONDS: Final = 30.0
 """A peer that owes chunks and sends nothing for so long is given up."""
 
+STUCK_SECONDS: Final = 120.0
+"""A peer that owes chunks and completes none for so long is given up, however busily it sends: the largest chunk in
+this time is 9 KB a second."""
+
 MAX_STRIKES: Final = 2
 """Bad chunks after which a peer is given up."""
 
@@ -69,17 +76,17 @@ class _Peer:
     partial: bool
     asked: dict[int, None] = field(default_factory=dict)
     asked_bytes: int = 0
-    taken_back: set[int] = field(default_factory=set)
+    taken_back: Counter[int] = field(default_factory=Counter)  # copies that may still come, by slot
     refused: set[int] = field(default_factory=set)
     block: int = -1
     starved: bool = False
     strikes: int = 0
     rate: float = 0.0
-    heard_at: float = 0.0
+    heard_at: float = 0.0  # the last byte
+    moved_at: float = 0.0  # the last whole chunk, or the first request after a time without any
     gauge_from: float = 0.0
     gauge_bytes: int = 0
     silent: bool = False  # owed something for too long; asked again only once it delivers
-    busy_until: float = 0.0
 
     def has(self, slot: int) -> bool:
         return bool(self.have[slot >> 3] & (0x80 >> (slot & 7))) and slot not in self.refused
@@ -143,16 +150,27 @@ class Scheduler(Generic[P]):
         """``peer`` has the slots of ``bitmap`` (one bit a slot, first slot in the highest bit)."""
         if len(bitmap) != (self._slots + 7) // 8:
             raise ValueError("a bitmap of another course")
-        partial = bitmap.count(0xFF) < self._slots // 8
-        self._peers[peer] = _Peer(bytearray(bitmap), partial, heard_at=now, gauge_from=now)
+        whole, rest = divmod(self._slots, 8)
+        partial = bitmap.count(0xFF, 0, whole) < whole or (rest > 0 and bitmap[whole] >> (8 - rest) != (1 << rest) - 1)
+        self._peers[peer] = _Peer(bytearray(bitmap), partial, heard_at=now, moved_at=now, gauge_from=now)
 
-    def has_more(self, peer: P, ranges: Iterable[tuple[int, int]]) -> None:
-        """``peer`` has got more slots; what lies outside the course is ignored."""
+    def has_more(self, peer: P, ranges: Iterable[tuple[int, int]]) -> bool:
+        """``peer`` has got more slots, which lie within the course; whether that is news."""
         who = self._peers[peer]
+        before = bytes(who.have)
         for first, count in ranges:
-            for slot in range(first, min(first + count, self._slots)):
-                who.have[slot >> 3] |= 0x80 >> (slot & 7)
+            if first + count > self._slots:
+                raise PeerFault(f"chunk protocol: has slot {first + count - 1} of a course with {self._slots}")
+            _set_bits(who.have, first, first + count)
+        if who.have == before:
+            return False
         who.starved = False
+        return True
+
+    def idle_for(self, peer: P, now: float) -> float:
+        """Seconds since ``peer`` owed anything, 0 while it does or when it doesn't take part."""
+        who = self._peers.get(peer)
+        return 0.0 if who is None or who.asked else now - who.moved_at
 
     def left(self, peer: P) -> None:
         """``peer`` is gone; what it owed goes to others."""
@@ -161,23 +179,16 @@ class Scheduler(Generic[P]):
             for slot in list(who.asked):
                 self._release(peer, who, slot)
 
-    def busy(self, peer: P, until: float) -> None:
-        """``peer`` asked not to be asked before ``until``; what it owed goes to others."""
-        who = self._peers[peer]
-        who.busy_until = until
-        for slot in list(who.asked):
-            self._release(peer, who, slot)
-
     # -- asking --------------------------------------------------------------------------------------------------
 
     def next_wants(self, peer: P, now: float) -> list[int]:
         """Slots to ask of ``peer`` now; empty when its window is full or it has nothing that is wanted."""
         who = self._peers[peer]
-        if who.silent or now < who.busy_until:
+        if who.silent:
             return []
         window = self._window(who)
         # Not before a quarter of the window is free: one message for many chunks.
-        if who.asked and who.asked_bytes > window * 3 // 4:
+        if who.asked and (who.asked_bytes > window * 3 // 4 or len(who.asked) > MAX_REQUESTS * 3 // 4):
             return []
         wants: list[int] = []
         while who.asked_bytes < window and len(who.asked) < MAX_REQUESTS:
@@ -192,7 +203,8 @@ class Scheduler(Generic[P]):
                 self._ask(peer, who, slot)
                 wants.append(slot)
         if wants and len(wants) == len(who.asked):
-            who.heard_at = now  # it owed nothing until now
+            who.gauge_from += now - who.heard_at  # it owed nothing until now: that time says nothing of its rate
+            who.heard_at = who.moved_at = now
         return wants
 
     def _window(self, who: _Peer) -> int:
@@ -259,7 +271,7 @@ class Scheduler(Generic[P]):
             if len(holders) != 1 or holders[0] == peer or self._state[slot] != _ASKED or not who.has(slot):
                 continue
             other = self._peers[holders[0]]
-            waited = now - other.heard_at
+            waited = now - other.moved_at
             theirs = max(waited, other.asked_bytes / other.rate if other.rate else waited)
             ours = self._length(slot) / who.rate if who.rate else 0.5
             if theirs > 2 * ours + 0.2:
@@ -281,15 +293,20 @@ class Scheduler(Generic[P]):
         who = self._peers[peer]
         who.heard_at = now
 
+    def held_up(self, peer: P, now: float) -> None:
+        """We don't read what ``peer`` sends: neither silence nor slowness of these moments is its own."""
+        who = self._peers[peer]
+        who.heard_at = who.moved_at = now
+
     def arrived(self, peer: P, slot: int, now: float) -> Arrival:
         """A whole chunk came from ``peer``, its hash not looked at yet."""
         who = self._peers[peer]
-        who.heard_at = now
+        who.heard_at = who.moved_at = now
         who.silent = False
         if slot in who.asked:
             self._settle(peer, who, slot)
-        elif slot in who.taken_back:
-            who.taken_back.discard(slot)
+        elif who.taken_back[slot]:
+            _drop_one(who.taken_back, slot)
         else:
             return Arrival.UNASKED
         self._gauge(who, self._length(slot), now)
@@ -319,7 +336,7 @@ class Scheduler(Generic[P]):
         for peer in owing:
             who = self._peers[peer]
             self._settle(peer, who, slot)
-            who.taken_back.add(slot)
+            who.taken_back[slot] += 1
         return owing
 
     def rejected(self, peer: P, slot: int) -> bool:
@@ -336,28 +353,31 @@ class Scheduler(Generic[P]):
         return who.strikes >= MAX_STRIKES
 
     def missing(self, peer: P, ranges: Iterable[tuple[int, int]]) -> None:
-        """``peer`` hasn't got these slots after all."""
+        """``peer`` hasn't got these slots after all; raises PeerFault for more of them than it was asked for."""
         who = self._peers[peer]
+        ranges = list(ranges)
+        if sum(count for _, count in ranges) > len(who.asked) + who.taken_back.total():
+            raise PeerFault("chunk protocol: more slots are missing than were asked for")
         for first, count in ranges:
-            for slot in range(first, min(first + count, self._slots)):
-                who.have[slot >> 3] &= ~(0x80 >> (slot & 7)) & 0xFF
-                who.partial = True
+            for slot in range(first, first + count):
                 if slot in who.asked:
                     self._release(peer, who, slot)
-                    who.taken_back.discard(slot)
+                if who.taken_back[slot]:
+                    _drop_one(who.taken_back, slot)
+                    who.refused.add(slot)
 
     # -- time ----------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[P]:
-        """Take back what silent peers owe; the peers that have been silent for so long that they are given up."""
+        """Take back what silent or stuck peers owe; those who have been so for so long that they are given up."""
         given_up = []
         for peer, who in self._peers.items():
-            silence = now - who.heard_at
-            if who.asked and silence > self._silence:
+            silence, stuck = now - who.heard_at, now - who.moved_at > STUCK_SECONDS
+            if who.asked and (silence > self._silence or stuck):
                 who.silent = True
                 for slot in list(who.asked):
                     self._release(peer, who, slot)
-            if who.silent and silence > max(DROP_SECONDS, 2 * self._silence):
+            if who.silent and (silence > max(DROP_SECONDS, 2 * self._silence) or stuck):
                 given_up.append(peer)
         return given_up
 
@@ -394,7 +414,7 @@ class Scheduler(Generic[P]):
     def _release(self, peer: P, who: _Peer, slot: int) -> None:
         """Take a request back; the slot goes to others unless somebody else owes it too."""
         self._settle(peer, who, slot)
-        who.taken_back.add(slot)
+        who.taken_back[slot] += 1
         if self._state[slot] == _ASKED and slot not in self._holders:
             self._state[slot] = _TODO
             self._put_back(slot)
@@ -405,3 +425,18 @@ class Scheduler(Generic[P]):
         self._front = min(self._front, block)
         for who in self._peers.values():
             who.starved = False
+
+
+def _set_bits(bitmap: bytearray, first: int, end: int) -> None:
+    """Set the bits from ``first`` up to ``end``; runs cost next to nothing, however long."""
+    head, tail = min(-(-first // 8) * 8, end), max(end // 8 * 8, first)
+    for bit in (*range(first, head), *range(max(tail, head), end)):
+        bitmap[bit >> 3] |= 0x80 >> (bit & 7)
+    if tail > head:
+        bitmap[head >> 3 : tail >> 3] = b"\xff" * ((tail - head) >> 3)
+
+
+def _drop_one(counter: Counter[int], slot: int) -> None:
+    counter[slot] -= 1
+    if not counter[slot]:
+        del counter[slot]

@@ -42,11 +42,14 @@ BATCH_BYTES: Final = 1 << 20
 MAX_QUEUED: Final = 4 * 4096
 """Slots that a peer may have asked for and not been sent; ours ask for 4,096."""
 
+OPEN_SECONDS: Final = 10.0
+"""For the first message, all of 38 bytes, to come."""
+
 IDLE_SECONDS: Final = 120.0
 """A conversation in which nothing is wanted is closed after this."""
 
 STALL_SECONDS: Final = 60.0
-"""A peer that wants chunks and doesn't read them is cut after this."""
+"""A peer that wants chunks and reads nothing at all for so long is cut; how slowly it reads is its own affair."""
 
 NEWS_SECONDS: Final = 0.5
 """How often a peer is told what this node has got meanwhile, when it is fetching the course itself."""
@@ -129,9 +132,10 @@ class ChunkService:
             self.upload.streams -= 1
         if fault is not None:
             raise fault
+        await channel.close()
 
     async def _converse(self, channel: Channel) -> None:
-        with trio.move_on_after(IDLE_SECONDS) as silent:
+        with trio.move_on_after(OPEN_SECONDS) as silent:
             first, *more = await channel.receive()
         if silent.cancelled_caught:
             raise PeerFault("chunk protocol: opened a stream and said nothing")
@@ -140,7 +144,6 @@ class ChunkService:
         shelf = await self._shelf(first.course)
         if shelf is None:
             await channel.send(NotHere())
-            await channel.close()
             return
         if first.want_manifest:
             raw, signature = shelf.signed_manifest()
@@ -155,8 +158,9 @@ class _Upload:
         self._service = service
         self._channel = channel
         self._shelf = shelf
-        self._queue: deque[int] = deque()
-        self._cancelled: set[int] = set()
+        self._queue: dict[int, None] = {}  # slots in the order in which they are sent, each once
+        self._under_way = 0  # batches being read or sent
+        self._sending = False
         self._index_wanted: deque[int] = deque()
         self._work = trio.Event()
         self._told = shelf.have
@@ -167,6 +171,7 @@ class _Upload:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read_store)
             nursery.start_soon(self._send)
+            nursery.start_soon(self._watch)
             if not self._shelf.complete:
                 nursery.start_soon(self._tell_news)
             try:
@@ -176,12 +181,11 @@ class _Upload:
                     with trio.move_on_after(IDLE_SECONDS) as idle:
                         for message in await self._channel.receive():
                             self._hear(message)
-                    if idle.cancelled_caught and not self._queue:
+                    if idle.cancelled_caught and not (self._queue or self._index_wanted or self._under_way):
                         break
             except StreamOver:
                 pass
             nursery.cancel_scope.cancel()
-        await self._channel.close()
 
     def _hear(self, message: protocol.Message) -> None:
         match message:
@@ -192,11 +196,13 @@ class _Upload:
                         raise PeerFault(f"chunk protocol: slot {start + count - 1} of a course with {slots}")
                     if len(self._queue) + count > MAX_QUEUED:
                         raise PeerFault("chunk protocol: more wanted at once than makes sense")
-                    self._queue.extend(range(start, start + count))
-                    self._cancelled.difference_update(range(start, start + count))
+                    self._queue.update(dict.fromkeys(range(start, start + count)))
             case Cancel(ranges):
+                if sum(count for _, count in ranges) > MAX_QUEUED:
+                    raise PeerFault("chunk protocol: more taken back than can have been wanted")
                 for start, count in ranges:
-                    self._cancelled.update(slot for slot in self._queue if start <= slot < start + count)
+                    for slot in range(start, start + count):
+                        self._queue.pop(slot, None)
             case WantIndex(start, count):
                 if count > 256 or len(self._index_wanted) > 256:
                     raise PeerFault("chunk protocol: more index than there can be")
@@ -208,6 +214,7 @@ class _Upload:
     async def _read_store(self) -> None:
         """Turn what is wanted into batches ready to be sent, one ahead of the sender."""
         while True:
+            self._under_way += 1  # before the queues get shorter: idle means that nothing is owed
             if self._index_wanted:
                 part = self._index_wanted.popleft()
                 raw = await self._in_thread(lambda part=part: self._shelf.index_part(part))  # type: ignore[misc]
@@ -218,6 +225,7 @@ class _Upload:
                 chunks = await self._in_thread(lambda slots=slots: self._shelf.read_many(slots))  # type: ignore[misc]
                 await self._ready.send(self._pieces(slots, chunks))
             else:
+                self._under_way -= 1
                 self._work = trio.Event()
                 await self._work.wait()
 
@@ -227,13 +235,13 @@ class _Upload:
     def _next_slots(self) -> list[int]:
         slots: list[int] = []
         size = 0
-        while self._queue and size < BATCH_BYTES:
-            slot = self._queue.popleft()
-            if slot in self._cancelled:
-                self._cancelled.discard(slot)
-                continue
+        for slot in self._queue:
             slots.append(slot)
             size += self._shelf.length(slot)
+            if size >= BATCH_BYTES:
+                break
+        for slot in slots:
+            del self._queue[slot]
         return slots
 
     def _pieces(self, slots: Sequence[int], chunks: Sequence[bytes | memoryview | None]) -> list[bytes | memoryview]:
@@ -252,9 +260,17 @@ class _Upload:
 
     async def _send(self) -> None:
         async for pieces in self._batches:
-            with trio.move_on_after(STALL_SECONDS) as stalled:
-                await self._channel.send_pieces(pieces)
-            if stalled.cancelled_caught:
+            self._sending = True
+            await self._channel.send_pieces(pieces)
+            self._sending = False
+            self._under_way -= 1
+
+    async def _watch(self) -> None:
+        """Cut a peer that asks, but doesn't read."""
+        while True:
+            sent, sending = self._channel.sent, self._sending
+            await trio.sleep(STALL_SECONDS)
+            if sending and self._sending and self._channel.sent == sent:
                 raise PeerFault("chunk protocol: asks, but doesn't read")
 
     async def _tell_news(self) -> None:
@@ -262,6 +278,8 @@ class _Upload:
         while not self._shelf.complete or self._told != self._shelf.have:
             await trio.sleep(NEWS_SECONDS)
             now = self._shelf.have
+            if now == self._told:
+                continue
             fresh = [
                 slot
                 for at, (new, old) in enumerate(zip(now, self._told, strict=True))

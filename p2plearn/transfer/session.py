@@ -40,7 +40,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS: Final = 15.0
-"""For a manifest, a bitmap or an index part to come."""
+"""For a manifest, a bitmap or an index part to come, whatever else comes meanwhile."""
+
+MAX_NEWS: Final = 256
+"""HAVE_MORE messages kept until the index is there: two minutes of them from a peer that fetches itself."""
 
 
 class Unreachable(Exception):
@@ -77,13 +80,19 @@ class Session:
         self._peer = peer
         self._channel: Channel | None = None
         self._inbox: deque[protocol.Message] = deque()
-        self._news: list[protocol.Message] = []
         self._cancels: list[int] = []
         self._kicked = trio.lowlevel.ParkingLot()
         self._was_kicked = False
         self._scope = trio.CancelScope()
         self._noted = 0
         self._at_work = False
+        self._index_parts = 0  # asked for and not come
+        self._held_up = False
+        self._met = False  # it answered, or can't be reached, which may change
+        self._asked = False
+        self._given_before = 0
+        self.resting = False
+        """Told to come back later; takes up no place meanwhile."""
 
     @property
     def at_work(self) -> bool:
@@ -100,11 +109,14 @@ class Session:
         try:
             with self._scope:
                 while (pause := await self._once()) is not None:
+                    self.resting = True
                     self._set_to_work()
                     await trio.sleep(pause)
+                    self.resting = False
         except* Unreachable as group:
             if not self._peer.guess:
                 tally.unreachable[name] = str(first_error(group))
+            self._met = True
         except* PeerFault as group:
             tally.faulty[name] = str(first_error(group))
             self._peer.blame(str(first_error(group)))
@@ -113,11 +125,13 @@ class Session:
             logger.debug("peer %s: stream over: %s", name, first_error(group))
         finally:
             self._set_to_work()
-            self._fetch.session_over(name)
+            gave = self._fetch.given[name] > self._given_before
+            self._fetch.session_over(name, fruitless=not self._met or (self._asked and not gave))
 
     async def _once(self) -> float | None:
         """One conversation; how long to wait before the next, None when there is no next."""
         channel = self._channel = await self._peer.open()
+        self._inbox.clear()
         self._fetch.tally.unreachable.pop(self._peer.name, None)
         try:
             return await self._converse(channel)
@@ -128,74 +142,101 @@ class Session:
 
     async def _converse(self, channel: Channel) -> float | None:
         fetch = self._fetch
-        await channel.send(Open(fetch.course, want_manifest=fetch.signed is None))
-        have: Have | None = None
-        while have is None:
-            match await self._answer(channel):
-                case ManifestIs() as message:
-                    fetch.manifest_came(message)
-                case Have() as message:
-                    have = message
-                    fetch.tally.found.add(self._peer.name)
-                case NotHere():
-                    if not self._peer.guess:
-                        fetch.tally.not_here.add(self._peer.name)
-                    return None
-                case Busy(retry_after):
-                    return min(max(retry_after, 0.5), 30.0)
-                case other:
-                    raise PeerFault(f"chunk protocol: {type(other).__name__} before the bitmap")
+        want_manifest = fetch.signed is None
+        await channel.send(Open(fetch.course, want_manifest))
+        if want_manifest:
+            answer = await self._answer(channel, ManifestIs)
+            if not isinstance(answer, ManifestIs):
+                return self._turned_away(answer)
+            fetch.manifest_came(answer)
+        have = await self._answer(channel, Have)
+        if not isinstance(have, Have):
+            return self._turned_away(have)
+        fetch.tally.found.add(self._peer.name)
         if fetch.signed is None:
-            raise PeerFault("chunk protocol: no manifest, though it was asked for")
+            raise AssertionError("the manifest came")
         if have.slots != fetch.signed.manifest.chunks:
             raise PeerFault(f"chunk protocol: a bitmap of {have.slots} slots for {fetch.signed.manifest.chunks}")
-        await fetch.need_index(lambda: self._fetch_index(channel))
         self._set_to_work()
+        news: list[HaveMore] = []
+        await fetch.need_index(lambda: self._fetch_index(channel, news))
         await fetch.begun.wait()
-        await self._fetch_chunks(channel, have)
+        await self._fetch_chunks(channel, have, news)
         return None
 
-    async def _answer(self, channel: Channel) -> protocol.Message:
+    def _turned_away(self, answer: protocol.Message) -> float | None:
+        """The peer won't give the course: how long to wait, None for ever."""
+        self._met = True
+        if isinstance(answer, Busy):
+            return min(max(answer.retry_after, 0.5), 30.0)
+        if not self._peer.guess:
+            self._fetch.tally.not_here.add(self._peer.name)
+        return None
+
+    async def _answer(self, channel: Channel, expected: type[ManifestIs | Have]) -> protocol.Message:
+        """The next message, which must be ``expected`` or a refusal."""
+        with trio.move_on_after(ANSWER_SECONDS) as scope:
+            message = await self._next(channel)
+        if scope.cancelled_caught:
+            raise PeerFault(f"chunk protocol: no answer within {ANSWER_SECONDS:.0f} s")
+        if not isinstance(message, (expected, NotHere, Busy)):
+            raise PeerFault(f"chunk protocol: {type(message).__name__} instead of {expected.__name__}")
+        return message
+
+    async def _next(self, channel: Channel) -> protocol.Message:
         if not self._inbox:
-            with trio.move_on_after(ANSWER_SECONDS) as scope:
-                self._inbox.extend(await channel.receive())
-            if scope.cancelled_caught:
-                raise PeerFault(f"chunk protocol: no answer within {ANSWER_SECONDS:.0f} s")
+            self._inbox.extend(await channel.receive())
         return self._inbox.popleft()
 
-    async def _fetch_index(self, channel: Channel) -> bytes:
+    async def _fetch_index(self, channel: Channel, news: list[HaveMore]) -> bytes:
         if self._fetch.signed is None:
             raise AssertionError("the manifest comes first")
         parts = self._fetch.signed.manifest.index
+        self._index_parts = len(parts)
         await channel.send(WantIndex(0, len(parts)))
         got: list[bytes] = []
         while len(got) < len(parts):
-            match await self._answer(channel):
-                case IndexPart(part, raw):
-                    wanted = parts[len(got)]
-                    if part != len(got) or len(raw) != wanted.length or sha256(raw).digest() != wanted.digest:
-                        raise PeerFault("an index part is not what the manifest says")
-                    got.append(raw)
-                case HaveMore() as news:
-                    self._news.append(news)
-                case other:
-                    raise PeerFault(f"chunk protocol: {type(other).__name__} instead of the index")
+            with trio.move_on_after(ANSWER_SECONDS) as scope:
+                message = await self._index_part(channel, news)
+            if scope.cancelled_caught:
+                raise PeerFault(f"chunk protocol: no index part within {ANSWER_SECONDS:.0f} s")
+            wanted = parts[len(got)]
+            raw = message.raw
+            if message.part != len(got) or len(raw) != wanted.length or sha256(raw).digest() != wanted.digest:
+                raise PeerFault("an index part is not what the manifest says")
+            got.append(raw)
         return b"".join(got)
 
-    async def _fetch_chunks(self, channel: Channel, have: Have) -> None:
+    async def _index_part(self, channel: Channel, news: list[HaveMore]) -> IndexPart:
+        while True:
+            match await self._next(channel):
+                case IndexPart() as message:
+                    self._index_parts -= 1
+                    return message
+                case HaveMore() as message:
+                    if len(news) == MAX_NEWS:
+                        raise PeerFault("chunk protocol: more news than answers")
+                    news.append(message)
+                case other:
+                    raise PeerFault(f"chunk protocol: {type(other).__name__} instead of the index")
+
+    async def _fetch_chunks(self, channel: Channel, have: Have, news: Sequence[HaveMore]) -> None:
         fetch, name = self._fetch, self._peer.name
         scheduler = fetch.scheduler
         if scheduler is None or fetch.index is None:
             raise AssertionError("begun")
         scheduler.joined(name, have.bitmap, trio.current_time())
+        self._met, self._given_before = True, fetch.given[name]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._ask, channel, scheduler)
-            waiting: Sequence[protocol.Message] = (*self._news, *self._inbox)
+            waiting: Sequence[protocol.Message] = (*news, *self._inbox)
             self._inbox.clear()
             while True:
                 for message in waiting:
                     self._hear(message, scheduler, fetch.index)
+                self._held_up = True
                 await fetch.room()
+                self._held_up = False
                 self.kick()
                 waiting = await channel.receive()
 
@@ -211,12 +252,13 @@ class Session:
                     case Arrival.UNASKED:
                         raise PeerFault(f"chunk protocol: slot {slot} was not asked for")
             case HaveMore(ranges):
-                scheduler.has_more(name, ranges)
+                if scheduler.has_more(name, ranges):
+                    self._fetch.somebody_grew()
             case Missing(ranges):
                 scheduler.missing(name, ranges)
                 self._fetch.kick_all()
-            case IndexPart():
-                pass  # asked for, and meanwhile brought by another
+            case IndexPart() if self._index_parts:
+                self._index_parts -= 1  # asked for, and meanwhile brought by another
             case other:
                 raise PeerFault(f"chunk protocol: {type(other).__name__} among chunks")
 
@@ -227,7 +269,9 @@ class Session:
             if self._cancels:
                 pieces.extend(protocol.messages_of(Cancel, self._cancels))
                 self._cancels.clear()
-            pieces.extend(protocol.messages_of(Want, scheduler.next_wants(self._peer.name, trio.current_time())))
+            wants = scheduler.next_wants(self._peer.name, trio.current_time())
+            pieces.extend(protocol.messages_of(Want, wants))
+            self._asked = self._asked or bool(wants)
             if pieces:
                 await channel.send_pieces(pieces)
                 continue
@@ -247,20 +291,19 @@ class Session:
         self._cancels.append(slot)
         self.kick()
 
-    def lied(self, slot: int, *, give_up: bool) -> None:
-        """A chunk of this peer was bad."""
-        fault = f"slot {slot} is not what its hash says"
-        self._peer.blame(fault, poisoned=True)
-        if give_up:
-            self._fetch.tally.faulty[self._peer.name] = fault
-            self._scope.cancel()
-
     def stop(self) -> None:
-        """The peer was silent for too long."""
+        """The peer was silent for too long, lied too often, or makes room for another."""
         self._scope.cancel()
 
     def note_bytes(self, scheduler: Scheduler[str], now: float) -> None:
-        """Tell the scheduler whether bytes came since the last call, if only part of a chunk."""
-        if self._channel is not None and self._channel.heard != self._noted and self._peer.name in scheduler.peers:
+        """Tell the scheduler whether bytes came since the last call, if only part of a chunk.
+
+        While the disk holds us up, nothing can come, which is not the peer's fault.
+        """
+        if self._channel is None or self._peer.name not in scheduler.peers:
+            return
+        if self._held_up:
+            scheduler.held_up(self._peer.name, now)
+        elif self._channel.heard != self._noted:
             self._noted = self._channel.heard
             scheduler.heard(self._peer.name, now)
