@@ -19,6 +19,7 @@ from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.transport.exceptions import OpenConnectionError
 from libp2p.transport.tcp.tcp import TCP, TCPListener
 from multiaddr import Multiaddr
+from multiaddr.exceptions import ProtocolLookupError
 
 BACKLOG: Final = 64
 """Connections that the kernel holds until they are accepted."""
@@ -45,8 +46,11 @@ class TcpListener(TCPListener):
 
     async def listen(self, maddr: Multiaddr) -> None:
         """Start accepting on ``maddr``; raises OpenConnectionError with the system's reason."""
-        host = maddr.value_for_protocol("ip6" if "/ip6/" in str(maddr) else "ip4")
-        port = maddr.value_for_protocol("tcp")
+        try:
+            host = maddr.value_for_protocol("ip6" if "/ip6/" in str(maddr) else "ip4")
+            port = maddr.value_for_protocol("tcp")
+        except ProtocolLookupError:
+            host = port = None
         if host is None or port is None:
             raise OpenConnectionError(f"{maddr} is no TCP address")
         try:
