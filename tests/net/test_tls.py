@@ -42,13 +42,9 @@ def certificate(
 ) -> tuple[bytes, bytes]:
     """A certificate and its key in PEM, sound unless said otherwise."""
     key = ec.generate_private_key(ec.SECP256R1())
-    public = key.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     if extension is None:
-        extension = encode_signed_key(
-            keys.public_key.serialize(), keys.private_key.sign(LIBP2P_CERT_PREFIX + public)
-        )
+        extension = encode_signed_key(keys.public_key.serialize(), keys.private_key.sign(LIBP2P_CERT_PREFIX + public))
     now = datetime.datetime.now(datetime.UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
     builder = (
@@ -113,9 +109,7 @@ async def let_in(stream: tuple[trio.SocketStream, trio.SocketStream], made: ssl.
     return await met(transport.secure_inbound(raw(accepted, dialler=False)), client)
 
 
-async def reach(
-    stream: tuple[trio.SocketStream, trio.SocketStream], made: ssl.SSLContext, expected: ID
-) -> TlsSession:
+async def reach(stream: tuple[trio.SocketStream, trio.SocketStream], made: ssl.SSLContext, expected: ID) -> TlsSession:
     """Our dialler reaches a plain TLS server."""
     dialled, accepted = stream
     transport = TlsTransport(create_new_key_pair())
@@ -365,9 +359,7 @@ async def relayed():
     async with trio.open_nursery() as nursery:
         nursery.start_soon(answer)
         transport = TlsTransport(create_new_key_pair())
-        ends["out"] = await transport.secure_outbound(
-            Relayed(left, is_initiator=True), ID.from_pubkey(keys.public_key)
-        )
+        ends["out"] = await transport.secure_outbound(Relayed(left, is_initiator=True), ID.from_pubkey(keys.public_key))
     return ends["out"], ends["in"]
 
 
