@@ -218,7 +218,7 @@ def encode(message: Message) -> bytes:
         case NotHere():
             return _message(Kind.NOT_HERE, b"")
         case Busy(retry_after):
-            return _message(Kind.BUSY, _U32.pack(min(int(retry_after * 1000), 0xFFFFFFFF)))
+            return _message(Kind.BUSY, _U32.pack(min(round(retry_after * 1000), 0xFFFFFFFF)))
 
 
 def chunk_header(slot: int, length: int) -> bytes:

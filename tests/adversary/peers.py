@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import trio
+from courses import Course, MemoryShelf, make_course
 
 from p2plearn.transfer import protocol
 from p2plearn.transfer.channel import Channel
@@ -21,7 +22,6 @@ from p2plearn.transfer.protocol import (
     Want,
     WantIndex,
 )
-from tests.transfer.courses import Course, MemoryShelf, make_course
 
 
 @dataclass

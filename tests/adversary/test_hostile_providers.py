@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import courses
 import pytest
 import trio
+from courses import Course, MemoryShelf, make_course
 
+from adversary import peers
 from p2plearn.errors import IntegrityProblem, NobodyHasIt, PeerFault
 from p2plearn.transfer import fetch, scheduler, session
 from p2plearn.transfer.channel import Channel
+from p2plearn.transfer.fetch import FetchLimits
 from p2plearn.transfer.serve import ChunkService
-from tests.adversary import peers
-from tests.transfer.courses import Course, MemoryShelf, make_course, network
 
 COURSE = make_course()
 
@@ -53,12 +55,15 @@ def honest(course: Course = COURSE) -> tuple[MemoryShelf, object]:
     return shelf, converse
 
 
+def network(course, *conversations, limits=FetchLimits(silence=0.8)):  # noqa: B008
+    return courses.network(course, *conversations, limits=limits)
+
+
 @pytest.fixture(autouse=True)
 def _in_a_hurry(monkeypatch):
     """The waits of a test: long enough for a busy machine, short enough for a person."""
     for module in (fetch, session):
         monkeypatch.setattr(module, "ANSWER_SECONDS", 1.5)
-    monkeypatch.setattr(scheduler, "SILENCE_SECONDS", 0.8)
     monkeypatch.setattr(scheduler, "DROP_SECONDS", 1.5)
     monkeypatch.setattr(scheduler, "STUCK_SECONDS", 1.5)
     monkeypatch.setattr(fetch, "LOOK_AGAIN_SECONDS", 0.1)
@@ -118,7 +123,6 @@ async def test_a_course_of_one_chunk_from_a_liar_is_an_integrity_problem():
 
 
 async def test_eight_useless_peers_make_room_for_the_ninth(monkeypatch):
-    monkeypatch.setattr(fetch, "MAX_PEERS", 3)
     monkeypatch.setattr(fetch, "IDLE_SECONDS", 0.2)
     shelf = MemoryShelf(COURSE, set())
 
@@ -127,7 +131,7 @@ async def test_eight_useless_peers_make_room_for_the_ninth(monkeypatch):
 
     service = ChunkService(find, max_streams=16)
     _, good = honest()
-    async with network(COURSE, *[service.serve] * 3, good) as node:
+    async with network(COURSE, *[service.serve] * 3, good, limits=FetchLimits(peers=3)) as node:
         with trio.fail_after(20):
             await node.run()
         assert node.landing.content() == b"".join(COURSE.chunks)

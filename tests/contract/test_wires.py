@@ -7,9 +7,9 @@ import random
 import pytest
 import trio
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamReset
+from wires import muxed, read_all, secured
 
 from p2plearn.net.yamux import YamuxStream
-from tests.net.wires import muxed, read_all, secured
 
 STOCK = ("stock", "stock")
 OURS = ("ours", "ours")

@@ -8,20 +8,9 @@ import pytest
 import trio
 from libp2p.transport.exceptions import OpenConnectionError
 from multiaddr import Multiaddr
+from wires import needs_ipv6
 
 from p2plearn.net.tcp import TcpListener, TcpTransport
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as sock:
-            sock.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
 
 
 async def echo(stream) -> None:

@@ -24,10 +24,10 @@ from libp2p.network.connection.exceptions import RawConnError
 from libp2p.peer.id import ID
 from libp2p.security.exceptions import HandshakeFailure
 from libp2p.security.tls.certificate import LIBP2P_CERT_PREFIX, LIBP2P_EXTENSION_OID, encode_signed_key
+from wires import raw, secured, tcp_pair
 
 from p2plearn.net import tls
 from p2plearn.net.tls import TlsPipe, TlsSession, TlsTransport
-from tests.net.wires import raw, secured, tcp_pair
 
 
 def certificate(

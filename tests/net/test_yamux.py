@@ -18,10 +18,7 @@ from libp2p.stream_muxer.exceptions import (
     MuxedStreamEOF,
     MuxedStreamReset,
 )
-
-from p2plearn.net import yamux
-from p2plearn.net.yamux import INITIAL_WINDOW, MAX_CONTROL, MAX_STREAMS, MAX_WINDOW, YamuxConn
-from tests.net.wires import (
+from wires import (
     ACK,
     DATA,
     FIN,
@@ -39,6 +36,9 @@ from tests.net.wires import (
     secured,
     spoken_to,
 )
+
+from p2plearn.net import yamux
+from p2plearn.net.yamux import INITIAL_WINDOW, MAX_CONTROL, MAX_STREAMS, MAX_WINDOW, YamuxConn
 
 
 def frame(kind: int, flags: int, stream_id: int, length: int, payload: bytes = b"", version: int = 0) -> bytes:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 import trio
+from courses import Course, MemoryShelf, Remote, fetcher, make_course, network
 
 from p2plearn.errors import NobodyHasIt, NoSpace, PeerFault
 from p2plearn.transfer import fetch, scheduler, serve, session
 from p2plearn.transfer.channel import Channel, StreamOver
-from p2plearn.transfer.fetch import Fetch
+from p2plearn.transfer.fetch import FetchLimits
 from p2plearn.transfer.protocol import (
     FROM_FETCHER,
     FROM_SERVER,
@@ -32,7 +31,6 @@ from p2plearn.transfer.protocol import (
     encode,
 )
 from p2plearn.transfer.serve import ChunkService
-from tests.transfer.courses import Course, MemoryShelf, Remote, fetcher, make_course, network
 
 COURSE = make_course(60, 30_000, seed=2, twins=7)
 
@@ -41,7 +39,6 @@ COURSE = make_course(60, 30_000, seed=2, twins=7)
 def _in_a_hurry(monkeypatch):
     for module in (fetch, session):
         monkeypatch.setattr(module, "ANSWER_SECONDS", 5.0)
-    monkeypatch.setattr(scheduler, "SILENCE_SECONDS", 2.0)
     monkeypatch.setattr(scheduler, "DROP_SECONDS", 4.0)
     monkeypatch.setattr(fetch, "LOOK_AGAIN_SECONDS", 0.1)
     monkeypatch.setattr(fetch, "TICK_SECONDS", 0.05)
@@ -273,12 +270,10 @@ async def test_no_space_ends_the_fetch_as_such():
 
 
 async def test_a_slow_disk_is_nobodys_fault(monkeypatch):
-    monkeypatch.setattr(fetch, "MAX_PENDING", 100_000)
     monkeypatch.setattr(fetch, "WRITE_BATCH", 100_000)
-    monkeypatch.setattr(scheduler, "SILENCE_SECONDS", 0.2)
     monkeypatch.setattr(scheduler, "DROP_SECONDS", 0.3)
     course = make_course(30, 200_000, seed=9)
-    async with network(course, full(course)) as node:
+    async with network(course, full(course), limits=FetchLimits(pending=100_000, silence=0.2)) as node:
         put = node.landing.put_many
         stalls = iter([0.6])
 
@@ -293,21 +288,14 @@ async def test_a_slow_disk_is_nobodys_fault(monkeypatch):
         assert node.peers[0].dialled == 1
 
 
-async def test_rounds_of_looking_are_closed_when_the_fetch_ends():
-    closed = []
-    async with network(COURSE, full()) as node:
-
-        async def candidates() -> AsyncIterator[object]:
-            try:
-                yield node.peers[0]
-                await trio.sleep_forever()
-            finally:
-                closed.append(True)
-
-        found = Fetch(COURSE.hash, candidates, signed=None, index=None, roll=lambda n: 0)
-        with trio.fail_after(10):
-            await found.run(None)
-        assert closed == [True]
+async def test_peers_asked_on_the_off_chance_are_counted_only_when_they_have_it():
+    async with network(COURSE, Provider(None), full()) as node:
+        for peer in node.peers:
+            peer.guess = True
+        with trio.fail_after(20):
+            await node.run()
+        assert node.fetch.tally.found == {node.peers[1].name}
+        assert not node.fetch.tally.not_here
 
 
 # -- the serving end, spoken to by hand ----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hosts import LOOPBACK, make_host
 from libp2p.peer.peerinfo import PeerInfo
 
 from p2plearn.course.index import Index, IndexBuilder, parts
@@ -23,7 +24,6 @@ from p2plearn.transfer.channel import Channel, StreamOver
 from p2plearn.transfer.fetch import Fetch
 from p2plearn.transfer.protocol import FROM_FETCHER, FROM_SERVER, INDEX_PART, PROTOCOL
 from p2plearn.transfer.session import Unreachable
-from tests.net.hosts import LOOPBACK, make_host
 
 
 @dataclass
@@ -202,6 +202,8 @@ class Remote:
         self.poisoned = 0
         self.dialled = 0
 
+    guess = False
+
     @property
     def name(self) -> str:
         return str(self.info.peer_id)
@@ -244,10 +246,10 @@ class Fetcher:
 def fetcher(
     course: Course, host: Any, peers: list[Remote], kept: dict[int, bytes] | None = None, **options: Any
 ) -> Fetcher:
-    async def candidates() -> AsyncIterator[Remote]:
-        for peer in peers:
+    async def candidates(offer: Callable[[Remote], Awaitable[None]]) -> None:
+        for peer in list(peers):
             await trio.lowlevel.checkpoint()
-            yield peer
+            await offer(peer)
 
     fetch = Fetch(course.hash, candidates, signed=None, index=None, roll=random.Random(5).randrange, **options)
     return Fetcher(course, host, peers, MemoryLanding(course.index, kept), fetch)

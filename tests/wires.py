@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 import trio
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as new_x25519_key_pair
@@ -32,6 +34,18 @@ SECURITY: dict[str, Callable[[Any], Any]] = {
     "noise": lambda keys: NoiseTransport(keys, noise_privkey=new_x25519_key_pair().private_key),
 }
 MUXER: dict[str, Callable[[Any, ID], Any]] = {"ours": YamuxConn, "stock": Yamux}
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
 
 
 @asynccontextmanager
