@@ -28,6 +28,7 @@ from p2plearn.network import Network
 from p2plearn.operations import GetRequest, GetResult, Progress, PublishRequest, PublishResult, Report, VerifyResult
 from p2plearn.progress import Gauge
 from p2plearn.store.download import Download
+from p2plearn.store.follow import Following
 from p2plearn.store.publish import PublishMeta
 from p2plearn.store.store import Store
 from p2plearn.transfer.fetch import Fetch, FetchLimits
@@ -193,7 +194,7 @@ class NodeService:
         course = bytes.fromhex(request.course)
         dest = Path(request.dest) if request.dest else None
         with trio.move_on_after(request.timeout or math.inf) as limit:
-            fetch, files = await self._fetch(course, request, dest, report)
+            fetch, files, following = await self._fetch(course, request, dest, report)
         if limit.cancelled_caught:
             raise OutOfTime(
                 f"Not done within {request.timeout:g} s.",
@@ -207,7 +208,15 @@ class NodeService:
         if dest is not None:
             count = _Counting("checking out")
             async with _telling(report, count.progress):
-                out = await _in_thread(lambda cancelled: self._store.checkout(course, dest, files, count, cancelled))
+                try:
+                    out = await _in_thread(
+                        lambda cancelled: self._store.checkout(
+                            course, dest, files, count, cancelled, following=following
+                        )
+                    )
+                finally:
+                    if following is not None:
+                        await trio.to_thread.run_sync(following.abandon)
             written, path = out.written_files, str(out.path)
             replaced, replaced_into = tuple(out.replaced), str(out.replaced_into or "")
         row = await trio.to_thread.run_sync(self._store.course, course)
@@ -256,17 +265,21 @@ class NodeService:
 
     async def _fetch(
         self, course: bytes, request: GetRequest, dest: Path | None, report: Report
-    ) -> tuple[Fetch, tuple[FileEntry, ...] | None]:
-        """Bring everything wanted into the store; which files that is (None: all of them)."""
+    ) -> tuple[Fetch, tuple[FileEntry, ...] | None, Following | None]:
+        """Bring everything wanted into the store; which files that is (None: all of them), and what of the checkout
+        was written on the way.
+        """
         files: tuple[FileEntry, ...] | None = None
+        following: Following | None = None
+        download: Download | None = None
         turn = self._turns.setdefault(course, trio.Lock())
         if turn.locked():
             report(Progress("waiting", waiting_for="another get of this course"))
         async with turn:
             fetch = self._fetching[course] = await self._new_fetch(course, request)
 
-            async def land(signed: SignedManifest, index_raw: bytes | None, index: Index) -> Any:
-                nonlocal files
+            async def land(signed: SignedManifest, index_raw: bytes | None, index: Index) -> Download:
+                nonlocal files, download
                 if request.only:
                     files = index.select(request.only)
                     if not files:
@@ -285,9 +298,11 @@ class NodeService:
                 stack.callback(self._fetching.pop, course, None)
                 async with _telling(report, lambda gauge: _progress(fetch, gauge)):
                     await fetch.run(land)
+                if download is not None and dest is not None:
+                    following = download.take_following(dest)
         if not turn.statistics().tasks_waiting:
             self._turns.pop(course, None)
-        return fetch, files
+        return fetch, files, following
 
     def _begin(
         self,

@@ -125,6 +125,7 @@ class TlsPipe:
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._in, self._out, server_side=server_side)
+        self._cut_short = True
         self._unsent = memoryview(b"")  # ciphertext that the socket has not taken yet
         self._write_lock = trio.Lock()
         self._broken = False  # a write that can't be taken up again was cut
@@ -158,15 +159,16 @@ class TlsPipe:
         tls = self._tls
         while True:
             # What is pending bounds the plaintext: no more memory is made than can be filled.
-            size = min(at_most, self._in.pending + tls.pending())
+            size = min(at_most, self._in.pending + (tls.pending() if self._cut_short else 0))
             if size:
                 plain = memoryview(bytearray(size))
                 got = 0
+                self._cut_short = True  # there may be more in the last record than was asked for
                 try:
                     while got < size:
                         got += cast(int, tls.read(size - got, plain[got:]))
                 except ssl.SSLWantReadError:
-                    pass
+                    self._cut_short = False
                 except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                     if not got:
                         return plain[:0]

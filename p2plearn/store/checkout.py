@@ -24,6 +24,7 @@ from pathlib import Path
 from p2plearn.course.index import FileEntry
 from p2plearn.errors import Interrupted, Refused
 from p2plearn.store.durable import settle_behind, start_writeback, sync_filesystem, write_all
+from p2plearn.store.follow import Following
 from p2plearn.store.holding import Holding
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.problems import disk_problem
@@ -129,24 +130,71 @@ def _write_large(holding: Holding, entry: FileEntry, create: Callable[[FileEntry
     step.step(0, 1)
 
 
+def _fill(holding: Holding, entry: FileEntry, following: Following, fd: int, step: Progress) -> None:
+    """Write what of a followed file didn't pass through the download."""
+    offset, slot, end = 0, entry.first, entry.first + entry.count
+    while slot < end:
+        size, stop = 0, slot
+        there = following.written(slot)
+        while stop < end and size < _GROUP and following.written(stop) is there:
+            size += holding.index.lengths[stop]
+            stop += 1
+        if not there:
+            write_all(fd, holding.read_all(range(slot, stop)), offset)
+        offset += size
+        slot = stop
+        step.step(size, 0)
+    step.step(0, 1)
+
+
+def _write_tree(
+    holding: Holding, files: Sequence[FileEntry], tree: Tree, following: Following | None, step: Progress
+) -> None:
+    if following is None:
+        write_files(holding, files, lambda entry: tree.create(entry.path), step)
+        return
+    rest: list[FileEntry] = []
+    for entry in files:
+        fd = following.fd(entry)
+        if fd is None:
+            rest.append(entry)
+        else:
+            _fill(holding, entry, following, fd, step)
+    write_files(holding, rest, lambda entry: tree.create(entry.path), step)
+
+
 def checkout_fresh(
-    holding: Holding, dest: Path, files: Sequence[FileEntry], folders: Sequence[str], step: Progress
+    holding: Holding,
+    dest: Path,
+    files: Sequence[FileEntry],
+    folders: Sequence[str],
+    step: Progress,
+    *,
+    following: Following | None = None,
 ) -> CheckedOut:
-    """Write a course to a place where nothing (or an empty folder) is. Raises Refused, NoSpace, StoreProblem."""
+    """Write a course to a place where nothing (or an empty folder) is. Raises Refused, NoSpace, StoreProblem.
+
+    ``following`` is a part directory for this very place with some of it written already.
+    """
     above = -1
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
         above = os.open(dest.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        remove_stale_parts(dest.name, above)
-        part, root = make_part(dest.name, above)
+        if following is None:
+            remove_stale_parts(dest.name, above)
+            part, root = make_part(dest.name, above)
+        else:
+            part, root = following.part, os.dup(following.root)
         try:
             with Tree(root) as tree:
-                write_files(holding, files, lambda entry: tree.create(entry.path), step)
+                _write_tree(holding, files, tree, following, step)
                 for folder in folders:
                     tree.folder(folder.split("/"))
             os.fchmod(root, FOLDER_MODE & ~_umask())
             sync_filesystem(root)
             _move_into_place(part, root, dest, above)
+            if following is not None:
+                following.done()
         except BaseException:
             with contextlib.suppress(OSError):
                 remove_tree(part, above)

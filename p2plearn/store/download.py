@@ -22,12 +22,15 @@ import threading
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from p2plearn.course.index import FileEntry
 from p2plearn.errors import P2plearnError, StoreProblem
+from p2plearn.store.behind import Behind
 from p2plearn.store.catalogue import PlanRow, add_chunks, add_extent
 from p2plearn.store.durable import Piece, sync_directory, sync_file, write_all
 from p2plearn.store.extents import create_extent, plan_layout, remove_extent, written_ranges
+from p2plearn.store.follow import Following
 from p2plearn.store.holding import Holding
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.placement import NOWHERE, Placement, bit
@@ -39,6 +42,10 @@ _RESUME_BATCH = 64
 
 Offer = tuple[int, Sequence[Piece]]
 """A slot and the pieces its chunk came in."""
+
+
+_IN_MEMORY = 128 * 1024 * 1024
+"""What of a download stays in the page cache when it is written: other fetchers ask for what came last."""
 
 
 class Download(Holding):
@@ -64,6 +71,20 @@ class Download(Holding):
         self._awaited: dict[int, int] = {}
         """By extent, about how many planned slots are still to come: a cheap hint, checked before it is relied on."""
         self._broken = ""
+        self._behind = Behind(keep=_IN_MEMORY)
+        self._following: Following | None = None
+
+    def follow(self, following: Following) -> None:
+        """Write what is put into ``following``, too."""
+        self._following = following
+
+    def take_following(self, dest: Path) -> Following | None:
+        """What was written for a checkout at ``dest``, now the caller's to use up or abandon."""
+        following = self._following
+        if following is None or following.dest != Path(os.path.realpath(dest)):
+            return None
+        self._following = None
+        return following if following.usable else None
 
     @property
     def extents(self) -> set[int]:
@@ -259,6 +280,8 @@ class Download(Holding):
             except OSError as error:
                 raise disk_problem(error, f"storing the course {self.signed.manifest.title!r}") from error
             self._mark([slot for slot, _ in todo])
+            if self._following is not None:
+                self._following.take(todo)
         return verdicts
 
     def _is_chunk(self, slot: int, pieces: Sequence[Piece]) -> bool:
@@ -280,14 +303,18 @@ class Download(Holding):
             if extent == NOWHERE:
                 raise ValueError(f"slot {slot} was never wanted")
             if run and (extent != run_extent or offset != run_end):
-                write_all(self._fds[run_extent], run, run_start)
+                self._write_run(self._fds[run_extent], run, run_start, run_end)
                 run = []
             if not run:
                 run_extent = extent
                 run_start = run_end = offset
             run.extend(pieces)
             run_end += lengths[slot]
-        write_all(self._fds[run_extent], run, run_start)
+        self._write_run(self._fds[run_extent], run, run_start, run_end)
+
+    def _write_run(self, fd: int, run: Sequence[Piece], start: int, end: int) -> None:
+        write_all(fd, run, start)
+        self._behind.wrote(fd, start, end - start)
 
     def _mark(self, slots: Sequence[int]) -> None:
         twins = self.placement.twins
@@ -372,6 +399,8 @@ class Download(Holding):
         finally:
             self._closed(self)
             self._parts.budget.release(self)
+            if self._following is not None:
+                self._following.abandon()
             with self._shape:
                 for fd in self._fds.values():
                     os.close(fd)

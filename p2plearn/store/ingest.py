@@ -29,7 +29,8 @@ from dataclasses import dataclass
 from p2plearn.course.chunking import Chunker
 from p2plearn.course.manifest import MAX_CHUNK
 from p2plearn.errors import Interrupted, P2plearnError
-from p2plearn.store.durable import Piece, start_writeback, sync_directory, sync_file, write_all
+from p2plearn.store.behind import Behind
+from p2plearn.store.durable import Piece, sync_directory, sync_file, write_all
 from p2plearn.store.extents import create_extent, remove_extent, start_of_file
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.problems import disk_problem
@@ -44,6 +45,10 @@ _SPACE_STEP = 64 * 1024 * 1024
 
 Report = Callable[[int, int, int, int], None]
 """Called with bytes done, bytes in all, files done, files in all."""
+
+
+_IN_MEMORY = 256 * 1024 * 1024
+"""What of a published course stays in the page cache: somebody may fetch it soon."""
 
 
 class SourceChanged(P2plearnError):
@@ -88,7 +93,7 @@ class Ingest:
         self._turn = 0
         self._turns = threading.Condition()
         self._failed = False
-        self._written_back = 0
+        self._behind = Behind(keep=_IN_MEMORY)
 
     # The caller's thread: read and cut ----------------------------------------------------------------------------
 
@@ -180,9 +185,7 @@ class Ingest:
                 self._turns.notify_all()
             for offset, pieces in runs:
                 write_all(self._fd, pieces, offset)
-            if runs:
-                last, pieces = runs[-1]
-                start_writeback(self._fd, runs[0][0], last + sum(map(len, pieces)) - runs[0][0])
+                self._behind.wrote(self._fd, offset, sum(map(len, pieces)))
             free.put(batch.buffer)
         except OSError as error:
             self._fail()

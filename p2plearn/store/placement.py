@@ -14,7 +14,7 @@ from __future__ import annotations
 import bisect
 import threading
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from p2plearn.course.index import FileEntry, Index
 from p2plearn.course.manifest import SignedManifest
@@ -134,6 +134,13 @@ class Placement:
         """Note that this process has hashed a slot's bytes and found them right."""
         with self.lock:
             set_bit(self.good, slot)
+
+    def just_written(self, digests: Collection[bytes]) -> None:
+        """Note that this process has hashed and written the chunks with these digests."""
+        with self.lock:
+            for slot in range(len(self.index)):
+                if self.index.digest(slot) in digests and bit(self.have, slot):
+                    set_bit(self.good, slot)
 
     def slots_of(self, digest: bytes) -> list[int]:
         """The slots with that digest."""

@@ -233,6 +233,10 @@ def _record(  # noqa: PLR0917
         add_course(db, signed, why="published", now=now, indexed=True)
         db.execute("UPDATE courses SET have_bytes = bytes, why = 'published' WHERE course = ?", (signed.course,))
     store.forget(signed.course)
+    placement = store.placement(signed.course)
+    if placement is not None and ingest.extent_name:
+        # What this publish wrote it has hashed; what was here before is hashed when it is first read.
+        placement.just_written({one[0] for one in ingest.new})
 
 
 def _add_external(db: sqlite3.Connection, found: Scan, ingest: Ingest) -> None:

@@ -35,6 +35,7 @@ from p2plearn.store.course_files import CourseFileDamaged
 from p2plearn.store.download import Download
 from p2plearn.store.durable import sync_directory, write_atomic
 from p2plearn.store.extents import sweep_orphans
+from p2plearn.store.follow import Following
 from p2plearn.store.gc import Sweep, sweep
 from p2plearn.store.holding import Holding
 from p2plearn.store.parts import StoreParts
@@ -232,7 +233,18 @@ class Store:
                     live.close()
                     raise
                 return live
-            return self._start_download(signed, index_raw, index, wanted, why, checkout)
+            download = self._start_download(signed, index_raw, index, wanted, why, checkout)
+            if checkout is not None:
+                self._follow(download, checkout, index.files if wanted is None else wanted)
+            return download
+
+    def _follow(self, download: Download, checkout: Path, files: Sequence[FileEntry]) -> None:
+        """Have a download write the large files of its checkout as they come, where nothing stands in the way."""
+        dest = Path(os.path.realpath(checkout))
+        # Only a hint: the checkout will say what is wrong with its destination.
+        with contextlib.suppress(OSError, Refused):
+            if Following.pays(files) and download.missing_bytes and is_free(dest):
+                download.follow(Following(download.index, dest, files))
 
     def _start_download(  # noqa: PLR0917
         self,
@@ -319,8 +331,12 @@ class Store:
         files: Sequence[FileEntry] | None = None,
         report: Callable[[int, int, int, int], None] = _ignore,
         cancelled: Callable[[], bool] = _never,
+        *,
+        following: Following | None = None,
     ) -> CheckedOut:
         """Write a course, or some of its files, to ``dest``: a folder (a course of one file becomes DEST/NAME).
+
+        ``following`` is what the download wrote there already (``Download.take_following``); it is used up.
 
         Raises UsageProblem if it isn't here, Refused for a destination with other files in it, StoreDamage,
         ChunkMissing for a file that isn't all here, NoSpace, StoreProblem, Interrupted.
@@ -335,7 +351,7 @@ class Store:
         progress = Progress(chosen, report, cancelled)
         with holding:
             if is_free(dest):
-                done = checkout_fresh(holding, dest, chosen, folders, progress)
+                done = checkout_fresh(holding, dest, chosen, folders, progress, following=following)
             else:
                 done = checkout_over(
                     holding,
