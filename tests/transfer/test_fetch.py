@@ -382,6 +382,34 @@ async def test_news_are_told():
         nursery.cancel_scope.cancel()
 
 
+async def test_news_are_never_written_into_a_chunk(monkeypatch):
+    """Both want to write all the time, on a line that takes a piece at a time."""
+    monkeypatch.setattr(serve, "NEWS_SECONDS", 0.001)
+    shelf, loop = MemoryShelf(COURSE, set(range(0, 60, 2))), Loop()
+    write = loop.write
+
+    async def write_slowly(data: bytes) -> None:
+        await trio.sleep(0.002)
+        await write(data)
+
+    loop.write = write_slowly
+    loop.say(Open(COURSE.hash, False), Want(tuple((slot, 1) for slot in range(0, 60, 2))))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Provider(shelf).service.serve, Channel(loop, FROM_FETCHER))
+        for slot in range(1, 60, 2):
+            await trio.sleep(0.005)
+            shelf.held.add(slot)
+        with trio.fail_after(10):
+            while sum(isinstance(message, Chunk) for message in loop.heard()) < 30:
+                await trio.sleep(0.02)
+        nursery.cancel_scope.cancel()
+    heard = loop.heard()
+    assert any(isinstance(message, HaveMore) for message in heard)
+    for message in heard:
+        if isinstance(message, Chunk):
+            assert b"".join(message.pieces) == COURSE.chunks[message.slot]
+
+
 @pytest.mark.parametrize(
     "messages",
     [

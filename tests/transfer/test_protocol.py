@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import tracemalloc
 from itertools import pairwise
@@ -129,13 +130,46 @@ def test_garbage_is_a_fault_or_a_message_and_nothing_else(accepts, garbage, plac
     st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=6),
     st.lists(st.integers(0, 1 << 20), max_size=9),
 )
-@settings(max_examples=400)
+@settings(max_examples=60)
 def test_mutated_messages_are_a_fault_or_a_message_and_nothing_else(conversation, changes, places):
     accepts, messages = conversation
     wire = bytearray(b"".join(map(encode, messages)))
     for at, value in changes:
         wire[at % len(wire)] = value
     assert outcome(accepts, [bytes(wire)]) == outcome(accepts, cut(bytes(wire), places))
+
+
+def test_ten_thousand_mutations_whole_and_byte_by_byte():
+    dice = random.Random(2026)
+    samples = {
+        "fetcher": [Open(bytes(32), True), WantIndex(0, 3), Want(((1, 2), (9, 1))), Cancel(((5, 5),))],
+        "server": [
+            ManifestIs(bytes(64), b"m" * 30),
+            IndexPart(1, b"i" * 20),
+            Have(20, b"abc"),
+            HaveMore(((1, 2),)),
+            chunk_of(7, b"c" * 40),
+            Missing(((3, 1),)),
+            NotHere(),
+            Busy(1.5),
+        ],
+    }
+    for accepts, name in ((FROM_FETCHER, "fetcher"), (FROM_SERVER, "server")):
+        for _ in range(5000):
+            wire = bytearray(b"".join(encode(dice.choice(samples[name])) for _ in range(dice.randrange(1, 4))))
+            for _ in range(dice.randrange(1, 5)):
+                match dice.randrange(4):
+                    case 0:
+                        wire[dice.randrange(len(wire))] = dice.choice((0, 1, 0x7F, 0x80, 0xFF, dice.randrange(256)))
+                    case 1:
+                        wire.insert(dice.randrange(len(wire) + 1), dice.randrange(256))
+                    case 2 if len(wire) > 1:
+                        del wire[dice.randrange(len(wire))]
+                    case _:
+                        at = dice.randrange(len(wire))
+                        wire[at : at + 4] = dice.choice((b"\xff\xff\xff\xff", bytes(4), b"\x80\0\0\0"))
+            whole = bytes(wire)
+            assert outcome(accepts, [whole]) == outcome(accepts, [whole[at : at + 1] for at in range(len(whole))])
 
 
 @pytest.mark.parametrize("accepts", [FROM_FETCHER, FROM_SERVER], ids=["fetcher", "server"])
