@@ -50,6 +50,10 @@ SILENCE_SECONDS: Final = 8.0
 DROP_SECONDS: Final = 30.0
 """A peer that owes chunks and sends nothing for so long is given up."""
 
+LATE_SECONDS: Final = 15.0
+"""A peer that completes no chunk for so long, all of whose chunks a second peer was asked for meanwhile, gives its
+place to a third: two that drip a byte at a time hold up nobody for longer."""
+
 STUCK_SECONDS: Final = 120.0
 """A peer that owes chunks and completes none for so long is given up, however busily it sends: the largest chunk in
 this time is 9 KB a second."""
@@ -373,13 +377,17 @@ class Scheduler(Generic[P]):
         given_up = []
         for peer, who in self._peers.items():
             silence, stuck = now - who.heard_at, now - who.moved_at > STUCK_SECONDS
-            if who.asked and (silence > self._silence or stuck):
+            if who.asked and (silence > self._silence or stuck or self._replaced(who, now)):
                 who.silent = True
                 for slot in list(who.asked):
                     self._release(peer, who, slot)
             if who.silent and (silence > max(DROP_SECONDS, 2 * self._silence) or stuck):
                 given_up.append(peer)
         return given_up
+
+    def _replaced(self, who: _Peer, now: float) -> bool:
+        late = now - who.moved_at > max(LATE_SECONDS, 2 * self._silence)
+        return late and all(len(self._holders[slot]) == 2 for slot in who.asked)
 
     @property
     def finished(self) -> bool:

@@ -169,7 +169,7 @@ def peers_of(slots: int, others: list[tuple[str, set[int]]]) -> list[Model]:
 
 
 @given(everything, st.integers(0, 1 << 30), st.booleans(), st.sampled_from([CHUNK, 1 << 20, 40]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_one_honest_peer_is_enough_whoever_else_takes_part(case, seed, in_order, size):
     slots, others = case
     peers = [*peers_of(slots, others), Model("honest", "complete", set(range(slots)))]
@@ -183,7 +183,7 @@ def test_one_honest_peer_is_enough_whoever_else_takes_part(case, seed, in_order,
 
 
 @given(everything, st.integers(0, 1 << 30))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_each_chunk_with_some_honest_peer_is_enough(case, seed):
     slots, others = case
     dice = random.Random(seed)
@@ -197,7 +197,7 @@ def test_each_chunk_with_some_honest_peer_is_enough(case, seed):
 
 
 @given(everything, st.integers(0, 1 << 30))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_whoever_takes_part_it_ends_or_says_that_it_is_starved(case, seed):
     slots, others = case
     useless = [(kind, held) for kind, held in others if kind not in ("slow", "sleeper", "partial")]
@@ -218,6 +218,13 @@ def test_a_peer_that_completes_nothing_is_given_up(kind):
     simulation = Simulation(20, [Model("it", kind, set(range(20)))])
     assert not simulation.run(scheduling.STUCK_SECONDS + 5)
     assert simulation.given_up == {"it"}
+
+
+def test_many_that_drip_hold_up_one_chunk_for_a_while_only():
+    """Two are asked at once; each in turn gives its place to the next."""
+    drippers = [Model(f"drip{at}", "dripper", {0}) for at in range(8)]
+    simulation = Simulation(1, [*drippers, Model("honest", "complete", {0})])
+    assert simulation.run(9 * 20.0)
 
 
 def test_a_slow_peer_alone_is_waited_for():
