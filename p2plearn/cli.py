@@ -7,6 +7,7 @@ so that every other command starts in a blink. Exit codes are those of ``errors`
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -19,7 +20,7 @@ import click
 
 from p2plearn import __version__
 from p2plearn.config import Home, Settings, choose_home, parse_seconds, spell
-from p2plearn.errors import IntegrityProblem, Interrupted, P2plearnError, UsageProblem
+from p2plearn.errors import IntegrityProblem, Interrupted, NoSpace, P2plearnError, UsageProblem
 from p2plearn.operations import SCHEMA, GetRequest, PublishRequest
 
 if TYPE_CHECKING:
@@ -32,6 +33,18 @@ Exit codes: 0 ok, 1 error, 2 usage, 3 no node running, 4 nobody has it,
 7 quota or disk, 8 refused by policy, 9 leave incomplete, 130 interrupted."""
 
 _LEAST_PREFIX = 8
+
+
+class PathWord(click.Path):
+    """A path that isn't empty: an empty word is an unset variable of a script, not the folder one is in."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """The path; fails for an empty word."""
+        if not os.fspath(value):
+            self.fail("is empty; name it (. is the folder you are in).", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 @dataclass(slots=True)
@@ -260,21 +273,22 @@ def node_peers(scope: Scope) -> None:
 
 
 @cli.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PathWord(path_type=Path))
 @click.option("--title", default="", help="Its name (else from README, index or config.yaml, else the folder's).")
 @click.option("--description", default="", help="What it is, in a sentence or two.")
 @click.option("--tag", "tags", multiple=True, help="A word to find it by (again for more).")
 @click.option("--language", default="", metavar="BCP47", help="Its language, such as en or zh-Hans.")
 @click.option("--license", "license_", default="", metavar="SPDX", help="Its licence, such as CC-BY-4.0.")
-@click.option("--chunker", type=click.Choice(["fastcdc", "fixed"]), default="fastcdc", show_default=True,
-              help="fixed gives the chunks and the IPFS root of `ipfs add -r --cid-version=1`.")  # fmt: skip
+@click.option("--chunker", type=click.Choice(["fastcdc", "fixed"]),
+              help="fixed gives the chunks and the IPFS root of `ipfs add -r --cid-version=1` (default: fastcdc, or "
+                   "as in the version before).")  # fmt: skip
 @click.option("--follow-symlinks", is_flag=True, help="Follow symlinks that stay inside the folder.")
 @click.option("--skip-special", is_flag=True, help="Leave out symlinks, sockets, devices and unreadable files.")
 @click.option("--no-copy", is_flag=True, help="Serve from these very files instead of a copy; don't change them.")
 @pass_scope
 def publish(
     scope: Scope, *, path: Path, title: str, description: str, tags: tuple[str, ...], language: str, license_: str,
-    chunker: str, follow_symlinks: bool, skip_special: bool, no_copy: bool,
+    chunker: str | None, follow_symlinks: bool, skip_special: bool, no_copy: bool,
 ) -> None:  # fmt: skip
     """Publish a folder or a file and print its course hash."""
     from p2plearn import terminal, views
@@ -284,7 +298,7 @@ def publish(
         raise UsageProblem(f"There is no {path}.")
     request = PublishRequest(
         path=os.path.abspath(path), title=title, description=description, tags=tags, language=language,
-        license=license_, chunker=chunker, follow_symlinks=follow_symlinks, skip_special=skip_special,
+        license=license_, chunker=chunker or "", follow_symlinks=follow_symlinks, skip_special=skip_special,
         no_copy=no_copy,
     )  # fmt: skip
     with terminal.display("Publishing", as_json=scope.as_json) as display:
@@ -298,7 +312,7 @@ def publish(
 
 @cli.command()
 @click.argument("course", metavar="HASH")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Where to (else ./TITLE).")
+@click.option("-o", "--output", type=PathWord(path_type=Path), metavar="DIR", help="Where to (else ./TITLE).")
 @click.option("--from", "providers", multiple=True, metavar="ADDR", help="Ask this node first (again for more).")
 @click.option("--only", multiple=True, metavar="PATTERN", help="Only these files, such as '*.pdf' (again for more).")
 @click.option("--manifest-only", is_flag=True, help="Show what is inside; fetch nothing else.")
@@ -471,7 +485,7 @@ def config_show(scope: Scope, reasons: bool) -> None:
 
 
 @cli.command()
-@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.argument("path", required=False, type=PathWord(path_type=Path))
 @pass_scope
 def demo(scope: Scope, path: Path | None) -> None:
     """Watch a course travel between three nodes on this machine."""
@@ -520,12 +534,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except P2plearnError as error:
         return _fail(scope, error)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush complains
+        _give_up_stdout()
         return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return _fail(scope, P2plearnError(f"{error.strerror or error}.", "Run it with --debug for more."))
+        _give_up_stdout()
+        scope.as_json = False  # it has nowhere to go
+        return _fail(scope, NoSpace("The answer can't be written: the disk of its output is full.", "Make room there."))
     except Exception as bug:
         words = f"internal error: {type(bug).__name__}: {bug}"
         return _fail(scope, P2plearnError(words, "" if scope.debug else "Run it with --debug for more."))
     return outcome if isinstance(outcome, int) else 0
+
+
+def _give_up_stdout() -> None:
+    """Nobody reads it, or nothing can be written to it: or the last flush complains."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage(problem: click.ClickException) -> UsageProblem:

@@ -304,6 +304,7 @@ class Settings:
                 raise UsageProblem(f"{file} has a setting {name!r} that doesn't exist.", _nearest(name))
             take(name, raw, str(file))
         environment = os.environ if environment is None else environment
+        _refuse_unknown(environment)
         for row in SETTINGS:
             variable = environment_name(row.name)
             if variable in environment:
@@ -311,6 +312,16 @@ class Settings:
         for name, raw in (flags or {}).items():
             take(name, raw, "the command line")
         return cls(values)
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    """A misspelt variable is told, as a misspelt key in the file is: silence would mean the default."""
+    known = {environment_name(row.name): row.name for row in SETTINGS}
+    rooms = tuple({environment_name(row.name.partition(".")[0]) + "_" for row in SETTINGS})
+    for variable in environment:
+        if variable not in known and variable.startswith(rooms):
+            name = variable.removeprefix("P2PLEARN_").lower().replace("_", ".", 1)
+            raise UsageProblem(f"The environment variable {variable} sets nothing.", _nearest(name))
 
 
 def _nearest(name: str) -> str:
@@ -412,6 +423,11 @@ class Home:
             "lock": self.lock, "log": self.log,
         }  # fmt: skip
 
+    def _is_ours(self) -> bool:
+        """Whether the folder is empty, or a home already (or prepared to be one: its settings are there)."""
+        names = set(os.listdir(self.path))
+        return not names or bool(names & {"keys", "store", "node.lock", "config.toml", "bootstrap_nodes.toml"})
+
     def prepare(self) -> None:
         """Make the home, readable by its owner alone; raises Refused when it can't be made private.
 
@@ -432,6 +448,11 @@ class Home:
             raise Refused(
                 f"{self.path} can't be a home of p2plearn: it is not a folder of its own of this user.",
                 "Choose another with --home DIR.",
+            )
+        if mode & 0o077 and not self._is_ours():
+            raise Refused(
+                f"{self.path} has other things in it and is open to others; a home is private to its node.",
+                "Choose a folder of its own with --home DIR.",
             )
         if mode & 0o077:
             self.path.chmod(0o700)

@@ -146,7 +146,7 @@ class Network:
             {
                 "peer_id": str(peer),
                 "addresses": [full(address, peer) for address in conn.get_transport_addresses()],
-                "direction": str(conn.direction.value),
+                "direction": conn.direction.name.lower(),
                 "found_by": self._found_by(peer),
                 "seconds": now - getattr(conn.muxed_conn, "opened_at", now),
                 "rtt": getattr(conn.muxed_conn, "rtt", 0.0),

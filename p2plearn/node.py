@@ -174,15 +174,18 @@ async def _listen(host: BasicHost, settings: Settings) -> None:
 
 def _multiaddr(text: str) -> Multiaddr:
     try:
-        return Multiaddr(text)
+        address = Multiaddr(text)
+        if [part.name for part in address.protocols()] not in (["ip4", "tcp"], ["ip6", "tcp"]):
+            raise ValueError("a node listens on an IP address and a TCP port")
     except Exception as error:  # the library raises whatever a part's codec does
         raise UsageProblem(
             f"“{text}” is no address to listen on: {error}.", "An example: --listen /ip4/0.0.0.0/tcp/4017"
         ) from None
+    return address
 
 
 async def _heed_signals(stopping: trio.Event) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async for number in signals:
             if stopping.is_set():
                 logger.warning("second signal: stopping at once")

@@ -36,7 +36,9 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class PublishRequest(Wire):
-    """Publish ``path`` (absolute). Empty ``title`` and ``language`` mean: find a sensible one in the folder."""
+    """Publish ``path`` (absolute). Empty ``title`` and ``language`` mean: find a sensible one in the folder; other
+    empty fields: as in the version before.
+    """
 
     path: str
     title: str = ""
@@ -44,7 +46,7 @@ class PublishRequest(Wire):
     tags: tuple[str, ...] = ()
     language: str = ""
     license: str = ""
-    chunker: str = "fastcdc"
+    chunker: str = ""
     follow_symlinks: bool = False
     skip_special: bool = False
     no_copy: bool = False

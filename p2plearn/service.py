@@ -22,7 +22,7 @@ import trio
 from p2plearn.course.index import FileEntry, Index
 from p2plearn.course.manifest import SignedManifest
 from p2plearn.course.names import cid_text, format_link
-from p2plearn.errors import NobodyHasIt, OutOfTime, Refused, UsageProblem
+from p2plearn.errors import OutOfTime, Refused, UsageProblem
 from p2plearn.identity import SigningKey
 from p2plearn.network import Network
 from p2plearn.operations import GetRequest, GetResult, Progress, PublishRequest, PublishResult, Report, VerifyResult
@@ -190,16 +190,28 @@ class NodeService:
 
     async def get(self, request: GetRequest, report: Report) -> GetResult:
         """See ``NodeOperations.get``."""
-        began = time.perf_counter()
         course = bytes.fromhex(request.course)
-        dest = Path(request.dest) if request.dest else None
-        with trio.move_on_after(request.timeout or math.inf) as limit:
-            fetch, files, following = await self._fetch(course, request, dest, report)
-        if limit.cancelled_caught:
+        result: GetResult | None = None
+        with trio.move_on_after(request.timeout or math.inf):
+            turn = self._turns.setdefault(course, trio.Lock())
+            if turn.locked():
+                report(Progress("waiting", waiting_for="another get of this course"))
+            async with turn:
+                result = await self._get(course, request, report)
+        if not turn.locked():
+            self._turns.pop(course, None)
+        if result is None:
             raise OutOfTime(
                 f"Not done within {request.timeout:g} s.",
                 "What was fetched is kept; the same command goes on from there.",
             )
+        return result
+
+    async def _get(self, course: bytes, request: GetRequest, report: Report) -> GetResult:
+        """A get whose turn it is: two at once would write the same bytes to the same place."""
+        began = time.perf_counter()
+        dest = Path(request.dest) if request.dest else None
+        fetch, files, following = await self._fetch(course, request, dest, report)
         signed, index = fetch.signed, fetch.index
         if signed is None or index is None:
             raise AssertionError("fetched")
@@ -272,36 +284,33 @@ class NodeService:
         files: tuple[FileEntry, ...] | None = None
         following: Following | None = None
         download: Download | None = None
-        turn = self._turns.setdefault(course, trio.Lock())
-        if turn.locked():
-            report(Progress("waiting", waiting_for="another get of this course"))
-        async with turn:
-            fetch = self._fetching[course] = await self._new_fetch(course, request)
+        fetch = self._fetching[course] = await self._new_fetch(course, request)
 
-            async def land(signed: SignedManifest, index_raw: bytes | None, index: Index) -> Download:
-                nonlocal files, download
-                if request.only:
-                    files = index.select(request.only)
-                    if not files:
-                        raise UsageProblem(
-                            f"No file of {signed.manifest.title!r} matches {' '.join(request.only)}.",
-                            "See what is inside with --manifest-only.",
-                        )
-                chosen = index.files if files is None else files
-                fetch.standing.total_bytes = sum(file.size for file in chosen)
-                download = await trio.to_thread.run_sync(self._begin, signed, index_raw, index, files, dest)
-                stack.callback(download.close)
-                self.network.directory.announce(course)
-                return download
+        async def land(signed: SignedManifest, index_raw: bytes | None, index: Index) -> Download:
+            nonlocal files, download
+            if request.only:
+                files = index.select(request.only)
+                if not files:
+                    raise UsageProblem(
+                        f"No file of {signed.manifest.title!r} matches {' '.join(request.only)}.",
+                        "See what is inside with --manifest-only.",
+                    )
+            chosen = index.files if files is None else files
+            fetch.standing.total_bytes = sum(file.size for file in chosen)
+            download = await trio.to_thread.run_sync(self._begin, signed, index_raw, index, files, dest)
+            self.network.directory.announce(course)
+            return download
 
-            with contextlib.ExitStack() as stack:
-                stack.callback(self._fetching.pop, course, None)
-                async with _telling(report, lambda gauge: _progress(fetch, gauge)):
-                    await fetch.run(land)
-                if download is not None and dest is not None:
-                    following = download.take_following(dest)
-        if not turn.statistics().tasks_waiting:
-            self._turns.pop(course, None)
+        try:
+            async with _telling(report, lambda gauge: _progress(fetch, gauge)):
+                await fetch.run(land)
+            if download is not None and dest is not None:
+                following = download.take_following(dest)
+        finally:
+            self._fetching.pop(course, None)
+            if download is not None:
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(download.close)
         return fetch, files, following
 
     def _begin(
@@ -472,8 +481,8 @@ def _facts(signed: SignedManifest, index: Index | None) -> dict[str, Any]:
     }
 
 
-def _not_kept(course: str) -> NobodyHasIt:
-    return NobodyHasIt(
+def _not_kept(course: str) -> UsageProblem:
+    return UsageProblem(
         f"Course {course[:12]} isn't kept on this node.",
         "p2plearn list shows what is; p2plearn get HASH fetches it.",
     )

@@ -310,6 +310,11 @@ def prepare_streams() -> None:
     """Let stdout and stderr carry any text: odd file names as their own bytes, what the locale lacks as escapes."""
     import io
 
+    # A closed stream (`>&-`) has no object at all: what is written there goes nowhere.
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             known = stream.encoding.lower().replace("-", "") == "utf8"

@@ -510,4 +510,4 @@ def test_results_made_of_lists_are_read_back_as_they_were() -> None:
 
 def test_the_console_script_is_the_one_tested() -> None:
     project = Path(__file__).parent.parent / "pyproject.toml"
-    assert tomllib.loads(project.read_text())["project"]["scripts"]["p2plearn"] == "p2plearn.cli:main"
+    assert tomllib.loads(project.read_text())["project"]["scripts"]["p2plearn"] == "p2plearn.__main__:start"

@@ -23,7 +23,7 @@ from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
-from p2plearn.net.addresses import list_interfaces, reach
+from p2plearn.net.addresses import Reach, list_interfaces, reach
 from p2plearn.net.swarm import ConnectionLimits, course_host
 from p2plearn.net.tcp import TcpTransport
 from p2plearn.net.tls import PROTOCOL as TLS
@@ -71,7 +71,9 @@ def reachable(listening: Sequence[Multiaddr]) -> list[Multiaddr]:
     own = [ipaddress.ip_address(text) for text in list_interfaces()]
     own = [address for address in own if not (address.version == 6 and address.is_link_local)]
     found = dict.fromkeys(Multiaddr(text) for addr in listening for text in _expand(str(addr), own))
-    return sorted(found, key=reach, reverse=True)
+    outward = [addr for addr in found if reach(addr) > Reach.LOOPBACK]
+    named = [addr for addr in listening if reach(addr) == Reach.LOOPBACK]
+    return sorted(dict.fromkeys([*outward, *named]) if outward else found, key=reach, reverse=True)
 
 
 def _expand(addr: str, own: Iterable[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> Iterator[str]:

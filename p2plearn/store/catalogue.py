@@ -49,7 +49,15 @@ CREATE TABLE courses (
     why TEXT NOT NULL, added INTEGER NOT NULL,
     manifest BLOB NOT NULL, signature BLOB NOT NULL,
     indexed INTEGER NOT NULL,      -- 1: the index is here, in courses/
-    have_bytes INTEGER NOT NULL    -- of ``bytes``; as of the last commit, removal or damage
+    have_bytes INTEGER NOT NULL,   -- of ``bytes``; as of the last commit, removal or damage
+    whole INTEGER NOT NULL         -- 1: all of it has been here once, so what lacks now is damage
+) WITHOUT ROWID;
+CREATE TRIGGER courses_whole AFTER UPDATE OF have_bytes ON courses WHEN new.have_bytes = new.bytes AND new.whole = 0
+    BEGIN UPDATE courses SET whole = 1 WHERE course = new.course; END;
+CREATE TABLE heads (               -- the newest version of each series published here, also when it was removed
+    author BLOB NOT NULL, series TEXT NOT NULL,
+    manifest BLOB NOT NULL, signature BLOB NOT NULL,
+    PRIMARY KEY (author, series)
 ) WITHOUT ROWID;
 CREATE INDEX courses_series ON courses (author, series, seq);
 CREATE TABLE downloads (
@@ -115,6 +123,7 @@ class CourseRow:
     added: int
     indexed: bool
     have_bytes: int
+    whole: bool
 
     @property
     def complete(self) -> bool:
@@ -131,7 +140,7 @@ class PlanRow:
     offsets: bytes
 
 
-_COURSE_COLUMNS = "course, author, series, seq, title, bytes, files, chunks, why, added, indexed, have_bytes"
+_COURSE_COLUMNS = "course, author, series, seq, title, bytes, files, chunks, why, added, indexed, have_bytes, whole"
 _EXTENT_COLUMNS = "extents.id, extents.name, extents.bytes, extents.path, extents.size, extents.mtime_ns, extents.inode"
 
 
@@ -262,14 +271,13 @@ class Catalogue:
             row = db.execute(f"SELECT {_COURSE_COLUMNS} FROM courses WHERE course = ?", (course,)).fetchone()  # noqa: S608
         return _course_row(row) if row else None
 
-    def newest_of_series(self, author: bytes, series: str) -> bytes | None:
-        """The course hash of the author's latest version under that name."""
+    def head(self, author: bytes, series: str) -> tuple[bytes, bytes] | None:
+        """(manifest, signature) of the newest version of a series that was published here, kept or not."""
         with self.reading() as db:
             row = db.execute(
-                "SELECT course FROM courses WHERE author = ? AND series = ? ORDER BY seq DESC, added DESC LIMIT 1",
-                (author, series),
+                "SELECT manifest, signature FROM heads WHERE author = ? AND series = ?", (author, series)
             ).fetchone()
-        return row[0] if row else None
+        return (row[0], row[1]) if row else None
 
     def manifest(self, course: bytes) -> tuple[bytes, bytes] | None:
         """(manifest, signature) as they came."""
@@ -309,7 +317,7 @@ def add_extent(db: sqlite3.Connection, name: str, length: int) -> int:
 
 def _course_row(row: tuple[object, ...]) -> CourseRow:
     values = list(row)
-    values[10] = bool(values[10])
+    values[10], values[12] = bool(values[10]), bool(values[12])
     return CourseRow(*values)  # type: ignore[arg-type]
 
 

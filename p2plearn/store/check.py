@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from p2plearn.errors import Interrupted
+from p2plearn.store.catalogue import CourseRow
 from p2plearn.store.holding import Bad, Holding
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.placement import bit
@@ -47,8 +48,9 @@ def verify(parts: StoreParts, courses: list[bytes], report: Report, cancelled: C
     for row in rows:
         placement = parts.placement(row.course)
         if placement is None:
-            if row.indexed:
-                findings.append(Damage(row.course, row.title, "", "its index file is damaged or gone"))
+            if row.indexed or row.whole:
+                findings.append(Damage(row.course, row.title, "", "its index file is damaged or gone", row.bytes))
+                parts.recount(row.course)
             continue
         holding = Holding(parts, placement)
         bad: list[Bad] = []
@@ -69,7 +71,8 @@ def verify(parts: StoreParts, courses: list[bytes], report: Report, cancelled: C
             key = (placement.file_of(one.slot).path, one.what)
             sizes[key] = sizes.get(key, 0) + placement.index.lengths[one.slot]
         findings += [Damage(row.course, row.title, path, what, size) for (path, what), size in sizes.items()]
-        findings += _absent(parts, holding, row.title)
+        named = {path for path, _ in sizes}
+        findings += [one for one in _absent(parts, holding, row) if one.path not in named]
         parts.recount(row.course)
     return findings
 
@@ -90,16 +93,19 @@ def _check_slots(holding: Holding, slots: list[int]) -> tuple[int, list[Bad]]:
     return sum(holding.index.lengths[slot] for slot in slots), holding.check_many(slots)
 
 
-def _absent(parts: StoreParts, holding: Holding, title: str) -> list[Damage]:
-    """Files of the user's own that chunks are said to lie in, but that aren't as they were published."""
+def _absent(parts: StoreParts, holding: Holding, row: CourseRow) -> list[Damage]:
+    """Files with parts that should be here and aren't: of courses that were complete, or of the user's own files."""
     found = []
     for entry in holding.index.files:
         lacking = [slot for slot in range(entry.first, entry.first + entry.count) if not holding.has(slot)]
         if not lacking:
             continue
         recorded = parts.catalogue.locate([holding.index.digest(slot) for slot in lacking])
-        size = sum(holding.index.lengths[slot] for slot in lacking if holding.index.digest(slot) in recorded)
-        if size:
+        moved = sum(holding.index.lengths[slot] for slot in lacking if holding.index.digest(slot) in recorded)
+        if moved:
             what = "the file it was published from is gone or was changed"
-            found.append(Damage(holding.course, title, entry.path, what, size))
+            found.append(Damage(holding.course, row.title, entry.path, what, moved))
+        elif row.whole:
+            size = sum(holding.index.lengths[slot] for slot in lacking)
+            found.append(Damage(holding.course, row.title, entry.path, "part of it is gone from this store", size))
     return found

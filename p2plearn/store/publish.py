@@ -86,13 +86,17 @@ def publish(
     cancelled: Callable[[], bool],
 ) -> Published:
     """See ``Store.publish``."""
-    if chunker_kind not in ("fastcdc", "fixed"):
+    if chunker_kind not in ("", "fastcdc", "fixed"):
         raise UsageProblem(f"There is no chunker {chunker_kind!r}.", "Choose fastcdc or fixed.")
     source = Path(os.path.abspath(source))
     _refuse_own_home(store, source)
     found = scan(source, follow_symlinks=follow_symlinks, skip_special=skip_special, cancelled=cancelled)
     meta = _complete(meta, source, found)
-    cutter = chunker(cast(ChunkerKind, chunker_kind))
+    head = _head(store, author.key, meta.title)
+    if head is not None:
+        meta = _as_before(meta, head.manifest)
+        chunker_kind = chunker_kind or head.manifest.chunker.partition(";")[0].partition("-")[0]
+    cutter = chunker(cast(ChunkerKind, chunker_kind if chunker_kind == "fixed" else "fastcdc"))
     _refuse_early(store, found, no_copy, meta, author)
     ingest = Ingest(store, found, cutter, no_copy=no_copy)
     try:
@@ -107,19 +111,31 @@ def publish(
     return published
 
 
+def _as_before(meta: PublishMeta, before: Manifest) -> PublishMeta:
+    """What the author didn't say this time, as it was in the version before."""
+    return dataclasses.replace(
+        meta,
+        description=meta.description or before.description,
+        tags=meta.tags or before.tags,
+        language=meta.language or before.language,
+        license=meta.license or before.license,
+    )
+
+
 def _refuse_own_home(store: StoreParts, source: Path) -> None:
-    own = os.path.realpath(store.directory)
+    """The home holds private keys, and a store that changes while it is read."""
     real = os.path.realpath(source)
-    if own == real or own.startswith(real.rstrip("/") + "/") or real.startswith(own + "/"):
-        raise Refused(
-            f"{source} holds this node's own store, which changes while it is read.",
-            "Publish a folder without it, or move the home elsewhere (--home DIR).",
-        )
+    for own in (os.path.realpath(store.home), os.path.realpath(store.directory)):
+        if own == real or own.startswith(real.rstrip("/") + "/") or real.startswith(own + "/"):
+            raise Refused(
+                f"{source} is, holds or lies in this node's own home {store.home}, with its private keys.",
+                "Publish a folder without it, or move the home elsewhere (--home DIR).",
+            )
 
 
 def _refuse_early(store: StoreParts, found: Scan, no_copy: bool, meta: PublishMeta, author: Author) -> None:
     """Before the first byte: a course of which nothing is known to be here already must fit as a whole."""
-    if not no_copy and store.catalogue.newest_of_series(author.key, meta.title) is None:
+    if not no_copy and store.catalogue.head(author.key, meta.title) is None:
         quota, held = store.budget.limits.quota, store.catalogue.held_bytes()
         # With other courses here part of it may be stored already; then the check is made while it is read.
         if held == 0 or (quota is not None and found.bytes > quota):
@@ -202,8 +218,7 @@ def _commit(  # noqa: PLR0917 - the end of a pipeline: everything meets here
 
 
 def _head(store: StoreParts, author: bytes, series: str) -> SignedManifest | None:
-    course = store.catalogue.newest_of_series(author, series)
-    kept = store.catalogue.manifest(course) if course is not None else None
+    kept = store.catalogue.head(author, series)
     if kept is None:
         return None
     try:
@@ -232,6 +247,8 @@ def _record(  # noqa: PLR0917
             _add_external(db, found, ingest)
         add_course(db, signed, why="published", now=now, indexed=True)
         db.execute("UPDATE courses SET have_bytes = bytes, why = 'published' WHERE course = ?", (signed.course,))
+        head = (signed.manifest.author, signed.manifest.series.name, signed.raw, signed.signature)
+        db.execute("INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?)", head)
     store.forget(signed.course)
     placement = store.placement(signed.course)
     if placement is not None and ingest.extent_name:
@@ -259,7 +276,7 @@ def add_course(db: sqlite3.Connection, signed: SignedManifest, *, why: str, now:
     """Insert a course's row, or note that its index is here now."""
     manifest = signed.manifest
     db.execute(
-        "INSERT INTO courses VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "INSERT INTO courses VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (course) DO UPDATE SET indexed = max(indexed, excluded.indexed)",
         (
             signed.course,
@@ -275,6 +292,7 @@ def add_course(db: sqlite3.Connection, signed: SignedManifest, *, why: str, now:
             signed.raw,
             signed.signature,
             int(indexed),
+            0,
             0,
         ),
     )

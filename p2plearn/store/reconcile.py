@@ -1,6 +1,6 @@
 """A checkout into a folder that has files in it: only what differs is written, and nothing of the user's is lost.
 
-Allowed when the folder is on record as a checkout of this course, or holds nothing but paths of the course. Each file
+Allowed when the folder is on record as a checkout of this course, or holds nothing but files of the course. Each file
 is replaced by one rename. What was there in its place, and had other bytes, is moved to HOME/replaced first, so a
 crash between the two leaves the user's version there and the place empty, which the next checkout fills.
 
@@ -116,10 +116,26 @@ def _refuse_strangers(signed: SignedManifest, index: Index, root: int, dest: Pat
         while above and above not in names:
             names.add(above)
             above = above.rpartition("/")[0]
-    strangers = [path for path, _ in list_tree(root) if path not in names]
+    strangers = [path for path, _ in list_tree(root) if path not in names] or _differing(index, root)
     if strangers:
         shown = ", ".join(repr(path) for path in strangers[:3])
         raise Refused(f"{dest} has files in it that aren't this course's ({len(strangers)}: {shown}).", hint)
+
+
+def _differing(index: Index, root: int) -> list[str]:
+    """Files that have a name of the course's, but not its bytes: somebody's work on it, or another course."""
+    found = []
+    with Tree(root) as tree:
+        for entry in index.files:
+            *folders, name = entry.path.split("/")
+            try:
+                parent = tree.existing(folders)
+                os.stat(name, dir_fd=parent, follow_symlinks=False)
+            except OSError:
+                continue
+            if not _is_same(parent, name, index, entry):
+                found.append(entry.path)
+    return found
 
 
 def _parent(tree: Tree, path: str, root: int, aside: _Aside) -> tuple[int, str]:

@@ -63,8 +63,8 @@ def scan(
 ) -> Scan:
     """Find everything under ``source``. Raises UsageProblem if it isn't there, Refused naming what can't be published.
 
-    ``follow_symlinks`` takes links that lead to something under ``source``; ``skip_special`` leaves links, pipes,
-    sockets and devices out, with a warning each.
+    ``follow_symlinks`` takes links that lead to something under ``source``; ``skip_special`` leaves out, with a
+    warning each, links (but those it follows), pipes, sockets, devices and what can't be read.
     """
     return _Scanner(source, follow_symlinks, skip_special, cancelled).run()
 
@@ -111,7 +111,10 @@ class _Scanner:
                 with os.scandir(directory) as entries:
                     listed = list(entries)
             except OSError as error:
-                self._problems.append(f"{prefix or directory} {_cannot(error)}")
+                if prefix:
+                    self._report(prefix[:-1], _cannot(error))
+                else:
+                    self._problems.append(f"{directory} {_cannot(error)}")
                 continue
             kept = 0
             for entry in listed:
@@ -121,7 +124,7 @@ class _Scanner:
                     continue
                 if stat.S_ISDIR(facts.st_mode):
                     if self._follow and os.path.realpath(where) in (*above, directory):
-                        self._problems.append(f"{path} is a link to a folder that it is in")
+                        self._report(path, "is a link to a folder that it is in")
                         continue
                     pending.append((path + "/", where, (*above, directory) if self._follow else ()))
                     kept += 1
@@ -141,22 +144,22 @@ class _Scanner:
             if self._follow:
                 real = os.path.realpath(entry.path)
                 if real != self._root and not real.startswith(self._root.rstrip("/") + "/"):
-                    if self._skip:
-                        self._found.warnings.append(f"{path} was left out: it is a link that leads outside")
-                    else:
-                        self._problems.append(f"{path} is a link that leads outside, to {real}")
+                    self._report(path, f"is a link that leads outside, to {real}")
                     return "", None
                 return real, os.stat(real)
         except OSError as error:
-            self._problems.append(f"{path} {_cannot(error)}")
+            self._report(path, _cannot(error))
             return "", None
         self._special(path, facts)
         return "", None
 
     def _special(self, path: str, facts: os.stat_result) -> None:
-        what = _KINDS.get(stat.S_IFMT(facts.st_mode), "is neither a file nor a folder")
+        self._report(path, _KINDS.get(stat.S_IFMT(facts.st_mode), "is neither a file nor a folder"))
+
+    def _report(self, path: str, what: str) -> None:
+        """Something that can't be published: a warning where the user said to leave such things out."""
         if self._skip:
-            self._found.warnings.append(f"{path} was left out: it {what}")
+            self._found.warnings.append(f"{_printable(path)} was left out: it {what}")
         else:
             self._problems.append(f"{path} {what}")
 
@@ -173,7 +176,7 @@ class _Scanner:
         if not self._proper(path):
             return False
         if not os.access(where, os.R_OK):
-            self._problems.append(f"{path} can't be read (permission denied)")
+            self._report(path, "can't be read (permission denied)")
             return False
         self._found.files.append(SourceFile(path, where, facts.st_size, facts.st_mtime_ns, facts.st_ino))
         return True
@@ -193,8 +196,8 @@ class _Scanner:
             named += f"\n  and {more} more"
         raise Refused(
             f"{self._source} can't be published as it is; nothing was stored:{named}",
-            "Mend or move them. Links that stay inside can be followed (--follow-symlinks); links, pipes, sockets and "
-            "devices can be left out (--skip-special).",
+            "Mend or move them. Links that stay inside can be followed (--follow-symlinks); links, pipes, sockets, "
+            "devices and what can't be read can be left out (--skip-special).",
         )
 
 

@@ -27,7 +27,7 @@ from typing import Self
 
 from p2plearn.course.index import FileEntry, Index
 from p2plearn.course.manifest import SignedManifest, open_manifest
-from p2plearn.errors import P2plearnError, PeerFault, Refused, StoreProblem, UsageProblem
+from p2plearn.errors import NoSpace, P2plearnError, PeerFault, Refused, StoreProblem, UsageProblem
 from p2plearn.store.catalogue import VERSION, Catalogue, CourseRow
 from p2plearn.store.check import Damage, verify
 from p2plearn.store.checkout import CheckedOut, Progress, checkout_fresh, destination_problem, is_free, record
@@ -47,6 +47,11 @@ from p2plearn.store.space import StoreLimits, Usage, check_disk, free_bytes
 _FORMAT = f"p2plearn store {VERSION}\n"
 _UNCLEAN = "unclean"
 """A file that is there while the store is open: found at open, the last one ended without closing."""
+
+
+_RESERVE = "reserve"
+_RESERVE_BYTES = 4 * 1024 * 1024
+"""A file that is given up when a full disk keeps a course from being removed."""
 
 
 def _ignore(*_: int) -> None:
@@ -88,6 +93,7 @@ class Store:
             try:
                 parts = StoreParts(home, catalogue, limits or StoreLimits())
                 _clean_up(parts)
+                _keep_reserve(directory / _RESERVE)
             except BaseException:
                 catalogue.close()
                 raise
@@ -321,6 +327,9 @@ class Store:
     def check_destination(self, signed: SignedManifest, index: Index, dest: Path) -> None:
         """Raise Refused if ``checkout`` would refuse ``dest``: asked before the first byte of a course is fetched."""
         real = Path(os.path.realpath(dest))
+        home = Path(os.path.realpath(self._parts.home))
+        if real in (real.parent, home) or home in real.parents:
+            raise Refused(f"A course can't be written to {dest}.", "Choose a folder of its own (-o DIR).")
         if not is_free(real) and self._parts.catalogue.checkout_course(os.fsencode(real)) != signed.course:
             check_occupied(signed, index, real)
 
@@ -384,13 +393,21 @@ class Store:
                 if course in self._live:
                     raise Refused("That course is being fetched right now.", "Stop the get first, then remove it.")
             with self._parts.gate:
-                with self._parts.catalogue.writing() as db:
-                    db.execute("DELETE FROM downloads WHERE course = ?", (course,))
-                    db.execute("DELETE FROM courses WHERE course = ?", (course,))
+                try:
+                    self._forget(course)
+                except NoSpace:
+                    # Deleting writes, too. On a full disk the reserve makes the room; it is made anew at the next open.
+                    (self._parts.directory / _RESERVE).unlink(missing_ok=True)
+                    self._forget(course)
                 self._parts.forget(course)
                 with contextlib.suppress(OSError):  # without a row it is swept at the next open
                     self._parts.course_files.remove(course)
         return self.gc().freed
+
+    def _forget(self, course: bytes) -> None:
+        with self._parts.catalogue.writing() as db:
+            db.execute("DELETE FROM downloads WHERE course = ?", (course,))
+            db.execute("DELETE FROM courses WHERE course = ?", (course,))
 
     def gc(self, dry_run: bool = False) -> Sweep:
         """Free what no course needs. Raises NoSpace, StoreProblem."""
@@ -433,6 +450,13 @@ def _lock_format(directory: Path) -> int:
         os.close(lock)
         raise
     return lock
+
+
+def _keep_reserve(path: Path) -> None:
+    """Have the reserve on the disk, if there is room for it."""
+    with contextlib.suppress(OSError):
+        if not path.exists() or path.stat().st_size < _RESERVE_BYTES:
+            write_atomic(path, [bytes(_RESERVE_BYTES)])
 
 
 def _clean_up(parts: StoreParts) -> None:

@@ -55,6 +55,16 @@ class Tree:
             self._names.append(name)
         return self._fds[-1] if self._fds else self._root
 
+    def existing(self, names: list[str]) -> int:
+        """The descriptor of a directory that is there; raises OSError when it isn't, or is something else."""
+        above = self._root
+        self.close()
+        for name in names:
+            above = os.open(name, DIRECTORY, dir_fd=above)
+            self._names.append(name)
+            self._fds.append(above)
+        return above
+
     def parent(self, path: str) -> tuple[int, str]:
         """The directory of a file in the tree, made where it is missing, and the file's name in it."""
         *folders, name = path.split("/")

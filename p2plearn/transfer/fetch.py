@@ -190,7 +190,7 @@ class Fetch:
                 await self._news.park()
             moved = self.standing.verified_bytes != verified
             verified = self.standing.verified_bytes
-            if self._sessions and (moved or self.scheduler is None or not self.scheduler.starved):
+            if self._sessions and not self._is_starved():
                 barren = 0
                 await self._rest(LOOK_AGAIN_SECONDS)
                 continue
@@ -231,8 +231,11 @@ class Fetch:
         """Sleep; cut short when the last peer goes."""
         had_peers = bool(self._sessions)
         with trio.move_on_after(seconds):
-            while not had_peers or self._sessions:
+            while not had_peers or (self._sessions and not self._is_starved()):
                 await self._news.park()
+
+    def _is_starved(self) -> bool:
+        return self.scheduler is not None and self.scheduler.starved
 
     def _give_up(self) -> None:
         kept = " What was fetched is kept; the same command goes on from there." if self.standing.verified_bytes else ""
@@ -384,5 +387,6 @@ class Fetch:
         if self._pending > self._limits.pending // 2:
             return "the disk"
         if scheduler.starved:
-            return "peers to get the rest themselves"
+            self.session_news()
+            return f"somebody who has the rest ({self.tally.words()})"
         return ""

@@ -122,7 +122,7 @@ async def _stop(call: Call) -> Mapping[str, Any]:
 async def _publish(call: Call) -> Mapping[str, Any]:
     request: PublishRequest = call.body
     _check_absolute("path", request.path)
-    if request.chunker not in {"fastcdc", "fixed"}:
+    if request.chunker not in {"", "fastcdc", "fixed"}:
         raise UsageProblem(f"There is no chunker {request.chunker!r}; there are fastcdc and fixed.")
     return (await call.node.publish(request, call.report)).as_json()
 

@@ -86,10 +86,19 @@ def test_again_writes_only_what_differs_and_keeps_the_users_version(
 def test_a_folder_with_nothing_but_the_courses_paths_is_taken(
     store: Store, course: bytes, folder: Path, tmp_path: Path
 ) -> None:
-    out = write_tree(tmp_path / "out", {"a/near": b"half of it", "one": b"1"})
+    out = write_tree(tmp_path / "out", {"one": read_tree(folder)["one"] or b""})
     done = store.checkout(course, out)
-    assert done.replaced == ("a/near",)
+    assert not done.replaced
     assert read_tree(out) == read_tree(folder)
+
+
+def test_a_folder_with_other_bytes_under_the_courses_names_is_somebodys_work(
+    store: Store, course: bytes, tmp_path: Path
+) -> None:
+    out = write_tree(tmp_path / "out", {"a/near": b"what I wrote for weeks"})
+    with pytest.raises(Refused, match="a/near"):
+        store.checkout(course, out)
+    assert read_tree(out)["a/near"] == b"what I wrote for weeks"
 
 
 def test_what_stands_in_the_way_is_moved_not_followed(

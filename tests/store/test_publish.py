@@ -180,8 +180,9 @@ def test_what_isnt_there_is_the_users_mistake(store: Store, tmp_path: Path) -> N
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageProblem, match="neither"):
         publish(store, tmp_path / "pipe")
-    with pytest.raises(Refused, match="own store"):
-        publish(store, tmp_path)
+    for own in (tmp_path, tmp_path / "home", tmp_path / "home" / "store" / "extents"):
+        with pytest.raises(Refused, match="private keys"):
+            publish(store, own)
 
 
 @pytest.mark.parametrize("change", ["vanish", "shrink", "grow", "rewrite", "replace"])
