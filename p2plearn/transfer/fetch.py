@@ -197,7 +197,7 @@ class Fetch:
             if moved:
                 barren = 0
             barren += 1
-            hoping = bool(self._sessions) and trio.current_time() - self._grown_at < PATIENCE_SECONDS
+            hoping = self._may_grow() and trio.current_time() - self._grown_at < PATIENCE_SECONDS
             if barren >= LOOKUPS and not hoping:
                 self._give_up()
             self.standing.waiting_for = f"a provider ({self.tally.words()}; looking again)"
@@ -228,11 +228,15 @@ class Fetch:
                 self._sessions[name].stop()
 
     async def _rest(self, seconds: float) -> None:
-        """Sleep; cut short when the last peer goes."""
-        had_peers = bool(self._sessions)
+        """Sleep; cut short when the last peer goes, or when those that are left turn out to lack something."""
+        had_peers, was_starved = bool(self._sessions), self._is_starved()
         with trio.move_on_after(seconds):
-            while not had_peers or (self._sessions and not self._is_starved()):
+            while not had_peers or (self._sessions and self._is_starved() is was_starved):
                 await self._news.park()
+
+    def _may_grow(self) -> bool:
+        """Whether a peer that takes part came with only a part: it may be fetching the course itself."""
+        return self.scheduler is not None and self.scheduler.may_grow
 
     def _is_starved(self) -> bool:
         return self.scheduler is not None and self.scheduler.starved

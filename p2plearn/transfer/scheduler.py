@@ -78,6 +78,7 @@ class Arrival(Enum):
 class _Peer:
     have: bytearray
     partial: bool
+    came_partial: bool
     asked: dict[int, None] = field(default_factory=dict)
     asked_bytes: int = 0
     taken_back: Counter[int] = field(default_factory=Counter)  # copies that may still come, by slot
@@ -156,7 +157,7 @@ class Scheduler(Generic[P]):
             raise ValueError("a bitmap of another course")
         whole, rest = divmod(self._slots, 8)
         partial = bitmap.count(0xFF, 0, whole) < whole or (rest > 0 and bitmap[whole] >> (8 - rest) != (1 << rest) - 1)
-        self._peers[peer] = _Peer(bytearray(bitmap), partial, heard_at=now, moved_at=now, gauge_from=now)
+        self._peers[peer] = _Peer(bytearray(bitmap), partial, partial, heard_at=now, moved_at=now, gauge_from=now)
 
     def has_more(self, peer: P, ranges: Iterable[tuple[int, int]]) -> bool:
         """``peer`` has got more slots, which lie within the course; whether that is news."""
@@ -403,6 +404,11 @@ class Scheduler(Generic[P]):
             and _CHECKING not in self._state
             and all(self._choose_block(who) < 0 for who in self._peers.values())
         )
+
+    @property
+    def may_grow(self) -> bool:
+        """Somebody who takes part came with a part only, and may be fetching the rest; who lost some won't find it."""
+        return any(who.came_partial for who in self._peers.values())
 
     def rate(self, peer: P) -> float:
         """Bytes a second that ``peer`` brings, 0 when not known."""
