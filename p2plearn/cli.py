@@ -413,7 +413,7 @@ def verify(scope: Scope, course: str) -> int:
         return 0
     terminal.note(
         f"p2plearn: {terminal.count(len(result.damaged), 'damage')} found; nothing damaged is served or shown.\n"
-        "  `p2plearn get` mends a course that others have."
+        "  `p2plearn get HASH` mends a course that others have; publishing it again mends one of your own."
     )
     return IntegrityProblem.exit_code
 

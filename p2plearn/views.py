@@ -117,7 +117,7 @@ def fetched(result: GetResult) -> str:
 def verified(result: VerifyResult) -> str:
     """``verify``."""
     lines = [
-        f"{plain(str(each.get('title') or each.get('course', '?')))}: {plain(str(each.get('path', '?')))}: "
+        f"{plain(str(each.get('title') or each.get('course', '?')))}: {plain(str(each.get('path') or 'the course itself'))}: "
         f"{plain(str(each.get('what', 'damaged')))}"
         for each in result.damaged
     ]

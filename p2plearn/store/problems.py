@@ -41,7 +41,7 @@ def size_text(count: int) -> str:
     amount = float(count)
     for unit in _UNITS:
         if abs(amount) < 1024 or unit == _UNITS[-1]:
-            return f"{count} bytes" if unit == "bytes" else f"{amount:.1f} {unit}"
+            return ("1 byte" if count == 1 else f"{count} bytes") if unit == "bytes" else f"{amount:.1f} {unit}"
         amount /= 1024
     raise AssertionError
 
