@@ -117,8 +117,14 @@ def fetched(result: GetResult) -> str:
 def verified(result: VerifyResult) -> str:
     """``verify``."""
     lines = [
-        f"{plain(str(each.get('title') or each.get('course', '?')))}: {plain(str(each.get('path') or 'the course itself'))}: "
-        f"{plain(str(each.get('what', 'damaged')))}"
+        ": ".join(
+            plain(str(word))
+            for word in (
+                each.get("title") or each.get("course", "?"),
+                each.get("path") or "the course itself",
+                each.get("what", "damaged"),
+            )
+        )
         for each in result.damaged
     ]
     checked = f"{count(result.courses, 'course')}, {size(result.bytes)}, in {span(result.seconds)}"
