@@ -179,5 +179,5 @@ class Network:
             "unreachable": self._joining.last_failures,
             "serving": {"streams": self._upload.streams, "chunks": self._upload.chunks, "sent": self._upload.bytes},
             "faults": self._guard.faults,
-            "banned": [row for row in self._guard.standing.summary(trio.current_time()) if row.get("banned")],
+            "banned": [row for row in self._guard.standing.summary(trio.current_time()) if row["banned_for"]],
         }

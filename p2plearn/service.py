@@ -33,7 +33,6 @@ from p2plearn.store.publish import PublishMeta
 from p2plearn.store.store import Store
 from p2plearn.transfer.fetch import Fetch, FetchLimits
 from p2plearn.transfer.serve import Shelf
-from p2plearn.transfer.shelf import StoreShelf
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +73,7 @@ class NodeService:
 
     async def shelf(self, course: bytes) -> Shelf | None:
         """What can be served of a course."""
-        holding = await trio.to_thread.run_sync(self._store.holding, course)
-        return None if holding is None else StoreShelf(holding)
+        return await trio.to_thread.run_sync(self._store.holding, course)
 
     # -- looking -------------------------------------------------------------------------------------------------
 
