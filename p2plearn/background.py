@@ -140,7 +140,8 @@ def stop_with_stdin() -> None:
 def stop(home: Home, client: NodeClient) -> dict[str, Any]:
     """Stop the node of ``home`` and wait until it has let go of it.
 
-    Returns ``pid``, ``seconds`` and ``signalled`` (it didn't react to the call and was sent SIGTERM). Raises NoNode
+    Returns ``pid``, ``seconds``, ``signalled`` (it didn't react to the call and was sent SIGTERM) and ``fewer_copies``
+    (courses that have fewer copies than asked for without it). Raises NoNode
     when there is none, P2plearnError when it won't end.
     """
     begun = time.monotonic()
@@ -149,8 +150,9 @@ def stop(home: Home, client: NodeClient) -> dict[str, Any]:
         client.status()  # raises NoNode with the usual words
         raise NoNode(f"No node is running for {home.path}.")
     asked = True
+    fewer: list[dict[str, Any]] = []
     try:
-        client.stop()
+        fewer = client.stop()
     except P2plearnError:
         asked = False
     signalled = False
@@ -163,7 +165,7 @@ def stop(home: Home, client: NodeClient) -> dict[str, Any]:
                 f"The node (process {pid}) has not ended {_TERM_SECONDS:.0f} s after SIGTERM.",
                 f"What it keeps survives this: kill -9 {pid}",
             )
-    return {"pid": pid, "seconds": round(time.monotonic() - begun, 3), "signalled": signalled}
+    return {"pid": pid, "seconds": round(time.monotonic() - begun, 3), "signalled": signalled, "fewer_copies": fewer}
 
 
 def _wait_until_free(home: Home, pid: int, seconds: float) -> bool:

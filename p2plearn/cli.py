@@ -20,8 +20,8 @@ import click
 
 from p2plearn import __version__
 from p2plearn.config import Home, Settings, choose_home, parse_seconds, spell
-from p2plearn.errors import IntegrityProblem, Interrupted, NoSpace, P2plearnError, UsageProblem
-from p2plearn.operations import SCHEMA, GetRequest, PublishRequest
+from p2plearn.errors import IntegrityProblem, Interrupted, LeaveIncomplete, NoSpace, P2plearnError, UsageProblem
+from p2plearn.operations import SCHEMA, GetRequest, LeaveRequest, PublishRequest
 
 if TYPE_CHECKING:
     from p2plearn.client import NodeClient
@@ -234,10 +234,39 @@ def _show_started(scope: Scope, home: Home, facts: dict[str, Any]) -> None:
 
 
 @node.command("stop")
+@click.option("--handoff", is_flag=True, help="Hand over what it keeps first, as `node leave` does.")
 @pass_scope
-def node_stop(scope: Scope) -> None:
-    """Stop the node and wait until it is down."""
-    from p2plearn import background
+def node_stop(scope: Scope, *, handoff: bool) -> int:
+    """Stop the node and wait until it is down; says which courses have fewer copies then."""
+    if handoff or Settings.load(scope.home.path).text("node.on_stop") == "leave":
+        return _leave(scope, LeaveRequest().deadline)
+    _stop(scope)
+    return 0
+
+
+@node.command("leave")
+@click.option("--deadline", type=_seconds, default=LeaveRequest().deadline, metavar="SECONDS", show_default=True,
+              help="Stop anyway after this long; what is left stays on this disk.")  # fmt: skip
+@pass_scope
+def node_leave(scope: Scope, *, deadline: float) -> int:
+    """Hand over every course it keeps to other nodes, then stop it."""
+    return _leave(scope, deadline)
+
+
+def _leave(scope: Scope, deadline: float) -> int:
+    from p2plearn import background, terminal, views
+
+    scope.interrupted = "Interrupted: the node runs on and keeps what it has not handed over."
+    client = scope.client()
+    with terminal.display("Leaving", as_json=scope.as_json) as display:
+        result = client.leave(LeaveRequest(deadline), display.show)
+    background.stop(scope.home, client)
+    scope.emit(result.as_json()) if scope.as_json else click.echo(views.left(result))
+    return LeaveIncomplete.exit_code if result.unplaced else 0
+
+
+def _stop(scope: Scope) -> None:
+    from p2plearn import background, views
     from p2plearn.terminal import note
 
     facts = background.stop(scope.home, scope.client())
@@ -247,6 +276,8 @@ def node_stop(scope: Scope) -> None:
         if facts["signalled"]:
             note("It did not react to the call and was sent SIGTERM.")
         click.echo(f"The node (process {facts['pid']}) has stopped.")
+        if facts["fewer_copies"]:
+            note(views.fewer_copies(facts["fewer_copies"]))
 
 
 @node.command("status")
@@ -282,13 +313,15 @@ def node_peers(scope: Scope) -> None:
 @click.option("--chunker", type=click.Choice(["fastcdc", "fixed"]),
               help="fixed gives the chunks and the IPFS root of `ipfs add -r --cid-version=1` (default: fastcdc, or "
                    "as in the version before).")  # fmt: skip
+@click.option("--copies", type=click.IntRange(1, 32), default=3, show_default=True,
+              help="Copies that the network shall keep, this node's included.")  # fmt: skip
 @click.option("--follow-symlinks", is_flag=True, help="Follow symlinks that stay inside the folder.")
 @click.option("--skip-special", is_flag=True, help="Leave out symlinks, sockets, devices and unreadable files.")
 @click.option("--no-copy", is_flag=True, help="Serve from these very files instead of a copy; don't change them.")
 @pass_scope
 def publish(
     scope: Scope, *, path: Path, title: str, description: str, tags: tuple[str, ...], language: str, license_: str,
-    chunker: str | None, follow_symlinks: bool, skip_special: bool, no_copy: bool,
+    chunker: str | None, copies: int, follow_symlinks: bool, skip_special: bool, no_copy: bool,
 ) -> None:  # fmt: skip
     """Publish a folder or a file and print its course hash."""
     from p2plearn import terminal, views
@@ -299,7 +332,7 @@ def publish(
     request = PublishRequest(
         path=os.path.abspath(path), title=title, description=description, tags=tags, language=language,
         license=license_, chunker=chunker or "", follow_symlinks=follow_symlinks, skip_special=skip_special,
-        no_copy=no_copy,
+        no_copy=no_copy, copies=copies,
     )  # fmt: skip
     with terminal.display("Publishing", as_json=scope.as_json) as display:
         result = scope.client().publish(request, display.show)
@@ -432,6 +465,17 @@ def remove(scope: Scope, course: str) -> None:
     else:
         title = terminal.plain(str(facts.get("title", "")))
         click.echo(f"Removed {title}: {terminal.size(int(facts.get('freed', 0)))} freed.")
+
+
+@cli.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@pass_scope
+def gc(scope: Scope, *, dry_run: bool) -> None:
+    """Free what nobody needs any more."""
+    from p2plearn import views
+
+    facts = scope.client().gc(dry_run=dry_run)
+    scope.emit(facts) if scope.as_json else click.echo(views.swept(facts))
 
 
 # -- without a node ---------------------------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ from p2plearn.lock import holder
 from p2plearn.operations import (
     GetRequest,
     GetResult,
+    LeaveRequest,
+    LeaveResult,
     Progress,
     PublishRequest,
     PublishResult,
@@ -76,12 +78,19 @@ class NodeClient:
         """Forget a course and free its bytes: ``course``, ``title``, ``freed``."""
         return self._short("DELETE", f"/v1/courses/{course}")
 
-    def stop(self) -> None:
-        """Ask the node to stop; returns at once, it may take a few seconds more."""
+    def gc(self, *, dry_run: bool) -> dict[str, Any]:
+        """Free what nobody needs any more (``freed``, ``courses``), or say what would go."""
+        return self._short("POST", "/v1/gc", {"dry_run": dry_run})
+
+    def stop(self) -> list[dict[str, Any]]:
+        """Ask the node to stop; returns at once, it may take a few seconds more.
+
+        Returns the courses that have fewer copies than asked for from then on.
+        """
         try:
-            self._short("POST", "/v1/stop", {}, _STOP_CALL_SECONDS)
+            return list(self._short("POST", "/v1/stop", {}, _STOP_CALL_SECONDS).get("fewer_copies", ()))
         except _Lost:
-            return  # it stopped before it could answer
+            return []  # it stopped before it could answer
 
     # -- long calls ---------------------------------------------------------------------------------------------------
 
@@ -100,6 +109,10 @@ class NodeClient:
     def verify(self, course: str, on_progress: OnProgress) -> VerifyResult:
         """Hash what is stored of one course (all when empty)."""
         return VerifyResult.from_json(self._long("/v1/verify", {"course": course}, on_progress))
+
+    def leave(self, request: LeaveRequest, on_progress: OnProgress) -> LeaveResult:
+        """Hand over what is kept there; the node runs on until it is stopped."""
+        return LeaveResult.from_json(self._long("/v1/leave", request.as_json(), on_progress))
 
     # -- how ----------------------------------------------------------------------------------------------------------
 

@@ -84,6 +84,26 @@ SETTINGS: Final[tuple[Row, ...]] = (
         reason="Free space always left on the disk: a full disk breaks other programs, and the catalogue with them.",
     ),
     Row(
+        "storage.give", "size", 5 * GIB, "bytes",
+        reason="Room given to courses of others, so that they outlive their authors' laptops; a part of storage.quota "
+        "where that is set. Never exceeded; 0: keep only your own.",
+    ),
+    Row(
+        "custody.grace", "seconds", 12 * 3600.0, "seconds", least=0.1, most=90 * 86400,
+        reason="Silence after which a keeper's copies no longer count and others make new ones. Half a day: a lid "
+        "closed overnight moves nothing. Shorter: more traffic; longer: more may go before somebody acts.",
+    ),
+    Row(
+        "custody.heartbeat", "seconds", 10.0, "seconds", least=0.1, most=3600,
+        reason="Between two signs of life to each node that keeps the same courses. More often where custody.grace is "
+        "short: eight to a grace, two a second at most.",
+    ),
+    Row(
+        "node.on_stop", "text", "stop", "", choices=("stop", "leave"),
+        reason="stop is quick and loses nothing, since what is kept is still there at the next start; leave hands "
+        "it over first.",
+    ),
+    Row(
         "network.listen", "texts", ("/ip4/0.0.0.0/tcp/4017", "/ip6/::/tcp/4017"), "multiaddrs",
         reason="A fixed port survives restarts, so that addresses others remember stay true. When another home's "
         "node has it and nothing else was asked for, any free port is taken.",

@@ -153,7 +153,7 @@ class _Node:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,  # a Ctrl-C is for us; the nodes are stopped in order
-                env=background.environment(),
+                env=background.environment() | {"P2PLEARN_STORAGE_GIVE": "0"},  # who has what is to be seen here
             )
         self._facts: dict[str, Any] = {}
 

@@ -18,6 +18,7 @@ from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 
+from p2plearn.dht.custody import Node, node_of, peer_id_of
 from p2plearn.dht.directory import Directory
 from p2plearn.dht.kademlia import CourseDHT
 from p2plearn.net.addresses import full, read_peer
@@ -40,6 +41,22 @@ logger = logging.getLogger(__name__)
 DIAL_SECONDS: Final = 10.0
 ASK_NEIGHBOURS: Final = 16
 """Connected peers asked whether they have a course, on the off chance: a LAN without a DHT works by this."""
+
+
+Serve = Callable[[Any, Node], Awaitable[None]]
+
+
+def by_node(serve: Serve) -> Callable[[Any], Awaitable[None]]:
+    """A stream handler that says whose stream it is; a peer whose id holds no Ed25519 key is turned away."""
+
+    async def answer(stream: Any) -> None:
+        node = node_of(stream.muxed_conn.peer_id.to_bytes())
+        if node is None:
+            await stream.reset()
+        else:
+            await serve(stream, node)
+
+    return answer
 
 
 Offer = Callable[["RemotePeer"], Awaitable[None]]
@@ -138,6 +155,41 @@ class Network:
         async with self.directory.find_stream(course) as found:
             async for info in found:
                 await once(info)
+
+    # -- for keeping copies ------------------------------------------------------------------------------------------
+
+    async def open(self, node: Node, protocol: str) -> Any:
+        """A stream to a node, looked for in the DHT if need be; raises Unreachable in plain words."""
+        peer = ID(peer_id_of(node))
+        try:
+            try:
+                await connect(self._host, PeerInfo(peer, []), DIAL_SECONDS)
+            except ConnectFailed as failed:
+                if failed.reason not in {"no-address", "refused", "wrong-peer"}:
+                    raise
+                await self._dht.nearest(peer.to_bytes())  # it may have come back at another address
+                await connect(self._host, PeerInfo(peer, []), DIAL_SECONDS)
+            with trio.fail_after(DIAL_SECONDS):
+                return await self._host.new_stream(peer, [TProtocol(protocol)])
+        except ConnectFailed as failed:
+            raise Unreachable(failed.message, refused=failed.reason == "refused") from failed
+        except (*STREAM_ERRORS, trio.TooSlowError) as failed:
+            raise Unreachable(f"{peer} doesn't answer for custody") from failed
+
+    def nodes(self) -> list[Node]:
+        """The nodes that there is a connection to."""
+        peers = [node_of(peer.to_bytes()) for peer in self._host.get_connected_peers()]
+        return [node for node in peers if node is not None]
+
+    async def nearest(self, name: bytes) -> list[Node]:
+        """Reachable nodes nearest to a name."""
+        found = [node_of(peer.to_bytes()) for peer in await self._dht.nearest(name)]
+        return [node for node in found if node is not None]
+
+    async def providers(self, course: bytes, first: Node, offer: Offer) -> None:
+        """Offer ``first``, then who else may have ``course``."""
+        await offer(RemotePeer(self._host, self._guard, PeerInfo(ID(peer_id_of(first)), [])))
+        await self.candidates(course, [], offer)
 
     def connected(self) -> list[dict[str, Any]]:
         """One object a connected peer."""

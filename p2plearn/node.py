@@ -24,6 +24,10 @@ from multiaddr import Multiaddr
 
 from p2plearn import identity
 from p2plearn.config import Home, Settings
+from p2plearn.custody_service import CustodyService
+from p2plearn.dht.keeper import Keeper, KeeperLimits
+from p2plearn.dht.messages import CUSTODY, HEARTBEAT
+from p2plearn.dht.repair import Repair
 from p2plearn.errors import P2plearnError, UsageProblem, first_error
 from p2plearn.lock import NodeLock
 from p2plearn.net.bootstrap import gather
@@ -32,7 +36,7 @@ from p2plearn.net.host import build_host, key_pair
 from p2plearn.net.muting import mute_libp2p
 from p2plearn.net.peers import AddressBook
 from p2plearn.net.swarm import ConnectionLimits
-from p2plearn.network import Network
+from p2plearn.network import Network, by_node
 from p2plearn.service import NodeService
 from p2plearn.store.space import StoreLimits
 from p2plearn.store.store import Store
@@ -115,7 +119,13 @@ class _Node:
             limits=self._stream_limits(),
             upload=chunks.upload,
         )
-        service.join(network)
+        keeper = self._keeper(network)
+        repair = Repair(keeper)
+        custody = CustodyService(keeper, repair)
+        service.join(network, custody)
+        host.set_stream_handler(TProtocol(HEARTBEAT), by_node(keeper.vigil.serve))
+        host.set_stream_handler(TProtocol(CUSTODY), by_node(keeper.serve))
+        await keeper.load()
         async with host.run([]):
             await _listen(host, settings)
             async with trio.open_nursery() as nursery:
@@ -124,13 +134,36 @@ class _Node:
                 for row in await trio.to_thread.run_sync(self._store.courses):
                     if row.have_bytes or row.complete:
                         network.directory.announce(row.course, urgent=False)
+                await nursery.start(keeper.run)
+                nursery.start_soon(repair.run)
                 await nursery.start(server.serve, service, self._paths.socket, self._lock)
                 addresses = network.addresses()
                 logger.info("node %s is ready at %s", network.peer_id, ", ".join(addresses))
                 ready({"pid": os.getpid(), "peer_id": network.peer_id, "addresses": addresses})
                 await stopping.wait()
+                await custody.before_stop(leave=settings.text("node.on_stop") == "leave" and not service.asked_to_stop)
                 logger.info("stopping")
                 nursery.cancel_scope.cancel()
+
+    def _keeper(self, network: Network) -> Keeper:
+        settings = self._settings
+        grace = settings.seconds("custody.grace")
+        limits = KeeperLimits(
+            give=settings.count("storage.give"),
+            grace=grace,
+            interval=min(settings.seconds("custody.heartbeat"), max(grace / 8, 0.5)),
+            fetch=self._fetch_limits(),
+        )
+        return Keeper(
+            self._store,
+            network,
+            network.providers,
+            network.directory.announce,
+            network.directory.withdraw,
+            node=self._peer_key.public,
+            sign=self._peer_key.sign,
+            limits=limits,
+        )
 
     def _fetch_limits(self) -> FetchLimits:
         return FetchLimits(
@@ -142,6 +175,8 @@ class _Node:
     def _stream_limits(self) -> StreamLimits:
         limits = StreamLimits()
         limits.protocol_per_peer[PROTOCOL] = self._settings.count("transfer.serve_streams_per_peer")
+        limits.protocol_per_peer.update({HEARTBEAT: 3, CUSTODY: 8})
+        limits.protocol_total.update({HEARTBEAT: 256, CUSTODY: 64})
         return limits
 
     def _bootstrap_nodes(self) -> list[PeerInfo]:

@@ -36,8 +36,10 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class PublishRequest(Wire):
-    """Publish ``path`` (absolute). Empty ``title`` and ``language`` mean: find a sensible one in the folder; other
-    empty fields: as in the version before.
+    """Publish ``path`` (absolute) and have ``copies`` kept, this node's included.
+
+    Empty ``title`` and ``language`` mean: find a sensible one in the folder; other empty fields: as in the version
+    before.
     """
 
     path: str
@@ -50,11 +52,15 @@ class PublishRequest(Wire):
     follow_symlinks: bool = False
     skip_special: bool = False
     no_copy: bool = False
+    copies: int = 3
 
 
 @dataclass(frozen=True, slots=True)
 class PublishResult(Wire):
-    """What was published. ``new`` is false when the very same course was here already."""
+    """What was published. ``new`` is false when the very same course was here already.
+
+    ``copies``: verified ones, this node's included, of the ``copies_wanted``.
+    """
 
     course: str
     ipfs: str
@@ -68,6 +74,7 @@ class PublishResult(Wire):
     seconds: float
     link: str
     warnings: tuple[str, ...] = ()
+    copies_wanted: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +144,28 @@ class VerifyResult(Wire):
     damaged: tuple[dict[str, Any], ...] = field(default_factory=tuple)
 
 
+@dataclass(frozen=True, slots=True)
+class LeaveRequest(Wire):
+    """Hand over everything that this node keeps, within ``deadline`` seconds."""
+
+    deadline: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveResult(Wire):
+    """What became of the ``units`` (courses, or 256 MiB segments of large ones) that were kept here.
+
+    ``placed``: ``course``, ``segment``, ``title``, ``receipts`` (``peer_id`` and the signed ``receipt`` in hex);
+    ``unplaced``: ``course``, ``segment``, ``title``, ``copies`` elsewhere, ``copies_wanted``.
+    """
+
+    units: int
+    bytes: int
+    seconds: float
+    placed: tuple[dict[str, Any], ...] = field(default_factory=tuple)
+    unplaced: tuple[dict[str, Any], ...] = field(default_factory=tuple)
+
+
 class NodeOperations(Protocol):
     """What the local API asks of a node. Every call may raise a ``P2plearnError``; all can be cancelled.
 
@@ -179,6 +208,14 @@ class NodeOperations(Protocol):
         """Forget a course and free its bytes: ``course``, ``title``, ``freed``."""
         ...
 
-    async def stop(self) -> None:
-        """Ask the node to stop; returns at once."""
+    async def gc(self, dry_run: bool) -> dict[str, Any]:
+        """Free what nobody needs any more: ``courses`` kept for nobody, ``freed`` bytes; or say what would go."""
+        ...
+
+    async def leave(self, request: LeaveRequest, report: Report) -> LeaveResult:
+        """Hand over what is kept here to other nodes; the node serves on until it is told to stop."""
+        ...
+
+    async def stop(self) -> dict[str, Any]:
+        """Ask the node to stop; returns at once: ``fewer_copies``, courses with fewer copies than asked for then."""
         ...

@@ -22,10 +22,21 @@ import trio
 from p2plearn.course.index import FileEntry, Index
 from p2plearn.course.manifest import SignedManifest
 from p2plearn.course.names import cid_text, format_link
+from p2plearn.custody_service import CustodyService
 from p2plearn.errors import OutOfTime, Refused, UsageProblem
 from p2plearn.identity import SigningKey
 from p2plearn.network import Network
-from p2plearn.operations import GetRequest, GetResult, Progress, PublishRequest, PublishResult, Report, VerifyResult
+from p2plearn.operations import (
+    GetRequest,
+    GetResult,
+    LeaveRequest,
+    LeaveResult,
+    Progress,
+    PublishRequest,
+    PublishResult,
+    Report,
+    VerifyResult,
+)
 from p2plearn.progress import Gauge
 from p2plearn.store.download import Download
 from p2plearn.store.follow import Following
@@ -49,6 +60,9 @@ class NodeService:
     """``operations.NodeOperations`` over the parts of a running node."""
 
     def __init__(self, store: Store, author: SigningKey, limits: FetchLimits, stop: Callable[[], None]) -> None:
+        self._custody: CustodyService | None = None
+        self.asked_to_stop = False
+        """Over the local API, whose caller hands over first if that is wanted."""
         self._store = store
         self._limits = limits
         self._author = author
@@ -58,9 +72,17 @@ class NodeService:
         self._turns: dict[bytes, trio.Lock] = {}
         self._fetching: dict[bytes, Fetch] = {}
 
-    def join(self, network: Network) -> None:
+    def join(self, network: Network, custody: CustodyService) -> None:
         """The network is up; called once, before anything is asked of this object."""
         self._network = network
+        self._custody = custody
+
+    @property
+    def custody(self) -> CustodyService:
+        """Who keeps copies."""
+        if self._custody is None:
+            raise AssertionError("joined before the first call")
+        return self._custody
 
     @property
     def network(self) -> Network:
@@ -100,6 +122,7 @@ class NodeService:
                 "min_free": usage.min_free,
             },
             **self.network.figures(),
+            **await self.custody.figures(),
         }
 
     async def peers(self) -> list[dict[str, Any]]:
@@ -120,6 +143,7 @@ class NodeService:
                 "why": row.why,
                 "added": row.added,
                 "version": row.seq,
+                "copies": self.custody.copies_of(row.course)["copies"],
             }
             for row in rows
         ]
@@ -138,6 +162,7 @@ class NodeService:
             "complete": row.complete,
             "why": row.why,
             "added": row.added,
+            **self.custody.copies_of(name),
             "told_peers": self.network.directory.announced(name),
             "link": format_link(name, self.network.addresses()[:LINK_ADDRESSES]),
         }
@@ -168,6 +193,7 @@ class NodeService:
             )
         self.network.directory.announce(published.course)
         manifest = published.manifest
+        copies = await self.custody.published(published.course, request.copies, manifest.title, report)
         logger.info("%s course %s", "published" if published.new else "republished", published.course.hex())
         return PublishResult(
             course=published.course.hex(),
@@ -176,7 +202,8 @@ class NodeService:
             bytes=manifest.bytes,
             files=manifest.files,
             chunks=manifest.chunks,
-            copies=1,
+            copies=copies,
+            copies_wanted=request.copies,
             new=published.new,
             version=manifest.series.seq if manifest.series else 1,
             seconds=time.perf_counter() - began,
@@ -322,6 +349,7 @@ class NodeService:
         """Blocking: refuse what can't end well before a byte is fetched, then reserve the room."""
         if dest is not None:
             self._store.check_destination(signed, index, dest)
+        self._store.custody.claim(signed.course, "fetched")
         return self._store.begin_download(signed, index_raw or index.encode(), index, files, "fetched", checkout=dest)
 
     # -- keeping -------------------------------------------------------------------------------------------------
@@ -355,12 +383,24 @@ class NodeService:
         if row is None:
             raise _not_kept(course)
         self.network.directory.withdraw(name)
+        await self.custody.removed(name)
         freed = await trio.to_thread.run_sync(self._store.remove, name)
         return {"course": course, "title": row.title, "freed": freed}
 
-    async def stop(self) -> None:
+    async def gc(self, dry_run: bool) -> dict[str, Any]:
+        """See ``NodeOperations.gc``."""
+        return await self.custody.gc(dry_run)
+
+    async def leave(self, request: LeaveRequest, report: Report) -> LeaveResult:
+        """See ``NodeOperations.leave``."""
+        return await self.custody.leave(request.deadline, report)
+
+    async def stop(self) -> dict[str, Any]:
         """See ``NodeOperations.stop``."""
+        fewer = await self.custody.short_without_me()
+        self.asked_to_stop = True
         self._stop()
+        return {"fewer_copies": fewer}
 
 
 # -- progress ----------------------------------------------------------------------------------------------------

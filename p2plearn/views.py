@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from p2plearn.operations import GetResult, PublishResult, VerifyResult
+from p2plearn.operations import GetResult, LeaveResult, PublishResult, VerifyResult
 from p2plearn.terminal import count, plain, size, span, table
 
 _IN_BYTES = {
@@ -25,6 +25,8 @@ _IN_BYTES = {
     "min_free",
     "index_bytes",
     "sent",
+    "give",
+    "given",
 }
 _IN_SECONDS = {"uptime", "seconds", "age"}
 _NOT_SHOWN = {"schema", "event", "entries"}
@@ -57,10 +59,17 @@ def courses(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return "No courses are kept here. `p2plearn publish FOLDER` makes one, `p2plearn get HASH` fetches one."
     cells = [
-        (str(row["course"])[:12], size(int(row["bytes"])), _kept(row), str(row.get("why", "")), str(row["title"]))
+        (
+            str(row["course"])[:12],
+            size(int(row["bytes"])),
+            _kept(row),
+            str(row.get("copies") or ""),
+            str(row.get("why", "")),
+            str(row["title"]),
+        )
         for row in rows
     ]
-    return table(("COURSE", "SIZE", "HERE", "WHY", "TITLE"), cells, right=frozenset({1}))
+    return table(("COURSE", "SIZE", "HERE", "COPIES", "WHY", "TITLE"), cells, right=frozenset({1}))
 
 
 def _kept(row: Mapping[str, Any]) -> str:
@@ -90,10 +99,50 @@ def published(result: PublishResult) -> str:
         lines.append(f"Published {title}{version}: {facts}, in {result.seconds:.1f} s.")
     else:
         lines.append(f"{title} is published here already, just as it is: {facts}. Nothing was copied.")
-    if result.copies < 2:
-        lines.append("This is the only copy until someone fetches it; keep the node running.")
+    lines.append(_copies(result))
     lines.append(f"Share it: p2plearn get '{plain(result.link)}'")
     return "\n".join(lines)
+
+
+def _copies(result: PublishResult) -> str:
+    """How many copies there are, and whether this machine may go."""
+    wanted = max(result.copies_wanted, 1)
+    kept = f"{result.copies} of {count(wanted, 'copy', 'copies')}"
+    if result.copies >= wanted > 1:
+        return f"{kept}: you may close the laptop."
+    if result.copies < 2:
+        more = " More are made as nodes come." if wanted > 1 else ""
+        return f"{kept}: the only copy is here; keep the node running.{more}"
+    return f"{kept}: you may close the laptop, though more are made as nodes come."
+
+
+def left(result: LeaveResult) -> str:
+    """``node leave``."""
+    lines = [f"Handed over {len(result.placed)} of {count(result.units, 'course')} and stopped."]
+    if result.unplaced:
+        lines = [lines[0], "These could not be placed; they stay on this disk and are served again at the next start:"]
+    lines += [
+        f"  {each['course'][:12]} {plain(str(each['title']))}: "
+        f"{each['copies']} of {each['copies_wanted']} copies elsewhere"
+        for each in result.unplaced
+    ]
+    return "\n".join(lines)
+
+
+def fewer_copies(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What ``node stop`` says of courses that have fewer copies than asked for without this node."""
+    lines = ["While it is stopped there are fewer copies than asked for of:"]
+    lines += [
+        f"  {row['course'][:12]} {plain(str(row['title']))}: {row['copies']} of {row['copies_wanted']}" for row in rows
+    ]
+    return "\n".join([*lines, "To hand over first: p2plearn node leave"])
+
+
+def swept(facts: Mapping[str, Any]) -> str:
+    """``gc``."""
+    lines = [f"{row['course'][:12]} {plain(str(row['title']))}: kept for nobody" for row in facts["courses"]]
+    freed = size(int(facts["freed"]))
+    return "\n".join([*lines, f"{freed} would be freed." if facts.get("dry_run") else f"Freed {freed}."])
 
 
 def fetched(result: GetResult) -> str:

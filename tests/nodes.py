@@ -102,7 +102,8 @@ class RealNode:
     ) -> None:
         self.home = Home(folder)
         self.bootstrap, self.listen, self.mdns, self.extra = list(bootstrap), list(listen), mdns, list(extra)
-        self.env = env or {}
+        # Nodes keep nothing for each other unless a test is about that: then who has what is the test's own doing.
+        self.env = {"P2PLEARN_STORAGE_GIVE": "0"} | (env or {})
         self.start_seconds = start_seconds
         self.process: subprocess.Popen[bytes] | None = None
         self.facts: dict[str, Any] = {}

@@ -24,6 +24,8 @@ from p2plearn.lock import NodeLock
 from p2plearn.operations import (
     GetRequest,
     GetResult,
+    LeaveRequest,
+    LeaveResult,
     NodeOperations,
     Progress,
     PublishRequest,
@@ -134,8 +136,16 @@ class PocketNode(NodeOperations):
             raise UsageProblem("This course is not kept here.")
         return {"course": course, "title": kept.title, "freed": kept.bytes}
 
-    async def stop(self) -> None:
+    async def gc(self, dry_run: bool) -> dict[str, Any]:
+        return {"dry_run": dry_run, "courses": [], "freed": 0}
+
+    async def leave(self, request: LeaveRequest, report: Report) -> LeaveResult:
+        left = [{"course": name, "segment": 0, "title": kept.title} for name, kept in self.kept.items()]
+        return LeaveResult(len(left), 0, 0.0, (), tuple({**one, "copies": 0, "copies_wanted": 3} for one in left))
+
+    async def stop(self) -> dict[str, Any]:
         self.stopping.set()
+        return {"fewer_copies": []}
 
     def _row(self, course: str) -> dict[str, Any]:
         kept = self.kept[course]

@@ -104,7 +104,7 @@ def test_every_command_is_there_has_help_and_takes_the_common_options(run: Shell
     found = dict(commands(cli))
     assert {" ".join(path) for path in found} == {
         "node start", "node stop", "node status", "node peers", "publish", "get", "list", "info", "verify", "remove",
-        "paths", "config show", "demo", "completion",
+        "paths", "config show", "demo", "completion", "node leave", "gc",
     }  # fmt: skip
     for path, each in found.items():
         assert each.help

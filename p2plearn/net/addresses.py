@@ -165,3 +165,8 @@ def full(address: Multiaddr, peer: ID) -> str:
 
 
 _EXAMPLE = "An address looks like /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…"
+
+
+def peer_name(peer_id: bytes) -> str:
+    """A binary peer id in text."""
+    return str(ID(peer_id))

@@ -24,7 +24,7 @@ from pathlib import Path
 from p2plearn.errors import NoSpace, P2plearnError, StoreProblem
 from p2plearn.store.durable import sync_directory
 
-VERSION = 1
+VERSION = 2
 """The format this program writes; a store with a higher one is refused."""
 
 _SCHEMA_1 = """
@@ -74,7 +74,25 @@ CREATE TABLE checkouts (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_SCHEMA_1,)
+_SCHEMA_2 = """
+CREATE TABLE custody (
+    course BLOB NOT NULL REFERENCES courses (course) ON DELETE CASCADE,
+    segment INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,        -- of the segment
+    given INTEGER NOT NULL,        -- counted against storage.give; 0: its person wants the course anyway
+    state INTEGER NOT NULL,        -- 0: reserved, on its way; 1: here, acknowledged; 2: released, kept for nobody
+    PRIMARY KEY (course, segment)
+) WITHOUT ROWID;
+CREATE TABLE receipts (
+    course BLOB NOT NULL, segment INTEGER NOT NULL,
+    node BLOB NOT NULL,            -- whose receipt: an Ed25519 public key
+    receipt BLOB NOT NULL,
+    PRIMARY KEY (course, segment, node),
+    FOREIGN KEY (course, segment) REFERENCES custody (course, segment) ON DELETE CASCADE
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_SCHEMA_1, _SCHEMA_2)
 """What turns version n into n + 1; never edited once released. ``user_version`` is the number of those applied."""
 
 _BATCH = 512

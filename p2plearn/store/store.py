@@ -32,6 +32,7 @@ from p2plearn.store.catalogue import VERSION, Catalogue, CourseRow
 from p2plearn.store.check import Damage, verify
 from p2plearn.store.checkout import CheckedOut, Progress, checkout_fresh, destination_problem, is_free, record
 from p2plearn.store.course_files import CourseFileDamaged
+from p2plearn.store.custody import CustodyRecords
 from p2plearn.store.download import Download
 from p2plearn.store.durable import sync_directory, write_atomic
 from p2plearn.store.extents import sweep_orphans
@@ -68,6 +69,7 @@ class Store:
     def __init__(self, parts: StoreParts, lock: int) -> None:
         self._parts = parts
         self._lock_fd = lock
+        self.custody = CustodyRecords(parts.catalogue)
         self._live: dict[bytes, Download] = {}
         self._opening: dict[bytes, threading.Lock] = {}
         self._mutex = threading.Lock()

@@ -47,7 +47,11 @@ MAX_NEWS: Final = 256
 
 
 class Unreachable(Exception):
-    """A peer can't be dialled, or doesn't speak the protocol."""
+    """A peer can't be dialled, or doesn't speak the protocol; ``refused``: nothing listens where it was."""
+
+    def __init__(self, words: str, *, refused: bool = False) -> None:
+        super().__init__(words)
+        self.refused = refused
 
 
 class Peer(Protocol):

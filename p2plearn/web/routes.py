@@ -18,6 +18,8 @@ from p2plearn.errors import UsageProblem
 from p2plearn.operations import (
     GetRequest,
     GetResult,
+    LeaveRequest,
+    LeaveResult,
     NodeOperations,
     PublishRequest,
     PublishResult,
@@ -35,6 +37,13 @@ class VerifyRequest:
     """Check ``course`` (64 hex digits), or every course when it is empty."""
 
     course: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GcRequest:
+    """Free what nobody needs; with ``dry_run`` only say what would go."""
+
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +124,15 @@ async def _remove(call: Call) -> Mapping[str, Any]:
 
 
 async def _stop(call: Call) -> Mapping[str, Any]:
-    await call.node.stop()
-    return {"stopping": True}
+    return {"stopping": True, **await call.node.stop()}
+
+
+async def _leave(call: Call) -> Mapping[str, Any]:
+    return (await call.node.leave(call.body, call.report)).as_json()
+
+
+async def _gc(call: Call) -> Mapping[str, Any]:
+    return await call.node.gc(call.body.dry_run)
 
 
 async def _publish(call: Call) -> Mapping[str, Any]:
@@ -124,6 +140,8 @@ async def _publish(call: Call) -> Mapping[str, Any]:
     _check_absolute("path", request.path)
     if request.chunker not in {"", "fastcdc", "fixed"}:
         raise UsageProblem(f"There is no chunker {request.chunker!r}; there are fastcdc and fixed.")
+    if not 1 <= request.copies <= 32:
+        raise UsageProblem(f"{request.copies} copies make no sense; choose 1 to 32.")
     return (await call.node.publish(request, call.report)).as_json()
 
 
@@ -181,8 +199,12 @@ ROUTES: tuple[Route, ...] = (
           CONTENTS, GetRequest, long=True),
     Route("POST", "/v1/verify", "verify", "Hash what is stored and name what is damaged.", _verify,
           VerifyResult, VerifyRequest, long=True),
+    Route("POST", "/v1/gc", "gc", "Free what nobody needs any more, or say what would go.", _gc,
+          _object("What went, or would go.", courses={"type": "array"}, freed="integer"), GcRequest),
+    Route("POST", "/v1/leave", "leave", "Hand over what is kept here to other nodes.", _leave,
+          LeaveResult, LeaveRequest, long=True),
     Route("POST", "/v1/stop", "stop", "Stop the node; answers before it does.", _stop,
-          _object("Under way.", stopping="boolean"), Nothing, last=True),
+          _object("Under way.", stopping="boolean", fewer_copies={"type": "array"}), Nothing, last=True),
 )  # fmt: skip
 
 

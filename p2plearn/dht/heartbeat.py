@@ -1,0 +1,219 @@
+"""Heartbeats: telling the nodes that keep the same courses that this one is there, and hearing it of them.
+
+    each interval: for every node of the circle not heard lately: BEAT -> <- BEAT; then the detector looks at them all
+
+One exchange tells both ends, so whoever is due first asks, and the other needn't. The stream stays open. A node that
+nobody of the circle answers asks others whether it is itself that is cut off.
+
+Imports ``dht`` siblings, ``errors``, ``transfer``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import trio
+
+from p2plearn.dht.custody import Node
+from p2plearn.dht.line import Line
+from p2plearn.dht.liveness import Detector, Life
+from p2plearn.dht.messages import BEATS, HEARTBEAT, Beat
+from p2plearn.errors import PeerFault
+from p2plearn.transfer.channel import StreamOver
+from p2plearn.transfer.session import Unreachable
+
+log = logging.getLogger("p2plearn.custody")
+
+ASK_SECONDS: Final = 5.0
+"""For one exchange, dialling included."""
+
+AT_ONCE: Final = 16
+"""Exchanges under way at a time."""
+
+OTHERS: Final = 3
+"""Nodes outside the circle that are asked when nobody in it answers."""
+
+HELD_LINES: Final = 256
+"""Inbound heartbeat streams kept; beyond that the peer is turned away and asks anew each time."""
+
+
+class Calls(Protocol):
+    """How other nodes are reached."""
+
+    async def open(self, node: Node, protocol: str) -> Any:
+        """A new stream to a node; raises Unreachable."""
+        ...
+
+    def nodes(self) -> list[Node]:
+        """Nodes that there is a connection to."""
+        ...
+
+    async def nearest(self, name: bytes) -> list[Node]:
+        """Reachable nodes nearest to a name, this one excluded."""
+        ...
+
+
+class Figures(Protocol):
+    """What this node says of itself in a beat."""
+
+    def __call__(self, to: Node) -> tuple[int, bool, bytes]:
+        """Bytes it still gives, whether it is leaving, and the digest of what it shares with ``to``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a node last said of itself, and when it was heard."""
+
+    at: float
+    beat: Beat
+
+
+class Vigil:
+    """Watches the nodes that ``circle`` names. ``differs`` is called with a node that knows other receipts."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        figures: Figures,
+        circle: Callable[[], set[Node]],
+        differs: Callable[[Node], Awaitable[None]],
+        interval: float,
+    ) -> None:
+        self._calls = calls
+        self._figures = figures
+        self._circle = circle
+        self._differs = differs
+        self.interval = interval
+        self._since = trio.current_time()
+        self.detector = Detector(interval, self._since)
+        self.told: dict[Node, Told] = {}
+        self._heard_at = self._since
+        self._sequence = 0
+        self._lines: dict[Node, Line] = {}
+        self._turns: dict[Node, trio.Lock] = {}
+        self._inbound = 0
+
+    def beat_for(self, node: Node) -> Beat:
+        """What this node says to ``node`` now."""
+        free, leaving, digest = self._figures(node)
+        self._sequence += 1
+        return Beat(self._sequence, int(trio.current_time() - self._since), max(free, 0), leaving, digest)
+
+    def _heard(self, node: Node, beat: Beat) -> None:
+        now = trio.current_time()
+        self._heard_at = now
+        self.told[node] = Told(now, beat)
+        if node in self.detector:
+            before = self.detector.beat(node, now)
+            if before in {Life.DOWN, Life.LEFT}:
+                log.info("%s is back", node.hex()[:8])
+        if beat.leaving and node in self.detector:
+            self.detector.left(node, now)
+
+    async def serve(self, stream: Any, node: Node) -> None:
+        """Answer the beats that come over a stream, until it ends."""
+        if self._inbound >= HELD_LINES:
+            await stream.reset()
+            return
+        line = Line(stream, BEATS)
+        self._inbound += 1
+        try:
+            while True:
+                beat = await line.receive(max(60.0, 4 * self.interval))
+                assert isinstance(beat, Beat)  # noqa: S101 - BEATS admits nothing else
+                self._heard(node, beat)
+                answer = self.beat_for(node)
+                await line.send(answer)
+                if beat.digest != answer.digest:
+                    await self._differs(node)
+        except (StreamOver, trio.TooSlowError):
+            return
+        finally:
+            self._inbound -= 1
+            await line.reset()
+
+    async def ask(self, node: Node) -> Beat | None:
+        """One exchange with ``node`` now; None when it doesn't answer."""
+        with trio.move_on_after(ASK_SECONDS):
+            async with self._turns.setdefault(node, trio.Lock()):
+                for fresh in (False, True):
+                    try:
+                        return await self._exchange(node, fresh=fresh)
+                    except (StreamOver, PeerFault, Unreachable, trio.TooSlowError) as error:
+                        await self._drop(node)
+                        if isinstance(error, Unreachable):
+                            if error.refused:
+                                self.detector.refused(node)
+                            break
+        return None
+
+    async def _exchange(self, node: Node, *, fresh: bool) -> Beat:
+        line = self._lines.get(node)
+        if line is None or fresh:
+            line = self._lines[node] = Line(await self._calls.open(node, HEARTBEAT), BEATS)
+        mine = self.beat_for(node)
+        await line.send(mine, ASK_SECONDS)
+        theirs = await line.receive(ASK_SECONDS)
+        assert isinstance(theirs, Beat)  # noqa: S101
+        self._heard(node, theirs)
+        if theirs.digest != mine.digest:
+            await self._differs(node)
+        return theirs
+
+    async def _drop(self, node: Node) -> None:
+        line = self._lines.pop(node, None)
+        if line is not None:
+            await line.reset()
+
+    async def run(self) -> None:
+        """Watch the circle until cancelled."""
+        limit = trio.CapacityLimiter(AT_ONCE)
+
+        async def check(node: Node) -> None:
+            async with limit:
+                await self.ask(node)
+
+        async with trio.open_nursery() as nursery:
+            due = trio.current_time()
+            while True:
+                due = max(due + self.interval, trio.current_time() - self.interval)
+                await trio.sleep_until(due)
+                now = trio.current_time()
+                circle = self._circle()
+                self._keep_to(circle, now)
+                asked = [node for node in circle if not self._is_fresh(node, now)]
+                if circle and now - self._heard_at > 2 * self.interval:
+                    asked += [node for node in self._calls.nodes() if node not in circle][:OTHERS]
+                for node in asked:
+                    if not self._turns.setdefault(node, trio.Lock()).locked():
+                        nursery.start_soon(check, node)
+                in_touch = not circle or now - self._heard_at <= 3 * self.interval
+                for node, life in self.detector.tick(now, in_touch=in_touch):
+                    log.info("%s is %s", node.hex()[:8], life.value)
+
+    def _is_fresh(self, node: Node, now: float) -> bool:
+        told = self.told.get(node)
+        return told is not None and now - told.at < 0.6 * self.interval
+
+    def _keep_to(self, circle: set[Node], now: float) -> None:
+        for node in circle:
+            self.detector.watch(node, now)
+        for node in [node for node in self.detector if node not in circle]:
+            self.detector.forget(node)
+        for node in [node for node, told in self.told.items() if node not in circle and now - told.at > 600.0]:
+            del self.told[node]
+            self._turns.pop(node, None)
+            self._lines.pop(node, None)
+
+    def counts(self, node: Node, grace: float) -> bool:
+        """Whether a node's copies count: it is there, or hasn't been away for longer than the grace period."""
+        return self.detector.gone_for(node, trio.current_time()) < grace
+
+    def is_there(self, node: Node) -> bool:
+        """Whether it is alive as far as can be told, and not leaving."""
+        told = self.told.get(node)
+        return self.detector.life(node) is Life.ALIVE and not (told is not None and told.beat.leaving)

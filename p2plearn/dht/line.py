@@ -1,0 +1,66 @@
+"""A libp2p stream as a line of heartbeat and custody messages: the thin I/O under both ends.
+
+Imports ``errors``, ``dht.messages``, ``transfer.channel`` (for what a stream raises when it is over).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import trio
+
+from p2plearn.dht.messages import Decoder, Kind, Message, encode
+from p2plearn.errors import PeerFault
+from p2plearn.transfer.channel import STREAM_ERRORS, StreamOver
+
+_READ = 16 * 1024
+
+
+class Line:
+    """Messages over one stream; one task at a time receives, one sends."""
+
+    def __init__(self, stream: Any, accepts: Mapping[Kind, int]) -> None:
+        self._stream = stream
+        self._decoder = Decoder(accepts)
+        self._inbox: deque[Message] = deque()
+
+    async def receive(self, seconds: float) -> Message:
+        """The next message; raises StreamOver, PeerFault, trio.TooSlowError."""
+        with trio.fail_after(seconds):
+            while not self._inbox:
+                try:
+                    arrived = await self._stream.read(_READ)
+                except STREAM_ERRORS as error:
+                    raise StreamOver(str(error)) from error
+                if not arrived:
+                    if not self._decoder.idle:
+                        raise PeerFault("custody: stream closed within a message")
+                    raise StreamOver("closed by the peer")
+                self._inbox.extend(self._decoder.feed(arrived))
+        return self._inbox.popleft()
+
+    async def send(self, message: Message, seconds: float = 10.0) -> None:
+        """Send a message; raises StreamOver, trio.TooSlowError."""
+        with trio.fail_after(seconds):
+            try:
+                await self._stream.write(encode(message))
+            except STREAM_ERRORS as error:
+                raise StreamOver(str(error)) from error
+
+    async def close(self) -> None:
+        """Say that nothing more comes, and forget the stream."""
+        with trio.CancelScope(shield=True), trio.move_on_after(1.0):
+            try:
+                await self._stream.close()
+            except STREAM_ERRORS:
+                return
+
+    async def reset(self) -> None:
+        """End the stream at once, both ways."""
+        with trio.CancelScope(shield=True), trio.move_on_after(1.0):
+            try:
+                await self._stream.reset()
+            except STREAM_ERRORS:
+                return

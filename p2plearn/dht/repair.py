@@ -1,0 +1,360 @@
+"""Carries plans out: copies for what was just published, repair of what lost its keepers, handing over before leaving.
+
+One loop for all of it: make a snapshot, plan, copy a few units, look again. Copies are counted by receipts alone, so a
+step that failed, or that another node took meanwhile, is seen in the next snapshot and nothing has to be undone.
+
+Imports ``dht`` siblings and ``errors``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import trio
+
+from p2plearn.dht.custody import Node, Unit, leads_repair, may_release, ranked
+from p2plearn.dht.handoff import Need, Plan, Transfer, plan
+from p2plearn.dht.keeper import Keeper
+from p2plearn.dht.liveness import Life
+from p2plearn.dht.messages import Reason
+from p2plearn.dht.receipts import Receipt
+
+log = logging.getLogger("p2plearn.custody")
+
+AT_ONCE: Final = 3
+"""Units that one node copies to others at a time: repair must leave room for people's gets."""
+
+ROUND: Final = 24
+"""Units looked after in one round, those with the fewest copies first."""
+
+REFUSED_SECONDS: Final = 60.0
+"""For which a node that declined a unit isn't asked again (while it is busy: ``BUSY_SECONDS``)."""
+
+BUSY_SECONDS: Final = 2.0
+
+FRESH_BEATS: Final = 3.0
+"""What a node said of its free room counts for so many intervals."""
+
+SURPLUS_GRACES: Final = 4.0
+"""A surplus copy goes only after so many grace periods: whoever sleeps at night must not cost a copy a day."""
+
+SETTLE: Final = 2.0
+"""Heartbeat intervals for which a unit must be short of copies before anything is done about it."""
+
+CHALLENGES: Final = 60.0
+"""Heartbeat intervals between two challenges that this node makes, each of one node about one unit."""
+
+
+@dataclass(slots=True)
+class Handover:
+    """How a leave stands: ``placed`` units with a receipt each, ``unplaced`` with (copies elsewhere, copies asked)."""
+
+    total: int = 0
+    total_bytes: int = 0
+    bytes: int = 0
+    placed: dict[Unit, tuple[Receipt, ...]] = field(default_factory=dict)
+    unplaced: dict[Unit, tuple[int, int]] = field(default_factory=dict)
+
+
+class Repair:
+    """See the head of this file. ``run`` repairs; ``place`` and ``leave`` are asked for by a person."""
+
+    def __init__(self, keeper: Keeper, chance: Callable[[], float] = random.random) -> None:
+        self._keeper = keeper
+        self._chance = chance
+        self._refused: dict[tuple[Unit, Node], float] = {}
+        self._missing_since: dict[Unit, float] = {}
+        self._surplus_since: dict[Unit, float] = {}
+        self._giving: set[tuple[Unit, Node]] = set()
+        self._challenge_at = -math.inf
+        self._proved: dict[tuple[Unit, Node], float] = {}
+
+    # -- what stands -------------------------------------------------------------------------------------------------
+
+    def copies(self, unit: Unit) -> int:
+        """Verified copies of a unit that count, this node's included."""
+        entry = self._keeper.ledger.entry(unit)
+        return len(self._keeper.counted(entry)) if entry is not None else 0
+
+    def need(self, unit: Unit, without: Collection[Node] = ()) -> Need | None:
+        """A unit as it stands, not counting the copies of ``without``."""
+        keeper, entry = self._keeper, self._keeper.ledger.entry(unit)
+        if entry is None:
+            return None
+        now = trio.current_time()
+        return Need(
+            unit,
+            entry.size,
+            entry.copies,
+            keeper.counted(entry) - frozenset(without),
+            frozenset(to for what, to in self._giving if what == unit),
+            frozenset(node for (what, node), until in self._refused.items() if what == unit and until > now)
+            | entry.holders,
+        )
+
+    # -- copying -----------------------------------------------------------------------------------------------------
+
+    async def _plan(self, needs: Iterable[Need]) -> Plan:
+        """A plan for the most urgent of ``needs``, over the nodes nearest to each that say they have room."""
+        wanting = sorted((need for need in needs if need.missing), key=lambda need: (-need.missing, need.unit))[:ROUND]
+        near: set[Node] = set()
+        limit = trio.CapacityLimiter(4)
+
+        async def look(need: Need) -> None:
+            async with limit:
+                near.update(await self._keeper.calls.nearest(need.unit.name))
+
+        async with trio.open_nursery() as nursery:
+            for need in wanting:
+                nursery.start_soon(look, need)
+        return plan(wanting, await self._free(near - {self._keeper.ledger.me}))
+
+    async def _free(self, nodes: Iterable[Node]) -> dict[Node, int]:
+        """Those of ``nodes`` that are there and stay, with the bytes they still give."""
+        vigil, now = self._keeper.vigil, trio.current_time()
+        free: dict[Node, int] = {}
+        limit = trio.CapacityLimiter(16)
+
+        async def ask(node: Node) -> None:
+            told = vigil.told.get(node)
+            fresh = told is not None and now - told.at < FRESH_BEATS * vigil.interval
+            async with limit:
+                beat = told.beat if fresh and told is not None else await vigil.ask(node)
+            if beat is not None and not beat.leaving:
+                free[node] = beat.free
+
+        async with trio.open_nursery() as nursery:
+            for node in nodes:
+                nursery.start_soon(ask, node)
+        return free
+
+    async def _carry_out(self, transfers: Iterable[Transfer], done: Callable[[Transfer], None]) -> bool:
+        """Make copies, a few at a time; whether any was made."""
+        limit = trio.CapacityLimiter(AT_ONCE)
+        made = False
+
+        async def one(transfer: Transfer) -> None:
+            nonlocal made
+            key = (transfer.unit, transfer.to)
+            try:
+                async with limit:
+                    declined = await self._keeper.give(transfer.unit, transfer.to)
+            finally:
+                self._giving.discard(key)
+            if declined is None:
+                made = True
+                done(transfer)
+                return
+            busy = declined.reason is Reason.BUSY
+            self._refused[key] = trio.current_time() + (BUSY_SECONDS if busy else REFUSED_SECONDS)
+            log.info("%s doesn't take %s: %s", transfer.to.hex()[:8], transfer.unit.course.hex()[:12], declined.words)
+
+        async with trio.open_nursery() as nursery:
+            for transfer in transfers:
+                self._giving.add((transfer.unit, transfer.to))
+                nursery.start_soon(one, transfer)
+        return made
+
+    def _is_waiting_for_busy(self, units: Iterable[Unit]) -> bool:
+        soon = trio.current_time() + BUSY_SECONDS
+        wanted = set(units)
+        return any(unit in wanted and until <= soon for (unit, _), until in self._refused.items())
+
+    def _forget_refusals(self) -> None:
+        now = trio.current_time()
+        self._refused = {key: until for key, until in self._refused.items() if until > now}
+
+    async def place(self, units: Iterable[Unit], tell: Callable[[int], None]) -> int:
+        """Copy ``units`` until each has as many copies as asked for, or nobody is left to take one.
+
+        ``tell`` gets the copies of the least kept unit each time one is verified; returns them at the end. Cancelled
+        it has lost nothing: ``run`` goes on with it.
+        """
+        units = list(units)
+
+        def fewest() -> int:
+            return min((self.copies(unit) for unit in units), default=0)
+
+        tell(fewest())
+        while True:
+            self._forget_refusals()
+            made = await self._plan(need for unit in units if (need := self.need(unit)) is not None)
+            progress = await self._carry_out(made.transfers, lambda _: tell(fewest()))
+            if not progress and not (made.transfers or self._is_waiting_for_busy(units)):
+                return fewest()
+            if not progress:
+                await trio.sleep(0.5)
+
+    # -- repair ------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Bring what this node keeps back to as many copies as asked for, for ever; let go of what is too much."""
+        keeper = self._keeper
+        pause = keeper.limits.interval
+        while True:
+            changed = keeper.changed
+            with trio.move_on_after(pause):
+                await changed.wait()
+                await trio.sleep(min(0.5, keeper.limits.interval))  # several things change together
+            if keeper.leaving:
+                continue
+            try:
+                await self._round()
+            except Exception:  # a bug here must not end the node, nor end repair
+                log.exception("a round of repair failed")
+            await trio.sleep(keeper.limits.interval * (0.5 + 0.5 * self._chance()))
+
+    async def _round(self) -> None:
+        keeper, now = self._keeper, trio.current_time()
+        self._forget_refusals()
+        mine: list[Need] = []
+        for unit in keeper.ledger:
+            need = self.need(unit)
+            if need is None:
+                continue
+            if not need.missing:
+                self._missing_since.pop(unit, None)
+                continue
+            since = self._missing_since.setdefault(unit, now)
+            if now - since < SETTLE * keeper.limits.interval:
+                continue  # who has just come to keep it has yet to hear of the others
+            alive = {node for node in need.holders if self._lives(node)}
+            if leads_repair(unit, keeper.ledger.me, alive, now - since, 10 * keeper.limits.interval):
+                mine.append(need)
+        if mine:
+            made = await self._plan(mine)
+            if made.transfers:
+                log.info("repairs %d of %d units", len(made.transfers), len(mine))
+            await self._carry_out(made.transfers, lambda _: None)
+        await self._release_surplus()
+        await self._challenge_somebody()
+
+    def _lives(self, node: Node) -> bool:
+        me = self._keeper.ledger.me
+        return node == me or self._keeper.vigil.detector.life(node) in {Life.ALIVE, Life.SUSPECT}
+
+    async def _release_surplus(self) -> None:
+        keeper, now, me = self._keeper, trio.current_time(), self._keeper.ledger.me
+        wait = SURPLUS_GRACES * keeper.limits.grace
+        for unit in keeper.ledger:
+            entry = keeper.ledger.entry(unit)
+            if entry is None:
+                continue
+            there = [node for node in entry.holders if node == me or keeper.vigil.is_there(node)]
+            if not may_release(unit, me, there, entry.copies) or keeper.has_promised(unit):
+                self._surplus_since.pop(unit, None)
+                continue
+            if now - self._surplus_since.setdefault(unit, now) < wait:
+                continue
+            row = await trio.to_thread.run_sync(keeper.store.course, unit.course)
+            if row is None or row.why != "custody":
+                continue
+            keeper.releasing.add(unit)
+            try:
+                released, _ = await keeper.let_go(unit, [node for node in ranked(unit, there) if node != me])
+                if released:
+                    log.info("released %s.%d: enough others keep it", unit.course.hex()[:12], unit.segment)
+            finally:
+                keeper.releasing.discard(unit)
+            self._surplus_since.pop(unit, None)
+
+    async def _challenge_somebody(self) -> None:
+        """Now and then have the node that was least lately asked show a random range of a random unit."""
+        keeper, now, me = self._keeper, trio.current_time(), self._keeper.ledger.me
+        if now - self._challenge_at < CHALLENGES * keeper.limits.interval * (0.5 + self._chance()):
+            return
+        self._challenge_at = now
+        pairs = [
+            (unit, node)
+            for unit in keeper.ledger
+            if (entry := keeper.ledger.entry(unit)) is not None
+            for node in entry.holders
+            if node != me and keeper.vigil.is_there(node)
+        ]
+        self._proved = {pair: at for pair, at in self._proved.items() if pair in set(pairs)}
+        if not pairs:
+            return
+        oldest = min(self._proved.get(pair, -math.inf) for pair in pairs)
+        unit, node = min(p for p in pairs if self._proved.get(p, -math.inf) == oldest)
+        self._proved[unit, node] = now
+        if await keeper.challenge(unit, node) is False:
+            keeper.disprove(unit, node)
+
+    # -- leaving -----------------------------------------------------------------------------------------------------
+
+    async def leave(self, handover: Handover) -> None:
+        """Hand everything over that this node keeps; ``handover`` says how it goes and how it ended.
+
+        Ends when every unit was let go of, or nobody is left to take what remains. Cancelled or not, what was not let
+        go of stays on the disk, and this node goes on serving it until it stops.
+        """
+        keeper = self._keeper
+        keeper.leaving = True
+        handover.total = len(keeper.ledger)
+        handover.total_bytes = sum(e.size for unit in keeper.ledger if (e := keeper.ledger.entry(unit)) is not None)
+        doubtful: dict[Unit, set[Node]] = {}
+        barren = 0
+        while True:
+            self._forget_refusals()
+            moved = await self._let_go_of_what_is_kept(handover, doubtful)
+            needs = [need for unit in keeper.ledger if (need := self._leavers_need(unit, doubtful)) is not None]
+            handover.unplaced = {need.unit: (len(need.holders), need.copies) for need in needs}
+            if not needs:
+                return
+            made = await self._plan(needs)
+            moved = await self._carry_out(made.transfers, lambda _: None) or moved
+            barren = 0 if moved else barren + 1
+            if barren and not self._is_waiting_for_busy(keeper.ledger):
+                # A grant refused for the moment, a beat that was lost: worth another try, not many.
+                if barren > 3:
+                    return
+                doubtful.clear()
+            if not moved:
+                await trio.sleep(0.5)
+
+    def _leavers_need(self, unit: Unit, doubtful: dict[Unit, set[Node]]) -> Need | None:
+        keeper, me = self._keeper, self._keeper.ledger.me
+        entry = keeper.ledger.entry(unit)
+        if entry is None:
+            return None
+        # Those away don't count, however briefly: nothing may depend on somebody who only might come back.
+        away = {node for node in entry.holders if node != me and not keeper.vigil.is_there(node)}
+        return self.need(unit, {me} | away | doubtful.get(unit, set()))
+
+    async def _let_go_of_what_is_kept(self, handover: Handover, doubtful: dict[Unit, set[Node]]) -> bool:
+        """Let go of each unit that enough others hold; whether there was one."""
+        keeper = self._keeper
+        limit = trio.CapacityLimiter(AT_ONCE)
+        moved = False
+
+        async def one(need: Need) -> None:
+            nonlocal moved
+            entry = keeper.ledger.entry(need.unit)
+            keeper.releasing.add(need.unit)
+            async with limit:
+                receipts, failed = await keeper.let_go(need.unit, ranked(need.unit, need.holders))
+            keeper.releasing.discard(need.unit)
+            if receipts:
+                moved = True
+                handover.placed[need.unit] = receipts
+                handover.bytes += entry.size if entry is not None else 0
+                handover.unplaced.pop(need.unit, None)
+            else:
+                doubtful.setdefault(need.unit, set()).update(failed)
+
+        async with trio.open_nursery() as nursery:
+            for unit in keeper.ledger:
+                need = self._leavers_need(unit, doubtful)
+                if need is not None and not need.missing and not need.coming:
+                    nursery.start_soon(one, need)
+        return moved
+
+    def figures(self) -> dict[str, Any]:
+        """Numbers for ``status``."""
+        units = list(self._keeper.ledger)
+        return {"units": len(units), "repairing": len(self._giving)}
