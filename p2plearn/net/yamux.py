@@ -16,22 +16,16 @@ however small pieces it comes), and a window only grows while its reader keeps u
 from __future__ import annotations
 
 import logging
-import struct
-from collections import deque
-from collections.abc import Sequence
-from types import TracebackType
 from typing import Final
 
 import trio
-from libp2p.abc import IMuxedConn, IMuxedStream, ISecureConn
+from libp2p.abc import IMuxedConn, ISecureConn
 from libp2p.connection_types import ConnectionType
 from libp2p.io.exceptions import IOException
 from libp2p.network.connection.exceptions import RawConnError
 from libp2p.peer.id import ID
 from libp2p.stream_muxer.exceptions import (
     MuxedConnUnavailable,
-    MuxedStreamClosed,
-    MuxedStreamEOF,
     MuxedStreamError,
     MuxedStreamReset,
 )
@@ -39,26 +33,23 @@ from multiaddr import Multiaddr
 
 from p2plearn.errors import PeerFault
 from p2plearn.net.tls import TlsSession
+from p2plearn.net.yamux_stream import (
+    ACK,
+    DATA,
+    FIN,
+    GO_AWAY,
+    HEADER,
+    MAX_WINDOW,
+    PING,
+    RST,
+    SYN,
+    WINDOW_UPDATE,
+    YamuxStream,
+)
 
 logger = logging.getLogger(__name__)
 
 PROTOCOL: Final = "/yamux/1.0.0"
-
-DATA, WINDOW_UPDATE, PING, GO_AWAY = range(4)
-SYN, ACK, FIN, RST = 1, 2, 4, 8
-_HEADER: Final = struct.Struct("!BBHII")  # version, type, flags, stream id, length
-
-INITIAL_WINDOW: Final = 256 * 1024
-"""Credit that both sides of a new stream have, by the specification."""
-
-MAX_WINDOW: Final = 4 * 1024 * 1024
-"""A stream's window grows to this while its reader keeps up: 100 ms of a 300 Mbit/s line."""
-
-MAX_FRAME: Final = 64 * 1024
-"""Payload of one data frame we send: another stream's turn comes after at most so much."""
-
-MAX_WRITE: Final = 256 * 1024
-"""Frames of one stream joined into one write to the session."""
 
 MAX_STREAMS: Final = 256
 """Streams open at once in one connection, from each side; what is beyond is reset."""
@@ -69,12 +60,6 @@ MAX_CONTROL: Final = 64 * 1024
 MAX_STRAY: Final = 16 * 1024 * 1024
 """Bytes that a peer may send to streams that are gone (it can't know yet) between two keepalives."""
 
-SMALL: Final = 4 * 1024
-"""Unread bytes that come in smaller pieces than this are joined: a piece of one byte costs 200 as an object."""
-
-PINNED: Final = 4
-"""Unread bytes are copied when the memory they came in is larger than so many times their size."""
-
 KEEPALIVE_SECONDS: Final = 30.0
 """Between two pings; when nothing at all came from one to the next, the peer is gone."""
 
@@ -84,222 +69,6 @@ LINGER_SECONDS: Final = 60.0
 
 class _Goodbye(Exception):
     """The peer ends the connection, in all friendship."""
-
-
-class YamuxStream(IMuxedStream):
-    """One stream of a connection.
-
-    ``receive`` and ``send`` are the fast way; ``read`` and ``write`` are the same for libp2p's own protocols.
-    One reader and one writer at a time.
-    """
-
-    def __init__(self, conn: YamuxConn, stream_id: int) -> None:
-        self.muxed_conn = conn
-        self.stream_id = stream_id
-        self._conn = conn
-        self._inbox: deque[memoryview | bytearray] = deque()  # views as they came; small ones joined in a bytearray
-        self._unread = 0
-        self._window = INITIAL_WINDOW
-        self._credit_given = INITIAL_WINDOW  # what the peer may still send
-        self._consumed = 0  # read since the last window update
-        self._window_since = trio.current_time()
-        self._credit = INITIAL_WINDOW  # what we may still send
-        self.sent = 0
-        """Bytes given to the connection so far: who watches it sees whether the peer reads."""
-        self._wake_reader = trio.lowlevel.ParkingLot()
-        self._wake_writer = trio.lowlevel.ParkingLot()
-        self._read_deadline = float("inf")
-        self.peer_closed = False
-        self.closed = False  # our side
-        self.was_reset = False
-        self.closed_at = float("inf")
-
-    # -- reading -------------------------------------------------------------------------------------------------
-
-    async def receive(self) -> memoryview:
-        """The next bytes as they came, at least one; an empty view at the end of the stream.
-
-        Raises MuxedStreamReset when either side or the connection ended the stream the hard way. Safe to cancel.
-        """
-        while not self._inbox:
-            if self.was_reset:
-                raise MuxedStreamReset("stream was reset")
-            if self.peer_closed:
-                return memoryview(b"")
-            await self._wake_reader.park()
-        view = memoryview(self._inbox.popleft())
-        self._took(len(view))
-        return view
-
-    def push_back(self, view: memoryview) -> None:
-        """Put bytes that were received but not wanted yet back to the front; they are not credited twice."""
-        if view:
-            self._inbox.appendleft(view)
-            self._unread += len(view)
-            self._consumed -= len(view)
-
-    async def read(self, n: int | None = None) -> bytes:
-        """Up to ``n`` bytes (all that is there when None or negative); raises MuxedStreamEOF at the end."""
-        if n == 0:
-            return b""
-        with trio.fail_at(self._read_deadline):
-            view = await self.receive()
-        if not view:
-            raise MuxedStreamEOF("stream is closed by the peer")
-        if n is None or n < 0:
-            return bytes(view)
-        if len(view) > n:
-            self.push_back(view[n:])
-            view = view[:n]
-        return bytes(view)
-
-    def _took(self, n: int) -> None:
-        self._unread -= n
-        self._consumed += n
-        if self._consumed * 2 < self._window or self.peer_closed or self.was_reset:
-            return
-        now = trio.current_time()
-        # More than half a window a half second: the window is what holds this stream back, on any line
-        # whose round trip is not tiny; doubling it costs memory only while the reader falls behind.
-        if now - self._window_since < 0.5 and self._window < MAX_WINDOW:
-            self._window *= 2
-        self._window_since = now
-        grant = self._window - self._credit_given - self._unread
-        if grant > 0:
-            self._credit_given += grant
-            self._consumed = 0
-            self._conn.control(WINDOW_UPDATE, 0, self.stream_id, grant)
-
-    def arrived(self, view: memoryview) -> None:
-        """Bytes came in for this stream (the connection has checked the credit)."""
-        self._unread += len(view)
-        if len(view) >= SMALL and len(view) * PINNED >= len(view.obj):  # type: ignore[arg-type]
-            self._inbox.append(view)
-        elif self._inbox and isinstance(last := self._inbox[-1], bytearray) and len(last) < MAX_FRAME:
-            last += view
-        else:
-            self._inbox.append(bytearray(view))
-        self._wake_reader.unpark_all()
-
-    def spend(self, n: int) -> None:
-        """The peer announced ``n`` bytes; raises PeerFault when it had no credit for them."""
-        if n > self._credit_given:
-            raise PeerFault("yamux: more data than the window allows")
-        self._credit_given -= n
-
-    # -- writing -------------------------------------------------------------------------------------------------
-
-    async def write(self, data: bytes) -> None:
-        """Send all of ``data``; waits while the peer's window is full."""
-        await self.send((data,))
-
-    async def send(self, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
-        """Send the pieces back to back, in as few frames and writes as the window allows.
-
-        Raises MuxedStreamClosed after our close, MuxedStreamReset after a reset. Cancelled half-way, an unknown
-        part has been sent: reset the stream then.
-        """
-        views = deque(memoryview(piece) for piece in pieces if len(piece))
-        while views:
-            while self._credit <= 0:
-                self._check_writable()
-                await self._wake_writer.park()
-            self._check_writable()
-            parts: list[bytes | memoryview] = []
-            room = min(self._credit, MAX_WRITE)
-            while views and room > 0:
-                frame, size = _take(views, min(room, MAX_FRAME))
-                parts.append(_HEADER.pack(0, DATA, 0, self.stream_id, size))
-                parts += frame
-                room -= size
-                self._credit -= size
-                self.sent += size
-            await self._conn.write(parts, self)
-
-    def _check_writable(self) -> None:
-        if self.was_reset:
-            raise MuxedStreamReset("stream was reset")
-        if self.closed:
-            raise MuxedStreamClosed("stream is closed")
-
-    def credit(self, n: int) -> None:
-        """The peer lets us send ``n`` bytes more; raises PeerFault when that makes no sense."""
-        self._credit += n
-        if self._credit > 0xFFFFFFFF:
-            raise PeerFault("yamux: window overflow")
-        self._wake_writer.unpark_all()
-
-    # -- ending --------------------------------------------------------------------------------------------------
-
-    async def close(self) -> None:
-        """Say that we send no more; reading goes on until the peer closes too."""
-        if not self.closed and not self.was_reset:
-            self.closed = True
-            self.closed_at = trio.current_time()
-            self._wake_writer.unpark_all()
-            self._conn.control(WINDOW_UPDATE, FIN, self.stream_id, 0)
-            if self.peer_closed:
-                self._conn.forget(self)
-        await trio.lowlevel.checkpoint()
-
-    async def reset(self) -> None:
-        """End both directions at once; unread bytes are dropped."""
-        self.reset_now()
-        await trio.lowlevel.checkpoint()
-
-    def reset_now(self) -> None:
-        """:meth:`reset` for code that can't wait."""
-        if not self.was_reset and not (self.closed and self.peer_closed):
-            self._conn.control(WINDOW_UPDATE, RST, self.stream_id, 0)
-        self.ended()
-
-    def connection_ended(self) -> None:
-        """The connection is gone; a stream that the peer had finished can still be read to its end."""
-        if self.peer_closed:
-            self.closed = True
-            self._conn.forget(self)
-            self._wake_writer.unpark_all()
-        else:
-            self.ended()
-
-    def ended(self) -> None:
-        """The stream is over the hard way: wake everybody, hold nothing."""
-        self.was_reset = True
-        self._inbox.clear()
-        self._unread = 0
-        self._conn.forget(self)
-        self._wake_reader.unpark_all()
-        self._wake_writer.unpark_all()
-
-    def peer_finished(self) -> None:
-        """The peer sends no more."""
-        self.peer_closed = True
-        self._wake_reader.unpark_all()
-        if self.closed:
-            self._conn.forget(self)
-
-    def set_deadline(self, ttl: int) -> None:
-        """Later reads fail with trio.TooSlowError ``ttl`` seconds from now."""
-        if ttl < 0:
-            raise ValueError("a deadline lies in the future")
-        self._read_deadline = trio.current_time() + ttl
-
-    def get_remote_address(self) -> tuple[str, int] | None:
-        """The peer's address and port."""
-        return self._conn.get_remote_address()
-
-    @property
-    def is_closed(self) -> bool:
-        """Nothing more can be read or written."""
-        return self.was_reset or (self.closed and self.peer_closed)
-
-    async def __aenter__(self) -> YamuxStream:
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 class YamuxConn(IMuxedConn):
@@ -423,7 +192,7 @@ class YamuxConn(IMuxedConn):
             logger.debug("cutting %s: it makes us answer, but doesn't read", self.peer_id)
             self._end()
             return
-        self._control += _HEADER.pack(0, kind, flags, stream_id, length)
+        self._control += HEADER.pack(0, kind, flags, stream_id, length)
         self._wake_control.unpark()
 
     async def write(self, parts: list[bytes | memoryview], stream: YamuxStream | None = None) -> None:
@@ -514,7 +283,7 @@ class YamuxConn(IMuxedConn):
                     else:
                         self._count_stray(len(piece))
                 elif not header and end - at >= 12:
-                    stream, left, fin = self._frame(*_HEADER.unpack_from(batch, at))
+                    stream, left, fin = self._frame(*HEADER.unpack_from(batch, at))
                     at += 12
                 else:
                     missing = batch[at : at + 12 - len(header)]
@@ -522,7 +291,7 @@ class YamuxConn(IMuxedConn):
                     at += len(missing)
                     if len(header) < 12:
                         continue
-                    stream, left, fin = self._frame(*_HEADER.unpack(header))
+                    stream, left, fin = self._frame(*HEADER.unpack(header))
                     header.clear()
                 if fin and not left:
                     fin = False
@@ -613,17 +382,3 @@ class YamuxConn(IMuxedConn):
         self._wake_control.unpark_all()
         if self._scope is not None:
             self._scope.cancel()
-
-
-def _take(views: deque[memoryview], size: int) -> tuple[list[memoryview], int]:
-    """Up to ``size`` bytes from the front of ``views``, which loses them."""
-    taken: list[memoryview] = []
-    got = 0
-    while views and got < size:
-        view = views.popleft()
-        if len(view) > size - got:
-            views.appendleft(view[size - got :])
-            view = view[: size - got]
-        taken.append(view)
-        got += len(view)
-    return taken, got

@@ -9,7 +9,7 @@ import trio
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamReset
 from wires import muxed, read_all, secured
 
-from p2plearn.net.yamux import YamuxStream
+from p2plearn.net.yamux_stream import YamuxStream
 
 STOCK = ("stock", "stock")
 OURS = ("ours", "ours")

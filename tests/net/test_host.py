@@ -13,7 +13,8 @@ from p2plearn.net import host as hosting
 from p2plearn.net.dial import connect
 from p2plearn.net.host import key_pair, reachable
 from p2plearn.net.tls import TlsSession
-from p2plearn.net.yamux import YamuxConn, YamuxStream
+from p2plearn.net.yamux import YamuxConn
+from p2plearn.net.yamux_stream import YamuxStream
 
 ECHO = "/test/echo/1"
 

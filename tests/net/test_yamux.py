@@ -38,7 +38,8 @@ from wires import (
 )
 
 from p2plearn.net import yamux
-from p2plearn.net.yamux import INITIAL_WINDOW, MAX_CONTROL, MAX_STREAMS, MAX_WINDOW, YamuxConn
+from p2plearn.net.yamux import MAX_CONTROL, MAX_STREAMS, YamuxConn
+from p2plearn.net.yamux_stream import INITIAL_WINDOW, MAX_WINDOW
 
 
 def frame(kind: int, flags: int, stream_id: int, length: int, payload: bytes = b"", version: int = 0) -> bytes:
