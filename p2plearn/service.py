@@ -322,6 +322,7 @@ class NodeService:
                     )
             chosen = index.files if files is None else files
             fetch.standing.total_bytes = sum(file.size for file in chosen)
+            fetch.standing.total_files = len(chosen)
             download = await trio.to_thread.run_sync(self._begin, signed, index_raw, index, files, dest)
             self.network.directory.announce(course)
             return download
@@ -437,7 +438,8 @@ def _progress(fetch: Fetch, gauge: Gauge) -> Progress:
         # What was here before counts as done: a resumed get goes on where it was.
         max(standing.total_bytes - left, 0),
         standing.total_bytes,
-        files_total=fetch.signed.manifest.files if fetch.signed else 0,
+        files=standing.total_files - standing.files.lacking if standing.stage == "fetching" else 0,
+        files_total=standing.total_files or (fetch.signed.manifest.files if fetch.signed else 0),
         rate=gauge.rate,
         peers=standing.peers,
         eta=gauge.eta(left) if standing.stage == "fetching" else -1.0,

@@ -26,7 +26,7 @@ from p2plearn.errors import IntegrityProblem, NobodyHasIt, P2plearnError, first_
 from p2plearn.transfer.protocol import Chunk, ManifestIs
 from p2plearn.transfer.scheduler import Scheduler
 from p2plearn.transfer.session import ANSWER_SECONDS, Peer, Session
-from p2plearn.transfer.tally import Standing, Tally
+from p2plearn.transfer.tally import FileCount, Standing, Tally
 
 WRITE_BATCH: Final = 4 << 20
 """Bytes hashed and written in one go, at most."""
@@ -164,7 +164,9 @@ class Fetch:
             in_order=self._in_order,
             silence=self._limits.silence,
         )
-        self.standing.stage, self.standing.wanted_bytes = "fetching", self.scheduler.remaining_bytes
+        self.standing.stage, self.standing.waiting_for = "fetching", ""
+        self.standing.wanted_bytes = self.scheduler.remaining_bytes
+        self.standing.files = FileCount(self.index, wanted)
         if not self.scheduler.finished:
             nursery.start_soon(self._tick)
             for _ in range(WRITERS):
@@ -358,6 +360,7 @@ class Fetch:
             self.somebody_grew()
             del self._fruitless[name]
             self.standing.verified_bytes += chunk.length
+            self.standing.files.verified(chunk.slot)
             for owing in scheduler.verified(chunk.slot):
                 if owing in self._sessions:
                     self._sessions[owing].cancel(chunk.slot)
@@ -373,6 +376,7 @@ class Fetch:
         scheduler = self.scheduler
         if scheduler is None:
             raise AssertionError("begun")
+        before = 0
         while True:
             await trio.sleep(TICK_SECONDS)
             now = trio.current_time()
@@ -382,7 +386,9 @@ class Fetch:
                 if name in self._sessions:
                     self._sessions[name].stop()
             self.standing.peers = len(scheduler.peers)
-            self.standing.waiting_for = self._waiting_for(scheduler)
+            # While bytes flow nothing is waited for, however full a buffer is.
+            moved, before = self.standing.verified_bytes != before, self.standing.verified_bytes
+            self.standing.waiting_for = "" if moved else self._waiting_for(scheduler)
             self.kick_all()
 
     def _waiting_for(self, scheduler: Scheduler[str]) -> str:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from p2plearn.course.index import Index
 
 
 @dataclass(slots=True)
@@ -28,6 +33,30 @@ class Tally:
         return ", ".join(parts)
 
 
+class FileCount:
+    """How many of a course's files still lack something that is fetched; ``wanted`` are the slots that are."""
+
+    def __init__(self, index: Index | None = None, wanted: Sequence[int] = ()) -> None:
+        self._firsts = [] if index is None else [file.first for file in index.files]
+        self._lacking = Counter(map(self._file, wanted))
+
+    def _file(self, slot: int) -> int:
+        # Files without chunks share their first slot with the file after them, which comes last.
+        return bisect_right(self._firsts, slot) - 1
+
+    def verified(self, slot: int) -> None:
+        """A wanted slot has come."""
+        file = self._file(slot)
+        self._lacking[file] -= 1
+        if self._lacking[file] <= 0:
+            del self._lacking[file]
+
+    @property
+    def lacking(self) -> int:
+        """Files that lack something."""
+        return len(self._lacking)
+
+
 @dataclass(slots=True)
 class Standing:
     """How a fetch goes, read by whoever shows progress.
@@ -40,6 +69,8 @@ class Standing:
     verified_bytes: int = 0
     wanted_bytes: int = 0
     total_bytes: int = 0
+    files: FileCount = field(default_factory=FileCount)
+    total_files: int = 0
     peers: int = 0
     waiting_for: str = "a provider"
     stage: str = "finding"
