@@ -1,0 +1,550 @@
+"""What a person reads: search, ratings, threads and names, from the record.
+
+Answers are JSON-ready. Every call blocks (SQLite) and is quick: it looks at a bounded number of rows.
+
+Imports ``errors``, ``course`` and siblings.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from p2plearn.course.manifest import Manifest
+from p2plearn.errors import UsageProblem
+from p2plearn.gossip import words
+from p2plearn.gossip.discussion import Item, Order, threads
+from p2plearn.gossip.envelope import Envelope, Label, Profile, Rating, Trust, reopen
+from p2plearn.gossip.feed import Feed
+from p2plearn.gossip.ratings import (
+    Figure,
+    Vote,
+    everyone_figure,
+    latest,
+    order_score,
+    trust_weights,
+    trusted_figure,
+)
+
+SEARCH_WINDOW: Final = 2_000
+"""Newest courses with the words that are looked at: a word that is everywhere finds no end otherwise."""
+SEARCH_RANKED: Final = 200
+"""Best of those whose ratings are looked up for the order."""
+THREAD_WINDOW: Final = 500
+"""Newest threads that are put in order."""
+REPLY_WINDOW: Final = 5_000
+"""Replies shown with them."""
+REVIEWS: Final = 50
+FINGERPRINT_DIGITS: Final = 12
+ORDERS: Final = ("relevance", "rating", "new", "title", "copies")
+_BATCH: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class CourseFacts:
+    """What must be known of a course to tell its author's word from others', and its versions apart."""
+
+    course: bytes
+    author: bytes
+    series: str
+    version: int
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to search for; empty fields ask for nothing."""
+
+    words: str = ""
+    tags: tuple[str, ...] = ()
+    language: str = ""
+    author: str = ""
+    order: str = "relevance"
+    limit: int = 20
+
+
+def fingerprint(author: bytes) -> str:
+    """The short form of a key that is shown beside every name."""
+    return author.hex()[:FINGERPRINT_DIGITS]
+
+
+class Reading:
+    """Questions to the record, asked for the person whose key is ``me``.
+
+    ``manifest`` finds a course that is kept here though it is in no catalogue.
+    """
+
+    def __init__(self, feed: Feed, me: bytes, manifest: Callable[[bytes], Manifest | None]) -> None:
+        self._feed = feed
+        self._me = me
+        self._manifest = manifest
+
+    # -- people ---------------------------------------------------------------------------------------------------
+
+    def weights(self) -> dict[bytes, float]:
+        """Trust by author, from this person's own choice outwards; see ``ratings.trust_weights``."""
+        with self._feed.reading() as db:
+            seeds = [row[0] for row in db.execute("SELECT subject FROM trusted")]
+            edges: dict[bytes, list[bytes]] = {}
+            for seed in seeds:
+                for envelope in _envelopes(db, "kind = 'trust' AND author = ?", seed):
+                    body = envelope.content.body
+                    if isinstance(body, Trust) and body.trusted:
+                        edges.setdefault(seed, []).append(body.subject)
+        return trust_weights(seeds, edges, self._me)
+
+    def people(self, authors: Iterable[bytes]) -> dict[bytes, dict[str, Any]]:
+        """How each is shown: ``author`` (hex), ``name``, ``fingerprint``, ``impostor``, ``two_faced``.
+
+        ``impostor``: not trusted, and with the name of somebody who is. ``two_faced``: said two things by one number.
+        """
+        with self._feed.reading() as db:
+            seeds = {row[0] for row in db.execute("SELECT subject FROM trusted")}
+            known = {author: _name(db, author) for author in set(authors) | seeds}
+            taken = {_skeleton(known[seed]): seed for seed in seeds | {self._me} if known.get(seed)}
+            liars = {row[0] for row in db.execute("SELECT DISTINCT author FROM evidence")}
+        return {
+            author: {
+                "author": author.hex(),
+                "name": name,
+                "fingerprint": fingerprint(author),
+                "impostor": bool(name) and author not in seeds and taken.get(_skeleton(name), author) != author,
+                "two_faced": author in liars,
+            }
+            for author, name in known.items()
+        }
+
+    def profile(self, author: bytes) -> dict[str, Any]:
+        """One author: how they are shown, their line, whether this person trusts them."""
+        with self._feed.reading() as db:
+            found = _envelopes(db, "slot = ?", b"profile" + author)
+            body = found[0].content.body if found else None
+        return self.people([author])[author] | {
+            "about": body.about if isinstance(body, Profile) else "",
+            "weight": self.weights().get(author, 0.0),
+            "self": author == self._me,
+        }
+
+    def denied(self) -> dict[bytes, dict[str, str]]:
+        """Courses and authors that this node refuses: its own blocks, and lists of those it subscribes to."""
+        with self._feed.reading() as db:
+            out = {
+                subject: {"target": target, "reason": reason, "by": "you"}
+                for subject, target, reason in db.execute(
+                    "SELECT subject, target, reason FROM shunned WHERE how = 'block'"
+                )
+            }
+            for (moderator,) in db.execute("SELECT author FROM subscriptions").fetchall():
+                for envelope in _envelopes(db, "kind = 'label' AND author = ?", moderator):
+                    body = envelope.content.body
+                    if isinstance(body, Label) and body.label == "deny":
+                        row = {"target": body.target, "reason": body.reason, "by": moderator.hex()}
+                        out.setdefault(body.subject, row)
+        return out
+
+    def muted(self) -> frozenset[bytes]:
+        """Authors and courses whose words this person doesn't want to see, blocked ones included."""
+        with self._feed.reading() as db:
+            return frozenset(row[0] for row in db.execute("SELECT subject FROM shunned")) | frozenset(self.denied())
+
+    # -- courses --------------------------------------------------------------------------------------------------
+
+    def facts(self, course: bytes) -> CourseFacts | None:
+        """A course of the catalogue, or of this node's store; None when neither has it."""
+        with self._feed.reading() as db:
+            row = db.execute(
+                "SELECT course, author, series, version, title FROM entries WHERE course = ?", (course,)
+            ).fetchone()
+        if row is not None:
+            return CourseFacts(*row)
+        manifest = self._manifest(course)
+        if manifest is None:
+            return None
+        return CourseFacts(course, manifest.author, manifest.series.name, manifest.series.seq, manifest.title)
+
+    def versions(self, course: bytes) -> dict[bytes, int]:
+        """The courses of the same series that are known here, with their version; at least this one (0: unknown)."""
+        facts = self.facts(course)
+        if facts is None:
+            return {course: 0}
+        with self._feed.reading() as db:
+            rows = db.execute(
+                "SELECT course, version FROM entries WHERE author = ? AND series = ? ORDER BY version DESC LIMIT 64",
+                (facts.author, facts.series),
+            ).fetchall()
+        return {course: facts.version} | dict(rows)
+
+    def ratings(self, course: bytes) -> dict[str, Any]:
+        """Both figures of a course, all its versions together, and its reviews, those of trusted people first."""
+        versions = self.versions(course)
+        weights = self.weights()
+        hidden = self.muted()
+        with self._feed.reading() as db:
+            trusted, everyone = _figures(db, list(versions), weights)
+            marks = ",".join("?" * len(versions))
+            rows = db.execute(
+                f"SELECT raw FROM envelopes WHERE course IN ({marks}) AND kind = 'rating' "  # noqa: S608 - only "?"s
+                "ORDER BY time DESC LIMIT ?",
+                (*versions, 4 * REVIEWS),
+            ).fetchall()
+            own = [_vote(row) for row in db.execute(
+                f"SELECT author, stars, seq, id FROM ratings WHERE course IN ({marks}) AND author = ?",  # noqa: S608
+                (*versions, self._me),
+            )]  # fmt: skip
+        reviews = [self._review(reopen(row[0]), versions, weights) for row in rows]
+        shown = [one for one in reviews if one["review"] and bytes.fromhex(one["author"]) not in hidden]
+        shown.sort(key=lambda one: -one["weight"])
+        people = self.people(bytes.fromhex(one["author"]) for one in shown)
+        mine = latest(own)
+        facts = self.facts(course)
+        return {
+            "course": course.hex(),
+            "title": "" if facts is None else facts.title,
+            "trusted": figure_json(trusted),
+            "everyone": figure_json(everyone),
+            "mine": mine[0].stars if mine else 0,
+            "versions": len(versions),
+            "reviews": [people[bytes.fromhex(one["author"])] | one for one in shown[:REVIEWS]],
+        }
+
+    def _review(self, envelope: Envelope, versions: dict[bytes, int], weights: dict[bytes, float]) -> dict[str, Any]:
+        content = envelope.content
+        body = content.body
+        rating = body if isinstance(body, Rating) else Rating("", 0)
+        return {
+            "author": content.author.hex(),
+            "stars": rating.stars,
+            "review": rating.review,
+            "time": content.time,
+            "version": versions.get(content.course, 0),
+            "weight": weights.get(content.author, 0.0),
+        }
+
+    def search(self, query: Query) -> list[dict[str, Any]]:
+        """Courses of the catalogue, the newest version of each, best first. Raises UsageProblem for an odd order."""
+        if query.order not in ORDERS:
+            raise UsageProblem(f"There is no order {query.order!r}; there are {', '.join(ORDERS)}.")
+        expression = self._expression(query)
+        if expression is None:
+            return []
+        weights = self.weights()
+        denied = self.muted()
+        with self._feed.reading() as db:
+            rows = _hits(db, expression, query.order)
+            rows = [row for row in rows if row["course"] not in denied and row["author"] not in denied]
+            rows = _newest_versions(rows)[:SEARCH_RANKED]
+            versions = {row["course"]: _versions(db, row) for row in rows}
+            for row in rows:
+                trusted, everyone, row["score"] = _scored(db, versions[row["course"]], weights)
+                row["ratings"] = {"trusted": figure_json(trusted), "everyone": figure_json(everyone)}
+        orders: dict[str, Callable[[dict[str, Any]], Any]] = {
+            # bm25 is negative, the better the lower; a course nobody rated stands where its words put it.
+            "relevance": lambda row: (row["rank"] * (1 + (row["score"] - 3) / 4), -row["created"]),
+            "rating": lambda row: (-row["score"], row["rank"], -row["created"]),
+            "new": lambda row: -row["created"],
+            "title": lambda row: words.index_tokens(row["title"]),
+            "copies": lambda row: (-row["copies"], row["rank"]),
+        }
+        rows.sort(key=orders[query.order])
+        shown = rows[: max(1, query.limit)]
+        people = self.people(row["author"] for row in shown)
+        return [_course_json(row, people[row["author"]]) for row in shown]
+
+    def _expression(self, query: Query) -> str | None:
+        """The FTS5 expression; "" for everything, None for nothing (an author nobody knows)."""
+        parts = []
+        found = words.match(query.words)
+        if found:
+            parts.append(f"{{title tags body}} : ({found})")
+        elif query.words.strip():
+            return None
+        parts += [f'facets : "{words.facet("t", tag)}"' for tag in query.tags]
+        if query.language:
+            parts.append(f'facets : "{words.facet("l", query.language)}"')
+        if query.author:
+            authors = self.authors_called(query.author)
+            if not authors:
+                return None
+            parts.append("(" + " OR ".join(f'facets : "a{author.hex()}"' for author in authors) + ")")
+        return " AND ".join(parts)
+
+    def authors_called(self, text: str) -> list[bytes]:
+        """Authors by the beginning of their key (8 digits or more), or by name, which several may have."""
+        wanted = text.strip().lower()
+        with self._feed.reading() as db:
+            if len(wanted) >= 8 and not set(wanted) - set("0123456789abcdef"):
+                low, high = _prefix_range(wanted)
+                rows = db.execute(
+                    "SELECT author FROM envelopes WHERE author BETWEEN ?1 AND ?2 "
+                    "UNION SELECT author FROM entries WHERE author BETWEEN ?1 AND ?2 LIMIT 17",
+                    (low, high),
+                ).fetchall()
+                full = [bytes.fromhex(wanted)] if len(wanted) == 64 else []
+                return list(dict.fromkeys([*full, *(row[0] for row in rows)]))
+            named = _envelopes(db, "kind = 'profile' LIMIT 20000")
+        skeleton = _skeleton(text)
+        return [
+            one.content.author
+            for one in named
+            if isinstance(one.content.body, Profile) and _skeleton(one.content.body.name) == skeleton
+        ][:16]
+
+    # -- discussion -----------------------------------------------------------------------------------------------
+
+    def discussion(self, course: bytes, order: Order, limit: int) -> list[dict[str, Any]]:
+        """The newest or best threads of a course, with what was said in them."""
+        facts = self.facts(course)
+        with self._feed.reading() as db:
+            said = _threads(db, course)
+        built = threads(
+            said,
+            course_author=None if facts is None else facts.author,
+            muted=self.muted(),
+            trusted=self.weights(),
+            order=order,
+        )[: max(1, limit)]
+        people = self.people(_authors(built))
+        return [_item_json(item, people, None if facts is None else facts.author) for item in built]
+
+    def post(self, text: str) -> Envelope:
+        """A post by its id, or the beginning of it (8 digits or more); raises UsageProblem."""
+        wanted = text.strip().lower()
+        if not 8 <= len(wanted) <= 64 or set(wanted) - set("0123456789abcdef"):
+            raise UsageProblem(f"{text!r:.80} is no post's id: `p2plearn discussion HASH` shows them.")
+        low, high = _prefix_range(wanted)
+        with self._feed.reading() as db:
+            found = _envelopes(db, "kind = 'post' AND id BETWEEN ? AND ? LIMIT 2", low, high)
+        if not found:
+            raise UsageProblem(f"No post that is here begins with {wanted}.", "It may have been withdrawn.")
+        if len(found) > 1:
+            raise UsageProblem(f"More than one post begins with {wanted}.", "Give more digits.")
+        return found[0]
+
+
+def figure_json(figure: Figure) -> dict[str, Any]:
+    """A figure as it is shown to programs."""
+    return {
+        "count": figure.count,
+        "mean": None if figure.mean is None else round(figure.mean, 4),
+        "spread": None if figure.spread is None else round(figure.spread, 4),
+        "bayesian": round(figure.bayesian, 4),
+        "histogram": {str(stars): number for stars, number in enumerate(figure.histogram, 1)},
+    }
+
+
+def _prefix_range(digits: str) -> tuple[bytes, bytes]:
+    return bytes.fromhex(digits.ljust(64, "0")), bytes.fromhex(digits.ljust(64, "f"))
+
+
+def _skeleton(name: str) -> str:
+    """A name as the eye takes it: what looks alike by case, width, accents or blanks is one."""
+    folded = unicodedata.normalize("NFKD", name.casefold())
+    return "".join(char for char in folded if unicodedata.category(char)[0] in "LNS")
+
+
+def _envelopes(db: sqlite3.Connection, where: str, *values: object) -> list[Envelope]:
+    rows = db.execute(f"SELECT raw FROM envelopes WHERE {where}", values).fetchall()  # noqa: S608 - ours
+    return [reopen(row[0]) for row in rows]
+
+
+def _name(db: sqlite3.Connection, author: bytes) -> str:
+    found = _envelopes(db, "slot = ?", b"profile" + author)
+    body = found[0].content.body if found else None
+    return body.name if isinstance(body, Profile) else ""
+
+
+def _vote(row: Sequence[Any]) -> Vote:
+    return Vote(row[0], row[1], row[2], row[3])
+
+
+def _histogram(db: sqlite3.Connection, courses: Sequence[bytes]) -> dict[int, int]:
+    """Stars to number of authors whose latest rating in any of ``courses`` they are."""
+    if len(courses) == 1:
+        rows = db.execute(
+            "SELECT stars, count(*) FROM ratings WHERE course = ? AND stars > 0 GROUP BY stars", (courses[0],)
+        )
+        return dict(rows.fetchall())
+    marks = ",".join("?" * len(courses))
+    # max(seq) makes SQLite take the other columns from that very row.
+    rows = db.execute(
+        "SELECT stars, count(*) FROM (SELECT author, stars, max(seq) FROM ratings "  # noqa: S608 - only "?"s
+        f"WHERE course IN ({marks}) GROUP BY author) WHERE stars > 0 GROUP BY stars",
+        tuple(courses),
+    )
+    return dict(rows.fetchall())
+
+
+def _trusted_votes(db: sqlite3.Connection, courses: Sequence[bytes], weights: dict[bytes, float]) -> list[Vote]:
+    votes: list[Vote] = []
+    authors = sorted(weights)
+    for course in courses:
+        for start in range(0, len(authors), _BATCH):
+            batch = authors[start : start + _BATCH]
+            marks = ",".join("?" * len(batch))
+            votes += map(
+                _vote,
+                db.execute(
+                    f"SELECT author, stars, seq, id FROM ratings WHERE course = ? AND author IN ({marks})",  # noqa: S608
+                    (course, *batch),
+                ),
+            )
+    return votes
+
+
+def _figures(db: sqlite3.Connection, courses: Sequence[bytes], weights: dict[bytes, float]) -> tuple[Figure, Figure]:
+    return (
+        trusted_figure(_trusted_votes(db, courses, weights), weights),
+        everyone_figure(_histogram(db, courses)),
+    )
+
+
+def _scored(
+    db: sqlite3.Connection, courses: Sequence[bytes], weights: dict[bytes, float]
+) -> tuple[Figure, Figure, float]:
+    votes = latest(_trusted_votes(db, courses, weights))
+    everyone = _histogram(db, courses)
+    strangers = dict(everyone)
+    for vote in votes:
+        strangers[vote.stars] -= 1
+    score = order_score([(vote.stars, weights[vote.author]) for vote in votes], strangers)
+    return trusted_figure(votes, weights), everyone_figure(everyone), score
+
+
+_ENTRY: Final = (
+    "course", "author", "series", "version", "title", "description", "tags", "language", "license", "bytes", "files",
+    "created", "copies",
+)  # fmt: skip
+
+
+def _hits(db: sqlite3.Connection, expression: str, order: str) -> list[dict[str, Any]]:
+    if expression:
+        ranked = "bm25(search, 8.0, 6.0, 1.0, 0.0)" if order in ("relevance", "rating", "copies") else "0.0"
+        found = db.execute(
+            f"SELECT rowid, {ranked} FROM search WHERE search MATCH ? ORDER BY rowid DESC LIMIT ?",  # noqa: S608
+            (expression, SEARCH_WINDOW),
+        ).fetchall()
+        found.sort(key=lambda hit: hit[1])
+    else:
+        found = db.execute(
+            "SELECT number, 0.0 FROM entries ORDER BY created DESC LIMIT ?", (SEARCH_RANKED * 2,)
+        ).fetchall()
+    rows: list[dict[str, Any]] = []
+    for number, rank in found if order in ("new", "title", "copies") else found[: SEARCH_RANKED * 2]:
+        row = db.execute(
+            f"SELECT {', '.join(_ENTRY)} FROM entries WHERE number = ?",  # noqa: S608 - ours
+            (number,),
+        ).fetchone()
+        if row is not None:
+            rows.append(dict(zip(_ENTRY, row, strict=True)) | {"rank": rank})
+    if order in ("new", "title", "copies"):
+        key: dict[str, Callable[[dict[str, Any]], Any]] = {
+            "new": lambda row: -row["created"],
+            "title": lambda row: str(row["title"]).casefold(),
+            "copies": lambda row: -row["copies"],
+        }
+        rows.sort(key=key[order])
+    return rows
+
+
+def _newest_versions(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    newest: dict[tuple[bytes, str], int] = {}
+    for row in rows:
+        series = (row["author"], row["series"])
+        newest[series] = max(newest.get(series, 0), row["version"])
+    return [row for row in rows if row["version"] == newest[row["author"], row["series"]]]
+
+
+def _versions(db: sqlite3.Connection, row: dict[str, Any]) -> list[bytes]:
+    found = db.execute(
+        "SELECT course FROM entries WHERE author = ? AND series = ? ORDER BY version DESC LIMIT 64",
+        (row["author"], row["series"]),
+    )
+    return [one[0] for one in found]
+
+
+def _course_json(row: dict[str, Any], author: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "course": row["course"].hex(),
+        "title": row["title"],
+        "author": author["author"],
+        "author_name": author["name"],
+        "fingerprint": author["fingerprint"],
+        "impostor": author["impostor"],
+        "copies": row["copies"],
+        "ratings": row["ratings"],
+        "description": row["description"],
+        "tags": row["tags"].split("\n") if row["tags"] else [],
+        "language": row["language"],
+        "license": row["license"],
+        "bytes": row["bytes"],
+        "files": row["files"],
+        "created": row["created"],
+        "version": row["version"],
+    }
+
+
+def _threads(db: sqlite3.Connection, course: bytes) -> list[Envelope]:
+    """The newest threads of a course with their replies, and what changes them: a bounded number of each."""
+    found = _envelopes(
+        db, "course = ? AND kind = 'post' AND target IS NULL ORDER BY time DESC LIMIT ?", course, THREAD_WINDOW
+    )
+    # Replies whose question is gone or hasn't come yet would be lost without these.
+    found += _envelopes(
+        db,
+        "course = ? AND kind = 'post' AND target IS NOT NULL AND NOT EXISTS "
+        "(SELECT 1 FROM envelopes AS above WHERE above.id = envelopes.target) ORDER BY time DESC LIMIT ?",
+        course,
+        THREAD_WINDOW,
+    )
+    posts = {envelope.id: envelope for envelope in found}
+    pending = list(posts)
+    while pending and len(posts) < THREAD_WINDOW + REPLY_WINDOW:
+        replies = _about(db, course, pending, "kind = 'post'")
+        pending = [one.id for one in replies if one.id not in posts]
+        posts |= {one.id: one for one in replies}
+    orphaned = {one.content.body.reply for one in posts.values() if getattr(one.content.body, "reply", None)}  # type: ignore[union-attr]
+    about = _about(db, course, [*posts, *(orphaned - set(posts))], "kind != 'post'")
+    return [*posts.values(), *about]
+
+
+def _about(db: sqlite3.Connection, course: bytes, targets: Sequence[Any], condition: str) -> list[Envelope]:
+    out: list[Envelope] = []
+    for start in range(0, len(targets), _BATCH):
+        batch = targets[start : start + _BATCH]
+        marks = ",".join("?" * len(batch))
+        out += [
+            one
+            for one in _envelopes(db, f"target IN ({marks}) AND {condition} LIMIT {REPLY_WINDOW}", *batch)
+            if one.content.course == course
+        ]
+    return out
+
+
+def _authors(items: list[Item]) -> set[bytes]:
+    authors: set[bytes] = set()
+    pending = list(items)
+    while pending:
+        item = pending.pop()
+        authors.add(item.author)
+        pending += item.replies
+    return authors
+
+
+def _item_json(item: Item, people: dict[bytes, dict[str, Any]], course_author: bytes | None) -> dict[str, Any]:
+    return {
+        "id": item.id.hex(),
+        "role": item.role,
+        **people[item.author],
+        "course_author": item.author == course_author,
+        "text": item.text if not item.hidden else "",
+        "file": item.path,
+        "time": item.time,
+        "edited": item.edited,
+        "accepted": item.accepted,
+        "pinned": item.pinned,
+        "hidden": item.hidden,
+        "replies": [_item_json(reply, people, course_author) for reply in item.replies],
+    }

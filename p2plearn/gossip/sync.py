@@ -1,0 +1,360 @@
+"""Exchanges between this node and its peers: what keeps every record of a feed the same. The delivery guarantee.
+
+- With each peer that connects, soon; then with one at random every PERIOD_SECONDS: all feeds that both follow.
+- What is new here is told at once, as ids, to a few peers (FAN_OUT), who ask for what they lack and pass it on: the
+  quick way. Nothing depends on it.
+- A feed that is followed anew is looked for among the course's providers, and again every FOLLOW_SECONDS: those who
+  talk about a course needn't be neighbours.
+
+A peer has a bounded number of exchanges, of bytes a turn, of seconds a turn and in all; what it sends is checked in
+one thread, a turn at a time, in the order in which turns came, so that a flood waits behind itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+from libp2p.abc import INetStream
+from libp2p.custom_types import TProtocol
+from libp2p.exceptions import BaseLibp2pError
+from libp2p.host.basic_host import BasicHost
+from libp2p.network.stream.exceptions import StreamEOF
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo
+
+from p2plearn.errors import PeerFault
+from p2plearn.gossip.envelope import Content, Envelope
+from p2plearn.gossip.exchange import Exchange
+from p2plearn.gossip.feed import Feed
+from p2plearn.gossip.turns import MAX_TURN, PROTOCOL, Turn, decode, encode
+from p2plearn.net.dial import ConnectFailed, connect
+
+if TYPE_CHECKING:
+    from trio import TaskStatus  # type: ignore[attr-defined]  # trio re-exports it, mypy overlooks it
+
+log = logging.getLogger("p2plearn.gossip")
+
+PERIOD_SECONDS: Final = 20.0
+"""Between exchanges with a random peer, more or less half of it. An exchange with nothing to say costs 200 bytes."""
+LOOK_SECONDS: Final = 0.5
+"""How often connected peers are looked at for new ones."""
+COURTESY_SECONDS: Final = 5.0
+"""Of two peers that meet, the one with the lower id begins; the other waits this long before it does."""
+AGAIN_SECONDS: Final = 600.0
+"""Longest wait before an exchange is tried again with a peer with which it fails: it may not speak this protocol."""
+FOLLOW_SECONDS: Final = 300.0
+FAN_OUT: Final = 6
+"""Peers told of what is new here. With 6 each, news reaches everybody in some hops with overwhelming probability."""
+GATHER_SECONDS: Final = 0.15
+"""What is new within this time is told together."""
+MAX_FRESH: Final = 2_000
+"""News not told yet; what is beyond that travels with the periodic exchanges."""
+TURN_SECONDS: Final = 30.0
+EXCHANGE_SECONDS: Final = 600.0
+DIAL_SECONDS: Final = 8.0
+AT_ONCE: Final = 4
+"""Exchanges begun by this node at a time."""
+PROVIDERS_ASKED: Final = 3
+
+Providers = Callable[[bytes], Awaitable[list[PeerInfo]]]
+Blame = Callable[[ID, str], None]
+
+_OVER: Final = (BaseLibp2pError, EOFError, OSError, trio.TooSlowError, trio.BrokenResourceError)
+"""What ends an exchange without anybody's fault."""
+
+
+@dataclass(slots=True)
+class Figures:
+    """Counts since the start, for status."""
+
+    exchanges: int = 0
+    received: int = 0
+    sent: int = 0
+    refused: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class Sync:
+    """``serve`` answers peers; ``run`` calls them. ``follows`` may block and is asked before each exchange."""
+
+    def __init__(
+        self,
+        host: BasicHost,
+        feed: Feed,
+        *,
+        follows: Callable[[], Collection[bytes]],
+        refuse: Callable[[Content], bool],
+        providers: Providers,
+        blame: Blame,
+    ) -> None:
+        self._host = host
+        self._feed = feed
+        self._follows = follows
+        self._refuse = refuse
+        self._providers = providers
+        self._blame = blame
+        self._threads = trio.CapacityLimiter(1)
+        self._calls = trio.CapacityLimiter(AT_ONCE)
+        self._met: dict[ID, float] = {}
+        self._due: dict[ID, float] = {}
+        self._failures: dict[ID, int] = {}
+        self._fresh: OrderedDict[bytes, bytes] = OrderedDict()
+        self._from: dict[bytes, ID] = {}
+        self._news = trio.Event()
+        self.figures = Figures()
+
+    # -- answering ------------------------------------------------------------------------------------------------
+
+    async def serve(self, stream: INetStream) -> None:
+        """One exchange that a peer began. Raises PeerFault; ``net.guard`` counts it."""
+        exchange = await self._new_exchange()
+        peer = stream.muxed_conn.peer_id
+        with trio.fail_after(EXCHANGE_SECONDS):
+            try:
+                while True:
+                    turn = await self._receive(stream)
+                    if turn is None:
+                        break
+                    if turn.ranges:
+                        self._met[peer] = trio.current_time()  # it began: no need to begin as well
+                    await self._send(stream, await self._think(exchange, turn))
+                    self._tell_on(exchange, peer)
+            finally:
+                self._count(exchange)
+        await stream.close()
+
+    # -- calling --------------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep records the same, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._meet, nursery)
+            nursery.start_soon(self._go_round)
+            nursery.start_soon(self._tell_news)
+            nursery.start_soon(self._seek)
+            task_status.started()
+
+    def announce(self, envelope: Envelope, heard_from: ID | None = None) -> None:
+        """Something is new here: tell some peers soon, but not ``heard_from``."""
+        if len(self._fresh) < MAX_FRESH:
+            self._fresh[envelope.id] = envelope.content.feed
+            if heard_from is not None:
+                self._from[envelope.id] = heard_from
+        self._news.set()
+
+    async def seek(self, course: bytes) -> int:
+        """Exchange that course's feed with some of its providers and with all neighbours; with how many it worked."""
+        worked = 0
+
+        async def one(info: PeerInfo) -> None:
+            nonlocal worked
+            worked += await self._exchange(info, [course])
+
+        async with trio.open_nursery() as nursery:
+            for peer in self._host.get_connected_peers():
+                nursery.start_soon(one, PeerInfo(peer, []))
+            found = await self._providers(course)
+            for info in found[:PROVIDERS_ASKED]:
+                if not self._host.is_peer_connected(info.peer_id):
+                    nursery.start_soon(one, info)
+        return worked
+
+    async def _meet(self, nursery: trio.Nursery) -> None:
+        """Exchange with each peer that connects."""
+        mine = self._host.get_id().to_bytes()
+
+        async def exchange(peer: ID) -> None:
+            await self._exchange(PeerInfo(peer, []), None)
+
+        while True:
+            now = trio.current_time()
+            here = set(self._host.get_connected_peers())
+            for peer in here - set(self._met) - set(self._due):
+                self._due[peer] = now + (0.0 if mine < peer.to_bytes() else COURTESY_SECONDS)
+            for peer in [peer for peer in (*self._met, *self._failures) if peer not in here]:
+                self._met.pop(peer, None)  # when it comes back it is met anew
+                self._failures.pop(peer, None)
+            for peer, due in list(self._due.items()):
+                if peer not in here or peer in self._met:
+                    del self._due[peer]
+                elif due <= now:
+                    del self._due[peer]
+                    self._met[peer] = now
+                    nursery.start_soon(exchange, peer)
+            await trio.sleep(LOOK_SECONDS)
+
+    async def _go_round(self) -> None:
+        """Exchange with a random peer now and then."""
+        while True:
+            await trio.sleep(PERIOD_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+            await trio.to_thread.run_sync(self._feed.sweep, time.time())
+            peers = list(self._host.get_connected_peers())
+            if peers:
+                await self._exchange(PeerInfo(random.choice(peers), []), None)  # noqa: S311
+
+    async def _seek(self) -> None:
+        """Look for others who follow a course, one course after the other."""
+        while True:
+            await trio.sleep(FOLLOW_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
+            courses = [feed for feed in await self._followed() if any(feed)]
+            if courses:
+                await self.seek(random.choice(courses))  # noqa: S311
+
+    async def _tell_news(self) -> None:
+        while True:
+            await self._news.wait()
+            await trio.sleep(GATHER_SECONDS)
+            self._news = trio.Event()
+            fresh, self._fresh = self._fresh, OrderedDict()
+            heard, self._from = self._from, {}
+            peers = list(self._host.get_connected_peers())
+            chosen = random.sample(peers, min(FAN_OUT, len(peers)))
+            async with trio.open_nursery() as nursery:
+                for peer in chosen:
+                    news: dict[bytes, list[bytes]] = {}
+                    for name, feed in fresh.items():
+                        if heard.get(name) != peer:
+                            news.setdefault(feed, []).append(name)
+                    if news:
+                        nursery.start_soon(self._hint, peer, news)
+
+    async def _hint(self, peer: ID, news: dict[bytes, list[bytes]]) -> None:
+        await self._exchange(PeerInfo(peer, []), None, news)
+
+    async def _exchange(
+        self, info: PeerInfo, feeds: list[bytes] | None, news: dict[bytes, list[bytes]] | None = None
+    ) -> bool:
+        """One exchange that we begin, about ``feeds`` (None: all), or to tell ``news``; whether it came to its end."""
+        async with self._calls:
+            exchange = await self._new_exchange()
+            try:
+                with trio.fail_after(DIAL_SECONDS):
+                    if not self._host.is_peer_connected(info.peer_id):
+                        await connect(self._host, info, DIAL_SECONDS)
+                    stream = await self._host.new_stream(info.peer_id, [TProtocol(PROTOCOL)])
+            except (*_OVER, ConnectFailed):
+                self._meet_again(info.peer_id)
+                return False
+            try:
+                with trio.fail_after(EXCHANGE_SECONDS):
+                    await self._converse(stream, exchange, info.peer_id, feeds, news)
+                    await stream.close()
+            except PeerFault as fault:
+                self._blame(info.peer_id, str(fault))
+            except _OVER as error:
+                log.debug("an exchange with %s ended: %s", info.peer_id, error)
+            else:
+                self._failures.pop(info.peer_id, None)
+                return True
+            finally:
+                self._count(exchange)
+            await _reset(stream)
+            self._meet_again(info.peer_id)
+            return False
+
+    def _meet_again(self, peer: ID) -> None:
+        """An exchange failed, and with it maybe news were lost: all of it soon again, rarely when it goes on so."""
+        failures = self._failures[peer] = self._failures.get(peer, 0) + 1
+        self._met.pop(peer, None)
+        self._due[peer] = trio.current_time() + min(2.0**failures, AGAIN_SECONDS)
+
+    async def _converse(
+        self,
+        stream: INetStream,
+        exchange: Exchange,
+        peer: ID,
+        feeds: list[bytes] | None,
+        news: dict[bytes, list[bytes]] | None,
+    ) -> None:
+        if news is not None:
+            turn = exchange.hint(news)
+        else:
+            chosen = feeds if feeds is not None else list(await self._followed())
+            random.shuffle(chosen)  # who follows more than fit gets to all of them in time
+            turn = await trio.to_thread.run_sync(exchange.begin, chosen, limiter=self._threads)
+        while True:
+            await self._send(stream, turn)
+            answer = await self._receive(stream)
+            if answer is None:
+                return
+            turn = await self._think(exchange, answer)
+            self._tell_on(exchange, peer)
+            if turn.empty and not answer.more:
+                return
+
+    # -- both -----------------------------------------------------------------------------------------------------
+
+    async def _followed(self) -> Collection[bytes]:
+        return await trio.to_thread.run_sync(self._follows)
+
+    async def _new_exchange(self) -> Exchange:
+        return Exchange(self._feed, await self._followed(), time.time, self._refuse)
+
+    async def _think(self, exchange: Exchange, turn: Turn) -> Turn:
+        return await trio.to_thread.run_sync(exchange.take, turn, limiter=self._threads)
+
+    def _tell_on(self, exchange: Exchange, peer: ID) -> None:
+        """Pass on what this turn brought, and count it."""
+        new, exchange.counts.new = exchange.counts.new, []
+        exchange.counts.fresh += len(new)
+        self.figures.received += len(new)
+        for envelope in new:
+            self.announce(envelope, peer)
+
+    def _count(self, exchange: Exchange) -> None:
+        counts, figures = exchange.counts, self.figures
+        figures.exchanges += 1
+        figures.sent += counts.sent
+        figures.refused += counts.early + counts.unwanted + counts.stale
+
+    async def _send(self, stream: INetStream, turn: Turn) -> None:
+        raw = encode(turn)
+        self.figures.bytes_out += len(raw)
+        with trio.fail_after(TURN_SECONDS):
+            await stream.write(raw)
+
+    async def _receive(self, stream: INetStream) -> Turn | None:
+        """The peer's next turn; None when it has closed. Raises PeerFault, TooSlowError."""
+        with trio.fail_after(TURN_SECONDS):
+            head = await _read(stream, 4)
+            if not head:
+                return None
+            length = int.from_bytes(head, "big")
+            if not 0 < length <= MAX_TURN:
+                raise PeerFault(f"sync: a turn of {length} bytes")
+            packed = await _read(stream, length)
+        self.figures.bytes_in += length + 4
+        return decode(packed)
+
+
+async def _read(stream: Any, count: int) -> bytes:
+    """``count`` bytes, or none at all at the end of the stream; raises PeerFault for an end in the middle."""
+    pieces: list[bytes] = []
+    left = count
+    while left:
+        try:
+            piece = await stream.read(left)
+        except (EOFError, StreamEOF):
+            piece = b""
+        if not piece:
+            break
+        pieces.append(piece)
+        left -= len(piece)
+    if left and pieces:
+        raise PeerFault("sync: the stream ended within a turn")
+    return b"".join(pieces)
+
+
+async def _reset(stream: INetStream) -> None:
+    try:
+        await stream.reset()
+    except _OVER:
+        return

@@ -1,0 +1,284 @@
+"""The record: idempotent, the same whatever the order, bounded, forgetful where it must be, and searchable."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2plearn.course.manifest import Series
+from p2plearn.errors import StoreProblem, UsageProblem
+from p2plearn.gossip import envelope as env
+from p2plearn.gossip import feed as feed_module
+from p2plearn.gossip import words
+from p2plearn.gossip.envelope import CATALOGUE, ENTRY_SECONDS, FUTURE_SECONDS, Envelope
+from p2plearn.gossip.feed import Feed, Taken
+from p2plearn.gossip.reading import Query, Reading
+from tests.gossip.people import COURSE, NOW, person, question, reply
+
+FEEDS = (CATALOGUE, COURSE)
+ME = person("me")
+
+
+@pytest.fixture
+def feed(tmp_path: Path) -> Iterator[Feed]:
+    feed = Feed(tmp_path / "people.sqlite")
+    yield feed
+    feed.close()
+
+
+@pytest.fixture
+def reading(feed: Feed) -> Reading:
+    return Reading(feed, ME.key, lambda _: None)
+
+
+def put(feed: Feed, *said: Envelope, now: float = NOW + 1000) -> Taken:
+    return feed.take([one.raw for one in said], FEEDS, now)
+
+
+def trust(feed: Feed, *authors: bytes) -> None:
+    with feed.writing() as db:
+        db.executemany("INSERT INTO trusted VALUES (?, 0, 0)", [(author,) for author in authors])
+
+
+def test_putting_in_twice_is_as_once(feed: Feed) -> None:
+    asked = person("ada").says(question())
+    assert len(put(feed, asked, asked).new) == 1
+    again = put(feed, asked)
+    assert (again.new, again.known) == ([], 1)
+    assert feed.digest(COURSE)[0] == 1
+
+
+def test_what_is_written_is_numbered_and_survives(feed: Feed, tmp_path: Path) -> None:
+    ada = person("ada")
+    one = feed.write(ada.key, ada.private.sign, env.Rating("", 4), COURSE, NOW)
+    two = feed.write(ada.key, ada.private.sign, env.Rating("", 5), COURSE, NOW - 3600)  # a clock set back
+    assert two.content.seq == one.content.seq + 1
+    feed.close()
+    again = Feed(tmp_path / "people.sqlite")
+    assert again.raws([one.id, two.id], FEEDS, 10_000) == [b"", two.raw]
+    again.close()
+
+
+def test_from_the_future_wrong_feed_and_blocked(feed: Feed) -> None:
+    late = person("ada").says(question(), time=NOW + FUTURE_SECONDS + 1)
+    taken = feed.take([late.raw], FEEDS, NOW)
+    assert (taken.early, taken.faults) == (1, [])
+    assert feed.take([late.raw], FEEDS, NOW + 2).new  # its time came
+    other = person("ada").says(question(), hashlib.sha256(b"elsewhere").digest())
+    assert put(feed, other).unwanted == 1
+    assert feed.take([person("eve").says(question("x")).raw], FEEDS, NOW + 1, lambda _: True).unwanted == 1
+    assert feed.digest(COURSE)[0] == 1
+
+
+def test_a_withdrawn_text_is_gone_from_the_disk_and_does_not_come_back(feed: Feed, tmp_path: Path) -> None:
+    ada = person("ada")
+    secret = "my telephone number is 555-0199"
+    asked = ada.says(question(secret))
+    edited = ada.says(env.Edit(asked.id, secret + " or 555-0198"))
+    bystander = person("bob").says(env.Withdraw(asked.id, None))
+    put(feed, asked, edited, bystander)
+    assert feed.digest(COURSE)[0] == 3  # somebody else's withdrawal changes nothing
+    put(feed, ada.says(env.Withdraw(asked.id, None)))
+    assert put(feed, asked, edited).stale == 2
+    for file in tmp_path.iterdir():
+        assert b"555-01" not in file.read_bytes(), file
+
+
+def test_two_things_under_one_number_are_kept_as_evidence_and_shown(feed: Feed, reading: Reading) -> None:
+    eve = person("eve")
+    put(feed, eve.says(question("one"), seq=900), eve.says(question("another"), seq=900))
+    assert feed.digest(COURSE)[0] == 2
+    assert reading.people([eve.key, ME.key])[eve.key]["two_faced"] is True
+    with feed.reading() as db:
+        (row,) = db.execute("SELECT one, other FROM evidence").fetchall()
+    assert {env.open_envelope(raw).content.seq for raw in row} == {900}
+    # Also when both want the same place, of which only one can have it.
+    put(feed, eve.says(env.Rating("", 5), seq=901), eve.says(env.Rating("", 1), seq=901))
+    with feed.reading() as db:
+        assert db.execute("SELECT count(*) FROM evidence").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_kept_does_not_depend_on_the_order(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    said = [person(f"{n % 3}").says(env.Rating("", n % 6), seq=1 + rng.randrange(4)) for n in range(20)]
+    said += [person(f"{n % 3}").says(env.Profile("", f"name {n}"), seq=1 + rng.randrange(9)) for n in range(9)]
+    digests = set()
+    for n in range(3):
+        rng.shuffle(said)
+        feed = Feed(tmp_path / f"{n}.sqlite")
+        put(feed, *said)
+        digests.add(feed.digest(CATALOGUE))
+        feed.close()
+    assert len(digests) == 1
+
+
+def test_of_each_author_the_newest_are_kept(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_module, "MAX_PER_AUTHOR", 10)
+    flood = [person("eve").says(question(f"{n}"), time=NOW + n) for n in range(30)]
+    honest = person("ada").says(question("honest"), time=NOW - 500)
+    put(feed, honest, *reversed(flood))
+    kept = {key[8:] for key in feed.keys(COURSE)}
+    assert kept == {honest.id} | {one.id for one in flood[-10:]}
+
+
+def test_over_its_budget_strangers_and_old_things_go_first(tmp_path: Path) -> None:
+    feed = Feed(tmp_path / "small.sqlite", course_budget=100)
+    feed.spare(lambda: {person("ada").key})
+    old = person("ada").says(question("old but trusted"), time=NOW - 9000)
+    put(feed, old)
+    flood = [person(f"sybil {n}").says(question(f"{n}"), time=NOW + n) for n in range(300)]
+    put(feed, *flood)
+    count, _ = feed.digest(COURSE)
+    assert count <= 100
+    kept = {key[8:] for key in feed.keys(COURSE)}
+    assert old.id in kept
+    assert flood[-1].id in kept
+    assert flood[0].id not in kept
+    assert put(feed, flood[0]).new == []  # and isn't taken in again
+    feed.close()
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    db = sqlite3.connect(tmp_path / "people.sqlite")
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(StoreProblem, match="99"):
+        Feed(tmp_path / "people.sqlite")
+
+
+# -- search -----------------------------------------------------------------------------------------------------------
+
+
+def titles(reading: Reading, words_: str = "", **more: object) -> list[str]:
+    return [row["title"] for row in reading.search(Query(words_, **more))]  # type: ignore[arg-type]
+
+
+def test_search_finds_words_in_any_script(feed: Feed, reading: Reading) -> None:
+    ada = person("ada")
+    put(
+        feed,
+        ada.announces(ada.course("分布式系统入门", language="zh-Hans", tags=("系统",))),
+        ada.announces(ada.course("Programming in Python", description="Loops, functions")),
+        ada.announces(ada.course("Café crème", language="fr")),
+        ada.announces(ada.course("機械学習とPython", language="ja")),
+        ada.announces(ada.course("बीजगणित", language="hi")),
+        ada.announces(ada.course("데이터베이스", language="ko")),
+    )
+    assert titles(reading, "分布式") == titles(reading, "分布") == titles(reading, "统入") == ["分布式系统入门"]
+    assert titles(reading, "布") == ["分布式系统入门"]
+    assert titles(reading, "布分") == []
+    assert sorted(titles(reading, "python")) == ["Programming in Python", "機械学習とPython"]
+    assert titles(reading, "PYTH loops") == ["Programming in Python"]
+    assert titles(reading, "学習") == ["機械学習とPython"]
+    assert titles(reading, "cafe creme") == ["Café crème"]
+    assert titles(reading, "बीज") == ["बीजगणित"]
+    assert titles(reading, "데이터") == ["데이터베이스"]
+    assert titles(reading, tags=("系统",)) == ["分布式系统入门"]
+    assert titles(reading, language="zh") == ["分布式系统入门"]
+    assert titles(reading, "python", language="ja") == ["機械学習とPython"]
+    assert titles(reading, author=ada.key.hex()[:10], language="fr") == ["Café crème"]
+    assert titles(reading, author="nobody") == []
+    assert len(titles(reading)) == 6
+    for odd in ('"', "AND OR NOT", "NEAR(", "*", "title:x", "a" * 5000, "'; DROP TABLE entries"):
+        titles(reading, odd)
+    with pytest.raises(UsageProblem):
+        titles(reading, order="random")
+
+
+@given(st.text(max_size=60))
+def test_any_text_finds_itself(text: str) -> None:
+    db = sqlite3.connect(":memory:")
+    db.execute("CREATE VIRTUAL TABLE search USING fts5 (body, tokenize = 'ascii')")
+    db.execute("INSERT INTO search VALUES (?)", (words.index_tokens(text),))
+    expression = words.match(text)
+    if expression:
+        assert db.execute("SELECT count(*) FROM search WHERE search MATCH ?", (expression,)).fetchone() == (1,)
+    db.close()
+
+
+def test_only_the_newest_version_is_found_and_ratings_go_with_it(feed: Feed, reading: Reading) -> None:
+    ada, bob = person("ada"), person("bob")
+    first = ada.course("Loops")
+    second = ada.course("Loops", created=NOW + 9, series=Series("Loops", 2, first.course))
+    put(
+        feed, ada.announces(first), ada.announces(second), bob.says(env.Rating("old", 2), first.course),
+        person("cleo").says(env.Rating("fine", 5), second.course),
+    )  # fmt: skip
+    (row,) = reading.search(Query("loops"))
+    assert (row["course"], row["version"]) == (second.course.hex(), 2)
+    for course in (first.course, second.course):
+        facts = reading.ratings(course)
+        assert facts["everyone"]["mean"] == 3.5
+        assert {(one["stars"], one["version"]) for one in facts["reviews"]} == {(2, 1), (5, 2)}
+    put(feed, bob.says(env.Rating("", 4), second.course))  # one vote an author, whatever the version
+    assert reading.ratings(first.course)["everyone"]["histogram"] == {"1": 0, "2": 0, "3": 0, "4": 1, "5": 1}
+
+
+def test_an_entry_is_forgotten_unless_renewed(feed: Feed, reading: Reading) -> None:
+    ada, bob = person("ada"), person("bob")
+    kept, lost = ada.course("Kept"), ada.course("Lost")
+    put(feed, ada.announces(kept, time=NOW), ada.announces(lost, time=NOW))
+    put(feed, bob.announces(kept, copies=7, time=NOW + 1000))
+    assert feed.sweep(NOW + ENTRY_SECONDS) == 1
+    assert [(row["title"], row["copies"]) for row in reading.search(Query())] == [("Kept", 7)]
+    assert put(feed, ada.announces(lost, time=NOW - 5), now=NOW + ENTRY_SECONDS).new == []
+
+
+# -- named adversaries ------------------------------------------------------------------------------------------------
+
+
+def test_the_sybil(feed: Feed, reading: Reading) -> None:
+    """1,000 identities rate one course up and another down."""
+    ada, friend = person("ada"), person("friend")
+    good, bad = ada.course("Good loops"), ada.course("Bad loops")
+    put(feed, ada.announces(good), ada.announces(bad), friend.says(env.Rating("", 5), good.course),
+        friend.says(env.Rating("", 1), bad.course))  # fmt: skip
+    trust(feed, friend.key)
+    before = {title: reading.ratings(course.course)["trusted"] for title, course in (("good", good), ("bad", bad))}
+    order = titles(reading, "loops", order="rating")
+    sybils = [person(f"sybil {n}") for n in range(1_000)]
+    put(feed, *(one.says(env.Rating("", 5), bad.course) for one in sybils))
+    put(feed, *(one.says(env.Rating("", 1), good.course) for one in sybils))
+    assert reading.ratings(bad.course)["everyone"]["count"] == 1_001
+    after = {title: reading.ratings(course.course)["trusted"] for title, course in (("good", good), ("bad", bad))}
+    assert after == before
+    assert titles(reading, "loops", order="rating") == order == ["Good loops", "Bad loops"]
+
+
+def test_the_impostor(feed: Feed, reading: Reading) -> None:
+    """Somebody takes the name of a person one trusts, in letters that look the same."""
+    ada, eve = person("ada"), person("eve")
+    put(feed, ada.says(env.Profile("", "Ada Lovelace")), eve.says(env.Profile("", "ＡＤＡ  lovelace")))
+    trust(feed, ada.key)
+    shown = reading.people([ada.key, eve.key])
+    assert (shown[ada.key]["impostor"], shown[eve.key]["impostor"]) == (False, True)
+    assert shown[ada.key]["fingerprint"] != shown[eve.key]["fingerprint"]
+
+
+def test_the_stranger_who_moderates(feed: Feed, reading: Reading) -> None:
+    ada, eve = person("ada"), person("eve")
+    course = ada.course("Loops")
+    asked = person("bob").says(question(), course.course)
+    feed.take([ada.announces(course).raw, asked.raw], (CATALOGUE, course.course), NOW)
+    hide = eve.says(env.Moderate("hide", asked.id, "because"), course.course)
+    feed.take([hide.raw], (CATALOGUE, course.course), NOW)
+    assert [one["hidden"] for one in reading.discussion(course.course, "new", 10)] == [""]
+
+
+def test_threads_hang_together_when_a_post_in_the_middle_is_withdrawn(feed: Feed, reading: Reading) -> None:
+    ada, bob = person("ada"), person("bob")
+    asked = ada.says(question())
+    answered = bob.says(reply(asked), time=NOW + 1)
+    thanks = ada.says(reply(answered, "Thanks", "comment"), time=NOW + 2)
+    put(feed, asked, answered, thanks, bob.says(env.Withdraw(answered.id, asked.id), time=NOW + 3))
+    (thread,) = reading.discussion(COURSE, "new", 10)
+    (middle,) = thread["replies"]
+    assert (middle["hidden"], middle["text"], middle["replies"][0]["text"]) == ("withdrawn", "", "Thanks")
