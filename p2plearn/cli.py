@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from p2plearn import __version__
+from p2plearn.commands import people
 from p2plearn.config import Home, Settings, choose_home, parse_seconds, spell
 from p2plearn.errors import IntegrityProblem, Interrupted, LeaveIncomplete, NoSpace, P2plearnError, UsageProblem
 from p2plearn.operations import SCHEMA, GetRequest, LeaveRequest, PublishRequest
@@ -318,10 +319,12 @@ def node_peers(scope: Scope) -> None:
 @click.option("--follow-symlinks", is_flag=True, help="Follow symlinks that stay inside the folder.")
 @click.option("--skip-special", is_flag=True, help="Leave out symlinks, sockets, devices and unreadable files.")
 @click.option("--no-copy", is_flag=True, help="Serve from these very files instead of a copy; don't change them.")
+@click.option("--private", is_flag=True, help="Leave it out of the catalogue that others search.")
 @pass_scope
 def publish(
     scope: Scope, *, path: Path, title: str, description: str, tags: tuple[str, ...], language: str, license_: str,
     chunker: str | None, copies: int, follow_symlinks: bool, skip_special: bool, no_copy: bool,
+    private: bool,
 ) -> None:  # fmt: skip
     """Publish a folder or a file and print its course hash."""
     from p2plearn import terminal, views
@@ -332,7 +335,7 @@ def publish(
     request = PublishRequest(
         path=os.path.abspath(path), title=title, description=description, tags=tags, language=language,
         license=license_, chunker=chunker or "", follow_symlinks=follow_symlinks, skip_special=skip_special,
-        no_copy=no_copy, copies=copies,
+        no_copy=no_copy, copies=copies, private=private,
     )  # fmt: skip
     with terminal.display("Publishing", as_json=scope.as_json) as display:
         result = scope.client().publish(request, display.show)
@@ -476,6 +479,9 @@ def gc(scope: Scope, *, dry_run: bool) -> None:
 
     facts = scope.client().gc(dry_run=dry_run)
     scope.emit(facts) if scope.as_json else click.echo(views.swept(facts))
+
+
+people.attach(cli)
 
 
 # -- without a node ---------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ Imports ``errors``, ``operations``, ``config``, ``lock``, ``local_socket`` and t
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import json
 import shlex
@@ -15,7 +16,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from p2plearn.config import Home
 from p2plearn.errors import NoNode, P2plearnError
@@ -31,6 +32,9 @@ from p2plearn.operations import (
     PublishResult,
     VerifyResult,
 )
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _STARTING_SECONDS = 5.0
 """How long a call waits for a node that holds its home already but doesn't answer yet."""
@@ -77,6 +81,10 @@ class NodeClient:
     def remove(self, course: str) -> dict[str, Any]:
         """Forget a course and free its bytes: ``course``, ``title``, ``freed``."""
         return self._short("DELETE", f"/v1/courses/{course}")
+
+    def people(self, name: str, request: DataclassInstance) -> dict[str, Any]:
+        """A call about people: ``name`` is a method of ``people.PeopleOperations``, ``request`` what it takes."""
+        return self._short("POST", f"/v1/people/{name}", dataclasses.asdict(request))
 
     def gc(self, *, dry_run: bool) -> dict[str, Any]:
         """Free what nobody needs any more (``freed``, ``courses``), or say what would go."""

@@ -435,12 +435,17 @@ class Home:
         """Courses: their bytes and the catalogue."""
         return self.path / "store"
 
+    @property
+    def people(self) -> Path:
+        """What people said: catalogue, ratings, discussions."""
+        return self.path / "people.sqlite"
+
     def named(self) -> dict[str, Path]:
         """Every path under the name ``p2plearn paths`` gives it."""
         return {
             "home": self.path, "config": self.config, "bootstrap": self.bootstrap, "peer_key": self.peer_key,
-            "author_key": self.author_key, "store": self.store, "peers": self.peers, "socket": self.socket,
-            "lock": self.lock, "log": self.log,
+            "author_key": self.author_key, "store": self.store, "people": self.people, "peers": self.peers,
+            "socket": self.socket, "lock": self.lock, "log": self.log,
         }  # fmt: skip
 
     def _is_ours(self) -> bool:

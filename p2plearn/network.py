@@ -156,6 +156,10 @@ class Network:
             async for info in found:
                 await once(info)
 
+    def blame(self, peer: ID, detail: str) -> None:
+        """Count a protocol fault of ``peer``."""
+        self._guard.blame(peer, Fault.PROTOCOL, detail)
+
     # -- for keeping copies ------------------------------------------------------------------------------------------
 
     async def open(self, node: Node, protocol: str) -> Any:

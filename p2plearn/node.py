@@ -8,6 +8,7 @@ acknowledged on disk. A second signal stops at once; the store stands that, as i
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -29,6 +30,10 @@ from p2plearn.dht.keeper import Keeper, KeeperLimits
 from p2plearn.dht.messages import CUSTODY, HEARTBEAT
 from p2plearn.dht.repair import Repair
 from p2plearn.errors import P2plearnError, UsageProblem, first_error
+from p2plearn.gossip.feed import Feed
+from p2plearn.gossip.service import People
+from p2plearn.gossip.sync import Sync
+from p2plearn.gossip.turns import PROTOCOL as SYNC
 from p2plearn.lock import NodeLock
 from p2plearn.net.bootstrap import gather
 from p2plearn.net.guard import StreamLimits
@@ -68,10 +73,12 @@ def run_node(home: Path, settings: Settings, ready: Ready) -> int:
         author_key = identity.load_or_create(paths.author_key)
         limits = StoreLimits(quota=settings.size("storage.quota"), min_free=settings.count("storage.min_free"))
         store = Store.open(home, limits)
-        node = _Node(paths=paths, settings=settings, lock=lock, store=store, peer_key=peer_key, author_key=author_key)
         failure: P2plearnError | None = None
         try:
-            trio.run(node.run, ready)
+            with contextlib.closing(Feed(paths.people)) as feed:
+                people = People(feed, store, author_key)
+                node = _Node(paths, settings, lock, store, people, feed, peer_key, author_key)
+                trio.run(node.run, ready)
         except* P2plearnError as group:
             failure = first_error(group)
         finally:
@@ -82,13 +89,14 @@ def run_node(home: Path, settings: Settings, ready: Ready) -> int:
 
 
 class _Node:
-    def __init__(
+    def __init__(  # noqa: PLR0917 - every part of a node, each of its own type
         self,
-        *,
         paths: Home,
         settings: Settings,
         lock: NodeLock,
         store: Store,
+        people: People,
+        feed: Feed,
         peer_key: identity.SigningKey,
         author_key: identity.SigningKey,
     ) -> None:
@@ -96,6 +104,8 @@ class _Node:
         self._settings = settings
         self._lock = lock
         self._store = store
+        self._people = people
+        self._feed = feed
         self._peer_key = peer_key
         self._author_key = author_key
 
@@ -104,7 +114,7 @@ class _Node:
         settings = self._settings
         limits = ConnectionLimits(total=settings.count("network.max_connections"))
         host = build_host(key_pair(self._peer_key.secret_seed()), limits)
-        service = NodeService(self._store, self._author_key, self._fetch_limits(), stopping.set)
+        service = NodeService(self._store, self._author_key, self._people, self._fetch_limits(), stopping.set)
         chunks = ChunkService(service.shelf, max_streams=settings.count("transfer.serve_streams"))
 
         async def serve_chunks(stream: Any) -> None:
@@ -120,17 +130,29 @@ class _Node:
             upload=chunks.upload,
         )
         keeper = self._keeper(network)
+        keeper.refuses = self._people.refusal
         repair = Repair(keeper)
         custody = CustodyService(keeper, repair)
         service.join(network, custody)
         host.set_stream_handler(TProtocol(HEARTBEAT), by_node(keeper.vigil.serve))
         host.set_stream_handler(TProtocol(CUSTODY), by_node(keeper.serve))
         await keeper.load()
+        sync = Sync(
+            host,
+            self._feed,
+            follows=self._people.follows,
+            refuse=self._people.refuses,
+            providers=network.directory.find,
+            blame=network.blame,
+        )
+        host.set_stream_handler(TProtocol(SYNC), sync.serve)
+        self._people.join(sync)
         async with host.run([]):
             await _listen(host, settings)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_heed_signals, stopping)
                 await nursery.start(network.run)
+                await nursery.start(self._people.run)
                 for row in await trio.to_thread.run_sync(self._store.courses):
                     if row.have_bytes or row.complete:
                         network.directory.announce(row.course, urgent=False)
@@ -174,6 +196,8 @@ class _Node:
 
     def _stream_limits(self) -> StreamLimits:
         limits = StreamLimits()
+        limits.protocol_per_peer[SYNC] = 8  # a peer begins up to 4 at a time; as many may be ending
+        limits.protocol_total[SYNC] = 64
         limits.protocol_per_peer[PROTOCOL] = self._settings.count("transfer.serve_streams_per_peer")
         limits.protocol_per_peer.update({HEARTBEAT: 3, CUSTODY: 8})
         limits.protocol_total.update({HEARTBEAT: 256, CUSTODY: 64})

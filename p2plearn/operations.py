@@ -11,7 +11,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+if TYPE_CHECKING:
+    from p2plearn.people import PeopleOperations
 
 SCHEMA = 1
 """Version of every JSON object that leaves a node or the command line; grows only when a field changes meaning."""
@@ -53,6 +56,7 @@ class PublishRequest(Wire):
     skip_special: bool = False
     no_copy: bool = False
     copies: int = 3
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +210,11 @@ class NodeOperations(Protocol):
 
     async def remove(self, course: str) -> dict[str, Any]:
         """Forget a course and free its bytes: ``course``, ``title``, ``freed``."""
+        ...
+
+    @property
+    def people(self) -> PeopleOperations:
+        """What is asked about people and what they say."""
         ...
 
     async def gc(self, dry_run: bool) -> dict[str, Any]:

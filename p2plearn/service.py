@@ -24,6 +24,7 @@ from p2plearn.course.manifest import SignedManifest
 from p2plearn.course.names import cid_text, format_link
 from p2plearn.custody_service import CustodyService
 from p2plearn.errors import OutOfTime, Refused, UsageProblem
+from p2plearn.gossip.service import People
 from p2plearn.identity import SigningKey
 from p2plearn.network import Network
 from p2plearn.operations import (
@@ -59,11 +60,14 @@ LINK_ADDRESSES = 2
 class NodeService:
     """``operations.NodeOperations`` over the parts of a running node."""
 
-    def __init__(self, store: Store, author: SigningKey, limits: FetchLimits, stop: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Store, author: SigningKey, people: People, limits: FetchLimits, stop: Callable[[], None]
+    ) -> None:
         self._custody: CustodyService | None = None
         self.asked_to_stop = False
         """Over the local API, whose caller hands over first if that is wanted."""
         self._store = store
+        self.people = people
         self._limits = limits
         self._author = author
         self._stop = stop
@@ -95,6 +99,9 @@ class NodeService:
 
     async def shelf(self, course: bytes) -> Shelf | None:
         """What can be served of a course."""
+        row = await trio.to_thread.run_sync(self._store.course, course)
+        if self.people.refusal(course, None if row is None else row.author):
+            return None
         return await trio.to_thread.run_sync(self._store.holding, course)
 
     # -- looking -------------------------------------------------------------------------------------------------
@@ -123,6 +130,7 @@ class NodeService:
             },
             **self.network.figures(),
             **await self.custody.figures(),
+            "people": await trio.to_thread.run_sync(self.people.figures),
         }
 
     async def peers(self) -> list[dict[str, Any]]:
@@ -193,7 +201,11 @@ class NodeService:
             )
         self.network.directory.announce(published.course)
         manifest = published.manifest
+        if not request.private:
+            await self.people.announce_own(published.course, copies=1)
         copies = await self.custody.published(published.course, request.copies, manifest.title, report)
+        if not request.private and copies > 1:
+            await self.people.announce_own(published.course, copies)
         logger.info("%s course %s", "published" if published.new else "republished", published.course.hex())
         return PublishResult(
             course=published.course.hex(),
@@ -287,7 +299,13 @@ class NodeService:
             raise AssertionError("fetched")
         return _facts(fetch.signed, fetch.index)
 
+    def _refuse_blocked(self, course: bytes, author: bytes | None = None) -> None:
+        why = self.people.refusal(course, author)
+        if why:
+            raise Refused(f"Course {course.hex()[:12]} is {why}.", "`p2plearn block --list` shows what is, and why.")
+
     async def _new_fetch(self, course: bytes, request: GetRequest) -> Fetch:
+        self._refuse_blocked(course)
         signed = await trio.to_thread.run_sync(self._store.signed_manifest, course)
         holding = await trio.to_thread.run_sync(self._store.holding, course)
         return Fetch(
@@ -313,6 +331,7 @@ class NodeService:
 
         async def land(signed: SignedManifest, index_raw: bytes | None, index: Index) -> Download:
             nonlocal files, download
+            self._refuse_blocked(course, signed.manifest.author)
             if request.only:
                 files = index.select(request.only)
                 if not files:

@@ -105,6 +105,9 @@ def test_every_command_is_there_has_help_and_takes_the_common_options(run: Shell
     assert {" ".join(path) for path in found} == {
         "node start", "node stop", "node status", "node peers", "publish", "get", "list", "info", "verify", "remove",
         "paths", "config show", "demo", "completion", "node leave", "gc",
+        "search", "rate", "ratings", "ask", "answer", "comment", "edit",
+        "withdraw", "accept", "moderate", "discussion", "trust add", "trust remove", "trust list", "profile", "mute",
+        "block", "label", "subscribe",
     }  # fmt: skip
     for path, each in found.items():
         assert each.help

@@ -34,21 +34,24 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "net": BASE | {"course"},
     "transfer": BASE | {"course", "store", "net"},
     "dht": BASE | {"course", "store", "net", "transfer"},
-    "gossip": BASE | {"course", "store", "net", "transfer"},
-    "web": BASE | {"course", "store", "transfer"},
+    "gossip": BASE | {"course", "store", "net", "transfer", "people"},
+    "people": frozenset(),
+    "web": BASE | {"course", "store", "transfer", "people"},
     "progress": frozenset(),
     "network": BASE | {"net", "transfer", "dht"},
     "custody_service": BASE | {"store", "net", "dht"},
-    "service": BASE | {"course", "store", "transfer", "network", "progress", "custody_service"},
+    "service": BASE | {"course", "store", "transfer", "network", "progress", "gossip", "custody_service"},
     "node": BASE
     | {"custody_service", "course", "store", "net", "transfer", "dht", "gossip", "web", "network", "service"},
     "terminal": frozenset({"operations", "errors"}),
     "views": frozenset({"operations", "terminal"}),
+    # Commands by subject, attached to the group that cli makes.
+    "commands": frozenset({"course", "errors", "people", "terminal"}),
     "client": BASE - {"identity", "log"},
     "background": BASE - {"identity", "log"} | {"client"},
     "demo": frozenset({"background", "client", "terminal", "errors", "operations", "config"}),
     # cli starts a node in `node start`, and reads course names with the room that knows them.
-    "cli": BASE - {"identity"} | {"client", "background", "terminal", "views", "demo", "course", "node"},
+    "cli": BASE - {"identity"} | {"client", "background", "terminal", "views", "demo", "course", "node", "commands"},
     "__main__": frozenset({"cli"}),
     "": frozenset(),
 }
@@ -64,9 +67,11 @@ PURE = (
     "dht/messages.py",
     "dht/receipts.py",
     "gossip/envelope.py",
-    "gossip/topics.py",
     "gossip/ratings.py",
     "gossip/discussion.py",
+    "gossip/reconcile.py",
+    "gossip/turns.py",
+    "gossip/words.py",
     "net/standing.py",
     "transfer/protocol.py",
     "progress.py",
@@ -82,7 +87,9 @@ IMPURE = frozenset(
 """What a sans-IO module must not import: it gets its clock and its random numbers handed in."""
 
 LIBP2P_ROOMS = frozenset({"net", "dht", "gossip", "transfer", "network", "node"})
-QUICK = BASE - {"identity"} | {"cli", "client", "background", "terminal", "views", "demo", "__main__"}
+QUICK = BASE - {"identity"} | {
+    "cli", "client", "background", "terminal", "views", "demo", "commands", "people", "__main__",
+}  # fmt: skip
 HEAVY = frozenset({"trio", "libp2p", "cryptography", "h11", "multiaddr", "sqlite3", "msgpack", "rich"})
 
 

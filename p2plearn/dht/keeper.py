@@ -116,6 +116,8 @@ class Keeper:
         self.limits = limits
         self.ledger = Ledger(node, sign)
         self.leaving = False
+        self.refuses: Callable[[bytes, bytes], str] = lambda _course, _author: ""
+        """Why this node wants nothing to do with a course or its author; empty if it doesn't mind."""
         self.changed = trio.Event()
         """Set when something about copies may have changed; whoever waits for it makes a new one."""
         self.vigil = Vigil(calls, self._figures, self.ledger.circle, self._reconcile, limits.interval)
@@ -242,6 +244,9 @@ class Keeper:
         unit = Unit(signed.course, offer.segment)
         if offer.segment >= segments(signed.manifest.bytes):
             raise PeerFault("custody: a segment that the course doesn't have")
+        if self.refuses(signed.course, signed.manifest.author):
+            await line.send(Decline(Reason.NO_QUOTA, "blocked"))
+            return
         entry = self.ledger.entry(unit)
         if self.leaving or unit in self.releasing:
             await line.send(Decline(Reason.LEAVING, "this node is leaving"))

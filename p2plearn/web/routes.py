@@ -28,6 +28,7 @@ from p2plearn.operations import (
 )
 from p2plearn.web import schema
 from p2plearn.web.answers import CallRefused
+from p2plearn.web.people import CALLS, PeopleCall
 
 _COURSE = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -184,6 +185,16 @@ def _check_absolute(name: str, path: str) -> None:
         raise UsageProblem(f"The field {name!r} must be an absolute path.")
 
 
+def _people_route(row: PeopleCall) -> Route:
+    async def act(call: Call) -> Mapping[str, Any]:
+        answer: Mapping[str, Any] = await getattr(call.node.people, row.name)(call.body)
+        return answer
+
+    return Route(
+        "POST", f"/v1/people/{row.name}", row.name, row.summary, act, _object(row.summary, **row.answer), row.body
+    )
+
+
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/status", "status", "The node as it stands.", _status, STATUS),
     Route("GET", "/v1/peers", "peers", "The peers it is connected to.", _peers,
@@ -205,6 +216,7 @@ ROUTES: tuple[Route, ...] = (
           LeaveResult, LeaveRequest, long=True),
     Route("POST", "/v1/stop", "stop", "Stop the node; answers before it does.", _stop,
           _object("Under way.", stopping="boolean", fewer_copies={"type": "array"}), Nothing, last=True),
+    *map(_people_route, CALLS),
 )  # fmt: skip
 
 

@@ -1,0 +1,188 @@
+"""Ratings, questions and the catalogue between real nodes in processes of their own, as people would use them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from p2plearn import people
+from p2plearn.client import NodeClient
+from p2plearn.web.people import CALLS
+from tests.nodes import RealNode, run_command
+from tests.travel.course_folders import made_file, odd_folder
+
+Facts = dict[str, Any]
+
+
+def until(what: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """What ``what`` answers, once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (answer := what()):
+        assert time.monotonic() < deadline, f"still {answer!r} after {seconds} s"
+        time.sleep(0.2)
+    return answer
+
+
+def author(node: RealNode) -> str:
+    return str(node.run("node", "status")["author"])
+
+
+def test_a_course_has_people(tmp_path: Path) -> None:
+    with (
+        RealNode(tmp_path / "c") as c,
+        RealNode(tmp_path / "a", bootstrap=[c.address]) as a,
+        RealNode(tmp_path / "b", bootstrap=[c.address]) as b,
+    ):
+        course = a.run(
+            "publish", odd_folder(tmp_path / "odd"), "--title", "分布式系统入门", "--tag", "systems",
+            "--language", "zh-Hans", "--description", "From one node to many",
+        )["course"]  # fmt: skip
+        secret = a.run("publish", made_file(tmp_path / "exam.bin", 100), "--title", "Exam systems", "--private")[
+            "course"
+        ]
+
+        def finds(*words: str) -> Any:
+            return b.run("search", *words)["courses"]
+
+        (found,) = until(lambda: finds("分布式"))
+        assert (found["course"], found["title"], found["author"]) == (course, "分布式系统入门", author(a))
+        assert found["copies"] >= 1
+        assert found["ratings"]["everyone"]["count"] == 0
+        for words in (
+            ["分布"],
+            ["系统入门"],
+            ["node"],
+            ["--tag", "systems"],
+            ["--language", "zh"],
+            ["--author", author(a)],
+        ):
+            assert [row["course"] for row in finds(*words)] == [course], words
+        for words in (["布分"], ["--tag", "other"], ["exam"], ["--language", "en"], ["--author", author(b)]):
+            assert finds(*words) == [], words
+        assert secret not in str(finds())
+
+        # Ratings reach everybody, whether they have the course or not; the latest counts.
+        b.run("rate", course, "2", "--review", "Too short\x1b[31m")
+        b.run("rate", course, "4", "--review", "Better now")
+        ratings = until(lambda: (r := a.run("ratings", course))["everyone"]["mean"] == 4 and r)
+        assert ratings["everyone"]["count"] == 1
+        assert ratings["everyone"]["histogram"] == {"1": 0, "2": 0, "3": 0, "4": 1, "5": 0}
+        assert ratings["trusted"]["count"] == 0
+        assert ratings["trusted"]["mean"] is None
+        assert [review["review"] for review in ratings["reviews"]] == ["Better now"]
+        a.run("trust", "add", author(b))
+        assert a.run("ratings", course)["trusted"]["mean"] == 4
+        # Two hops: c trusts a, who trusts b.
+        c.run("trust", "add", author(a))
+        trusted = until(lambda: (r := c.run("ratings", course)["trusted"])["count"] and r)
+        assert trusted["histogram"]["4"] == 1
+        assert [row["weight"] for row in c.run("trust", "list")["vouched"]] == [0.5]
+        a.run("trust", "remove", author(b))
+        until(lambda: c.run("ratings", course)["trusted"]["count"] == 0)
+
+        # A question, its answers, the accepted one, an edit; between nodes that never heard of the course before.
+        b.run("profile", "--name", "王芳", "--about", "asks a lot")
+        asked = b.run("ask", course, "Why two phases?", "--file", "README.md")["id"]
+        (thread,) = until(lambda: a.run("discussion", course)["threads"])
+        assert (thread["id"], thread["text"], thread["file"], thread["author"]) == (
+            asked, "Why two phases?", "README.md", author(b),
+        )  # fmt: skip
+        until(lambda: a.run("discussion", course)["threads"][0]["name"] == "王芳")
+        answered = a.run("answer", asked[:12], "So that nobody is left half way.")["id"]
+        comment = until(lambda: _try(b, "comment", answered, "Thank you!"))
+        b.run("accept", answered)
+        b.run("edit", asked, "Why are there two phases?")
+
+        def seen_by(node: RealNode) -> Any:
+            (thread,) = node.run("discussion", course)["threads"]
+            (reply,) = thread["replies"]
+            return thread["text"], reply["accepted"], [one["text"] for one in reply["replies"]]
+
+        until(lambda: seen_by(a) == ("Why are there two phases?", True, ["Thank you!"]))
+        b.run("withdraw", comment["id"])
+        until(lambda: seen_by(a) == ("Why are there two phases?", True, []))  # nobody answered it: it is gone
+        assert b"Thank you!" not in (a.home.path / "people.sqlite").read_bytes()
+
+        # Only the right person may.
+        a.run("edit", asked, "mine", code=8)
+        b.run("moderate", answered, "hide", code=8)
+        a.run("moderate", asked, "hide", "--reason", "asked before")
+        until(lambda: b.run("discussion", course)["threads"][0]["hidden"] == "asked before")
+
+        # Both ends hold the same.
+        until(lambda: len({n.run("discussion", course)["digest"] for n in (a, b, c)}) == 1)
+        until(lambda: len({n.run("node", "status")["people"]["digest"] for n in (a, b, c)}) == 1)
+        for node in (a, b, c):
+            assert node.run("node", "status")["faults"] == 0
+        client = NodeClient(b.home.path)
+        bodies: dict[str, Any] = {
+            "ratings": people.RatingsRequest(course), "search": people.SearchRequest("系统"),
+            "discussion": people.DiscussionRequest(course), "trust_list": people.TrustListRequest(),
+            "profile": people.ProfileRequest(), "shunned": people.ShunnedRequest(),
+            "trust": people.TrustRequest(author(a), private=True),
+            "rate": people.RateRequest(course, 0), "post": people.PostRequest("comment", "Bye", course=course),
+        }  # fmt: skip
+        for row in CALLS:
+            if row.name in bodies:
+                assert set(row.answer) <= set(client.people(row.name, bodies[row.name])), row.name
+        assert client.people("ratings", bodies["ratings"])["everyone"]["count"] == 0
+        for args in (["ratings", course], ["search"], ["discussion", course], ["trust", "list"], ["profile"]):
+            shown = run_command(*args, home=b.home.path)
+            assert (shown.code, shown.stderr, "\x1b" in shown.stdout) == (0, "", False)
+
+
+def _try(node: RealNode, *arguments: str) -> Facts | None:
+    ran = run_command(*arguments, "--json", home=node.home.path)
+    return ran.last if ran.code == 0 else None
+
+
+def test_who_was_away_catches_up(tmp_path: Path) -> None:
+    with RealNode(tmp_path / "a") as a, RealNode(tmp_path / "b", bootstrap=[a.address]) as b:
+        b.wait_until("peers", 1)
+        course = a.run("publish", made_file(tmp_path / "x.bin", 1000), "--title", "Loops")["course"]
+        until(lambda: b.run("search", "loops")["courses"])
+        asked = b.run("ask", course, "What did I miss?")["id"]
+        until(lambda: a.run("discussion", course)["threads"])
+        b.stop()
+        for n in range(5):
+            a.run("comment", asked, f"news {n}")
+        a.run("rate", course, "5")
+        a.stop()
+        # What was said while nobody listened is told when both are there again, whoever calls whom.
+        with RealNode(tmp_path / "b") as b2, RealNode(tmp_path / "a", bootstrap=[b2.address]) as a2:
+            until(lambda: len(b2.run("discussion", course)["threads"][0]["replies"]) == 5)
+            until(lambda: b2.run("ratings", course)["everyone"]["count"] == 1)
+            assert a2.run("discussion", course)["digest"] == b2.run("discussion", course)["digest"]
+
+
+def test_blocked_is_neither_fetched_nor_served_nor_shown(tmp_path: Path) -> None:
+    with RealNode(tmp_path / "a") as a, RealNode(tmp_path / "b", bootstrap=[a.address]) as b:
+        course = a.run("publish", made_file(tmp_path / "x.bin", 1000), "--title", "Spam", "--copies", "1")["course"]
+        until(lambda: b.run("search", "spam")["courses"])
+        b.run("block", course, "--reason", "advertising")
+        problem = b.run("get", course, "-o", tmp_path / "out", code=8)
+        assert "advertising" in problem["message"]
+        assert b.run("search", "spam")["courses"] == []
+        assert [row["reason"] for row in b.run("block", "--list")["shunned"]] == ["advertising"]
+        b.run("block", course, "--remove", "--course")
+        b.run("get", course, "-o", tmp_path / "out")
+        # Nor kept for others.
+        b.run("block", author(a), "--author")
+        other = a.run("publish", made_file(tmp_path / "y.bin", 1000, "y"), "--copies", "2")
+        assert other["copies"] == 1
+        b.run("block", author(a), "--author", "--remove")
+        # The publisher blocks it: others can't have it from there.
+        a.run("block", course)
+        b.stop()
+        with RealNode(tmp_path / "d", bootstrap=[a.address]) as d:
+            assert run_command("get", course, "--timeout", "3", home=d.home.path, cwd=tmp_path).code in (4, 5)
+        b.start()
+        # A moderator's list, heeded by who subscribes to it.
+        b.run("label", course, "deny", "--course", "--reason", "not for children")
+        with RealNode(tmp_path / "e", bootstrap=[b.address]) as e:
+            until(lambda: _try(e, "subscribe", author(b)))
+            until(lambda: e.run("block", "--list")["shunned"])
+            problem = e.run("get", course, "-o", tmp_path / "e-out", code=8)
+            assert "not for children" in problem["message"]
