@@ -291,6 +291,27 @@ def node_status(scope: Scope) -> None:
     scope.emit(facts) if scope.as_json else click.echo(views.status(facts))
 
 
+@node.command("pause")
+@click.option("--for", "seconds", type=_seconds, default=0.0, metavar="DURATION", help="Such as 30min or 2h.")
+@pass_scope
+def node_pause(scope: Scope, *, seconds: float) -> None:
+    """Neither serve nor fetch courses until `p2plearn node resume`, restarts included."""
+    from p2plearn import views
+
+    facts = scope.client().pause(seconds)
+    scope.emit(facts) if scope.as_json else click.echo(views.paused(facts))
+
+
+@node.command("resume")
+@pass_scope
+def node_resume(scope: Scope) -> None:
+    """Serve and fetch again after `p2plearn node pause`."""
+    from p2plearn import views
+
+    facts = scope.client().resume()
+    scope.emit(facts) if scope.as_json else click.echo(views.paused(facts))
+
+
 @node.command("peers")
 @pass_scope
 def node_peers(scope: Scope) -> None:

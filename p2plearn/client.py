@@ -86,6 +86,14 @@ class NodeClient:
         """A call about people: ``name`` is a method of ``people.PeopleOperations``, ``request`` what it takes."""
         return self._short("POST", f"/v1/people/{name}", dataclasses.asdict(request))
 
+    def pause(self, seconds: float = 0.0) -> dict[str, Any]:
+        """Move no bytes of courses for so long (0: until resumed): ``paused``, ``paused_until``."""
+        return self._short("POST", "/v1/pause", {"seconds": seconds})
+
+    def resume(self) -> dict[str, Any]:
+        """End a pause."""
+        return self._short("POST", "/v1/resume", {})
+
     def gc(self, *, dry_run: bool) -> dict[str, Any]:
         """Free what nobody needs any more (``freed``, ``courses``), or say what would go."""
         return self._short("POST", "/v1/gc", {"dry_run": dry_run})

@@ -142,6 +142,41 @@ SETTINGS: Final[tuple[Row, ...]] = (
         reason="With no byte for this long a peer's chunks are asked of others. Slow radio links pause for seconds.",
     ),
     Row(
+        "transfer.upload_limit", "size", None, "bytes a second", none=True, least=16 * KIB,
+        reason="Most that is given to peers beyond the LAN, together: video calls suffer first from a full uplink. "
+        "Below 16 KiB a second a chunk takes longer than peers wait.",
+    ),
+    Row(
+        "transfer.download_limit", "size", None, "bytes a second", none=True, least=16 * KIB,
+        reason="Most that all gets together ask of peers beyond the LAN.",
+    ),
+    Row(
+        "transfer.limit_lan", "flag", False, "",
+        reason="Whether limits and cap hold on the LAN too. It costs no internet line, and is where classes fetch.",
+    ),
+    Row(
+        "transfer.monthly_cap", "size", None, "bytes", none=True,
+        reason="Most that is sent and received beyond the LAN in a month, together, as providers count. When it is "
+        "used up only the LAN goes on.",
+    ),
+    Row(
+        "transfer.cap_day", "count", 1, "day of the month", least=1, most=31,
+        reason="When the month of transfer.monthly_cap begins: the day on the provider's bill.",
+    ),
+    Row(
+        "transfer.battery_upload", "size", 512 * KIB, "bytes a second", none=True, least=16 * KIB,
+        reason="transfer.upload_limit while the machine runs on battery, if lower: radio and CPU drain it.",
+    ),
+    Row(
+        "transfer.on_battery", "text", "auto", "", choices=("auto", "yes", "no"),
+        reason="Whether the machine runs on battery; auto asks the system (Linux), and takes no answer for no.",
+    ),
+    Row(
+        "transfer.metered", "text", "auto", "", choices=("auto", "yes", "no"),
+        reason="Whether the line is paid by volume: then peers beyond the LAN are not served. auto asks "
+        "NetworkManager, and takes no answer for no.",
+    ),
+    Row(
         "log.level", "text", "info", "", choices=("debug", "info", "warning", "error"),
         reason="info is a few lines an hour: starts, stops, courses, what went wrong.",
     ),
@@ -431,6 +466,11 @@ class Home:
         return self.path / "peers.json"
 
     @property
+    def traffic(self) -> Path:
+        """How much was moved, by day, and whether the node is paused."""
+        return self.path / "traffic.json"
+
+    @property
     def store(self) -> Path:
         """Courses: their bytes and the catalogue."""
         return self.path / "store"
@@ -445,6 +485,7 @@ class Home:
         return {
             "home": self.path, "config": self.config, "bootstrap": self.bootstrap, "peer_key": self.peer_key,
             "author_key": self.author_key, "store": self.store, "people": self.people, "peers": self.peers,
+            "traffic": self.traffic,
             "socket": self.socket, "lock": self.lock, "log": self.log,
         }  # fmt: skip
 

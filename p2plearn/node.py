@@ -40,15 +40,19 @@ from p2plearn.net.guard import StreamLimits
 from p2plearn.net.host import build_host, key_pair
 from p2plearn.net.muting import mute_libp2p
 from p2plearn.net.peers import AddressBook
+from p2plearn.net.power import read_battery, read_metered
 from p2plearn.net.swarm import ConnectionLimits
 from p2plearn.network import Network, by_node
 from p2plearn.service import NodeService
 from p2plearn.store.space import StoreLimits
 from p2plearn.store.store import Store
 from p2plearn.transfer.channel import Channel
+from p2plearn.transfer.courtesy import Courtesy
 from p2plearn.transfer.fetch import FetchLimits
+from p2plearn.transfer.manners import Rules
 from p2plearn.transfer.protocol import FROM_FETCHER, PROTOCOL
 from p2plearn.transfer.serve import ChunkService
+from p2plearn.transfer.traffic import TrafficBook
 from p2plearn.web import server
 
 logger = logging.getLogger(__name__)
@@ -114,8 +118,12 @@ class _Node:
         settings = self._settings
         limits = ConnectionLimits(total=settings.count("network.max_connections"))
         host = build_host(key_pair(self._peer_key.secret_seed()), limits)
-        service = NodeService(self._store, self._author_key, self._people, self._fetch_limits(), stopping.set)
-        chunks = ChunkService(service.shelf, max_streams=settings.count("transfer.serve_streams"))
+        courtesy = self._courtesy()
+        service = NodeService(
+            self._store, self._author_key, self._people, self._fetch_limits(), courtesy=courtesy, stop=stopping.set
+        )
+        streams = settings.count("transfer.serve_streams")
+        chunks = ChunkService(service.shelf, max_streams=streams, courtesy=courtesy)
 
         async def serve_chunks(stream: Any) -> None:
             await chunks.serve(Channel(stream, FROM_FETCHER))
@@ -129,7 +137,7 @@ class _Node:
             limits=self._stream_limits(),
             upload=chunks.upload,
         )
-        keeper = self._keeper(network)
+        keeper = self._keeper(network, courtesy)
         keeper.refuses = self._people.refusal
         repair = Repair(keeper)
         custody = CustodyService(keeper, repair)
@@ -151,6 +159,7 @@ class _Node:
             await _listen(host, settings)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_heed_signals, stopping)
+                await nursery.start(courtesy.run)
                 await nursery.start(network.run)
                 await nursery.start(self._people.run)
                 for row in await trio.to_thread.run_sync(self._store.courses):
@@ -167,7 +176,7 @@ class _Node:
                 logger.info("stopping")
                 nursery.cancel_scope.cancel()
 
-    def _keeper(self, network: Network) -> Keeper:
+    def _keeper(self, network: Network, courtesy: Courtesy) -> Keeper:
         settings = self._settings
         grace = settings.seconds("custody.grace")
         limits = KeeperLimits(
@@ -185,6 +194,7 @@ class _Node:
             node=self._peer_key.public,
             sign=self._peer_key.sign,
             limits=limits,
+            courtesy=courtesy,
         )
 
     def _fetch_limits(self) -> FetchLimits:
@@ -192,6 +202,24 @@ class _Node:
             peers=self._settings.count("transfer.peers"),
             pending=self._settings.count("transfer.memory"),
             silence=self._settings.seconds("transfer.stall"),
+        )
+
+    def _courtesy(self) -> Courtesy:
+        settings = self._settings
+        rules = Rules(
+            upload=settings.size("transfer.upload_limit"),
+            download=settings.size("transfer.download_limit"),
+            limit_lan=settings.flag("transfer.limit_lan"),
+            monthly_cap=settings.size("transfer.monthly_cap"),
+            cap_day=settings.count("transfer.cap_day"),
+            battery_upload=settings.size("transfer.battery_upload"),
+        )
+        battery, metered = settings.text("transfer.on_battery"), settings.text("transfer.metered")
+        return Courtesy(
+            rules,
+            TrafficBook.load(self._paths.traffic),
+            battery=read_battery if battery == "auto" else lambda: battery == "yes",
+            metered=read_metered if metered == "auto" else lambda: metered == "yes",
         )
 
     def _stream_limits(self) -> StreamLimits:

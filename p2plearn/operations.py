@@ -212,6 +212,14 @@ class NodeOperations(Protocol):
         """Forget a course and free its bytes: ``course``, ``title``, ``freed``."""
         ...
 
+    async def pause(self, seconds: float) -> dict[str, Any]:
+        """Move no bytes of courses for so long (0: until resumed), across restarts: ``paused``, ``paused_until``."""
+        ...
+
+    async def resume(self) -> dict[str, Any]:
+        """End a pause: ``paused``, ``paused_until``."""
+        ...
+
     @property
     def people(self) -> PeopleOperations:
         """What is asked about people and what they say."""

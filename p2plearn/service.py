@@ -43,6 +43,7 @@ from p2plearn.store.download import Download
 from p2plearn.store.follow import Following
 from p2plearn.store.publish import PublishMeta
 from p2plearn.store.store import Store
+from p2plearn.transfer.courtesy import Courtesy
 from p2plearn.transfer.fetch import Fetch, FetchLimits
 from p2plearn.transfer.serve import Shelf
 
@@ -61,13 +62,21 @@ class NodeService:
     """``operations.NodeOperations`` over the parts of a running node."""
 
     def __init__(
-        self, store: Store, author: SigningKey, people: People, limits: FetchLimits, stop: Callable[[], None]
+        self,
+        store: Store,
+        author: SigningKey,
+        people: People,
+        limits: FetchLimits,
+        *,
+        courtesy: Courtesy,
+        stop: Callable[[], None],
     ) -> None:
         self._custody: CustodyService | None = None
         self.asked_to_stop = False
         """Over the local API, whose caller hands over first if that is wanted."""
         self._store = store
         self.people = people
+        self._courtesy = courtesy
         self._limits = limits
         self._author = author
         self._stop = stop
@@ -128,6 +137,7 @@ class NodeService:
                 "free_disk": usage.free_disk,
                 "min_free": usage.min_free,
             },
+            **self._courtesy.figures(),
             **self.network.figures(),
             **await self.custody.figures(),
             "people": await trio.to_thread.run_sync(self.people.figures),
@@ -316,6 +326,7 @@ class NodeService:
             roll=random.randrange,
             in_order=request.in_order,
             limits=self._limits,
+            courtesy=self._courtesy,
         )
 
     async def _fetch(
@@ -414,6 +425,18 @@ class NodeService:
     async def leave(self, request: LeaveRequest, report: Report) -> LeaveResult:
         """See ``NodeOperations.leave``."""
         return await self.custody.leave(request.deadline, report)
+
+    # -- holding back --------------------------------------------------------------------------------------------
+
+    async def pause(self, seconds: float) -> dict[str, Any]:
+        """See ``NodeOperations.pause``."""
+        await self._courtesy.pause(seconds or math.inf)
+        return self._courtesy.pause_figures()
+
+    async def resume(self) -> dict[str, Any]:
+        """See ``NodeOperations.resume``."""
+        await self._courtesy.resume()
+        return self._courtesy.pause_figures()
 
     async def stop(self) -> dict[str, Any]:
         """See ``NodeOperations.stop``."""

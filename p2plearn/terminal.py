@@ -150,7 +150,8 @@ def words(progress: Progress) -> list[str]:
     elif progress.bytes:
         said.append(size(progress.bytes))
     if progress.waiting_for:
-        said.append(f"waiting for {plain(progress.waiting_for)}")
+        paused = progress.waiting_for.startswith("paused")
+        said.append(plain(progress.waiting_for) if paused else f"waiting for {plain(progress.waiting_for)}")
     else:
         if progress.rate > 0:
             said.append(f"{size(progress.rate)}/s")

@@ -27,7 +27,15 @@ _IN_BYTES = {
     "sent",
     "give",
     "given",
+    "monthly_cap",
+    "cap_left",
+    "lan_sent",
+    "lan_received",
+    "wan_sent",
+    "wan_received",
 }
+_IN_BYTES_A_SECOND = {"upload", "download"}
+_IN_MOMENTS = {"created", "added", "paused_until"}
 _IN_SECONDS = {"uptime", "seconds", "age"}
 _NOT_SHOWN = {"schema", "event", "entries"}
 
@@ -35,6 +43,15 @@ _NOT_SHOWN = {"schema", "event", "entries"}
 def status(facts: Mapping[str, Any]) -> str:
     """``node status``."""
     return _facts(facts)
+
+
+def paused(facts: Mapping[str, Any]) -> str:
+    """``node pause`` and ``node resume``."""
+    if not facts.get("paused"):
+        return "Courses are served and fetched."
+    until = facts.get("paused_until")
+    how_long = "" if until is None else f" until {_value('paused_until', until)}, or"
+    return f"Paused{how_long} until `p2plearn node resume`: no course is served or fetched."
 
 
 def peers(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -210,9 +227,11 @@ def _value(name: str, value: object) -> str:
     if isinstance(value, int | float):
         if name in _IN_BYTES:
             return size(value)
+        if name in _IN_BYTES_A_SECOND:
+            return f"{size(value)}/s"
         if name in _IN_SECONDS:
             return span(value)
-        if name in {"created", "added"}:
+        if name in _IN_MOMENTS:
             import datetime
 
             return datetime.datetime.fromtimestamp(value, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -61,6 +61,7 @@ class PocketNode(NodeOperations):
         self.cancelled = threading.Event()
         self.stopping = trio.Event()
         self._begun = time.monotonic()
+        self.paused: dict[str, Any] = {"paused": False, "paused_until": None}
 
     async def status(self) -> dict[str, Any]:
         return {
@@ -135,6 +136,14 @@ class PocketNode(NodeOperations):
         if kept is None:
             raise UsageProblem("This course is not kept here.")
         return {"course": course, "title": kept.title, "freed": kept.bytes}
+
+    async def pause(self, seconds: float) -> dict[str, Any]:
+        self.paused = {"paused": True, "paused_until": time.time() + seconds if seconds else None}
+        return self.paused
+
+    async def resume(self) -> dict[str, Any]:
+        self.paused = {"paused": False, "paused_until": None}
+        return self.paused
 
     async def gc(self, dry_run: bool) -> dict[str, Any]:
         return {"dry_run": dry_run, "courses": [], "freed": 0}

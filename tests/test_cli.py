@@ -103,8 +103,8 @@ def commands(group: click.Group, prefix: tuple[str, ...] = ()) -> Iterator[tuple
 def test_every_command_is_there_has_help_and_takes_the_common_options(run: Shell) -> None:
     found = dict(commands(cli))
     assert {" ".join(path) for path in found} == {
-        "node start", "node stop", "node status", "node peers", "publish", "get", "list", "info", "verify", "remove",
-        "paths", "config show", "demo", "completion", "node leave", "gc",
+        "node start", "node stop", "node status", "node pause", "node resume", "node peers", "publish", "get", "list",
+        "info", "verify", "remove", "paths", "config show", "demo", "completion", "node leave", "gc",
         "search", "rate", "ratings", "ask", "answer", "comment", "edit",
         "withdraw", "accept", "moderate", "discussion", "trust add", "trust remove", "trust list", "profile", "mute",
         "block", "label", "subscribe",
@@ -130,7 +130,8 @@ def test_no_command_at_all_is_answered_with_help(run: Shell) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["node", "status"], ["node", "peers"], ["node", "stop"], ["publish", "/"], ["get", "ab" * 32], ["list"],
+        ["node", "status"], ["node", "peers"], ["node", "stop"], ["node", "pause"], ["node", "resume"],
+        ["publish", "/"], ["get", "ab" * 32], ["list"],
         ["info", "ab" * 32], ["info", "abababab"], ["verify"], ["remove", "ab" * 32],
     ],
 )  # fmt: skip
@@ -283,6 +284,15 @@ def test_prefixes_must_be_long_enough_and_mean_one_course(
     assert run("info", course[:20].upper()).code == 0
     assert run("info", "0123456789").code == 2
     assert run("get", course[:20]).code == 2
+
+
+def test_pause_and_resume_say_how_it_stands(node: tuple[PocketNode, Home], run: Shell) -> None:
+    assert run("node", "pause").stdout == "Paused until `p2plearn node resume`: no course is served or fetched.\n"
+    assert node[0].paused == {"paused": True, "paused_until": None}
+    assert re.match(r"Paused until \d{4}-\d\d-\d\d \d\d:\d\d UTC, or until", run("node", "pause", "--for", "2h").stdout)
+    assert run("node", "pause", "--for", "soon").code == 2
+    assert run("node", "resume").stdout == "Courses are served and fetched.\n"
+    assert run("node", "resume", "--json").last["paused"] is False
 
 
 def test_status_and_peers_are_tables(node: tuple[PocketNode, Home], run: Shell) -> None:

@@ -75,6 +75,7 @@ PURE = (
     "net/standing.py",
     "transfer/protocol.py",
     "progress.py",
+    "transfer/manners.py",
     "transfer/scheduler.py",
     "transfer/tally.py",
     "web/answers.py",

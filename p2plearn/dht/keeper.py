@@ -51,10 +51,11 @@ from p2plearn.dht.messages import (
     Release,
 )
 from p2plearn.dht.receipts import Receipt, decode_receipt
-from p2plearn.errors import NoSpace, P2plearnError, PeerFault
+from p2plearn.errors import NobodyHasIt, NoSpace, P2plearnError, PeerFault
 from p2plearn.store.problems import ChunkMissing, StoreDamage
 from p2plearn.store.store import Store
 from p2plearn.transfer.channel import StreamOver
+from p2plearn.transfer.courtesy import Courtesy
 from p2plearn.transfer.fetch import Fetch, FetchLimits
 from p2plearn.transfer.session import Peer, Unreachable
 
@@ -68,6 +69,9 @@ ANSWER_SECONDS: Final = 20.0
 
 PROMISE_SECONDS: Final = 60.0
 """For which who granted a release neither lets go itself nor grants another."""
+
+STALLED_SECONDS: Final = 120.0
+"""A unit of which nothing came for so long gives its place to another: who has it may be paused for a week."""
 
 OVER: Final = (StreamOver, PeerFault, Unreachable, trio.TooSlowError)
 """How a call to another node may fail."""
@@ -110,8 +114,10 @@ class Keeper:
         node: Node,
         sign: Callable[[bytes], bytes],
         limits: KeeperLimits,
+        courtesy: Courtesy | None = None,
     ) -> None:
         self.store = store
+        self._courtesy = courtesy
         self.calls = calls
         self.limits = limits
         self.ledger = Ledger(node, sign)
@@ -282,6 +288,8 @@ class Keeper:
         """Take room for a unit before its first byte, or say why not."""
         if len(self._coming) >= INCOMING:
             return Decline(Reason.BUSY, "taking in others")
+        if self._courtesy is not None and self._courtesy.paused:
+            return Decline(Reason.BUSY, "paused")
         size = signed.manifest.bytes if segments(signed.manifest.bytes) == 1 else SEGMENT + (1 << 20)
         try:
             await trio.to_thread.run_sync(
@@ -323,6 +331,8 @@ class Keeper:
             index=None if holding is None else holding.index,
             roll=random.randrange,
             limits=self.limits.fetch,
+            courtesy=self._courtesy,
+            for_others=True,
         )
         size = 0
         opened = []
@@ -338,12 +348,19 @@ class Keeper:
             opened.append(download)
             return download
 
-        async def watch() -> None:
-            while True:
-                await trio.sleep(0.5)
-                incoming.bytes = fetch.standing.verified_bytes
-
         failure: P2plearnError | None = None
+
+        async def watch() -> None:
+            nonlocal failure
+            moved_at = trio.current_time()
+            while trio.current_time() - moved_at < STALLED_SECONDS:
+                await trio.sleep(0.5)
+                if incoming.bytes != fetch.standing.verified_bytes or fetch.standing.stage == "committing":
+                    moved_at = trio.current_time()
+                incoming.bytes = fetch.standing.verified_bytes
+            failure = NobodyHasIt(f"nothing came for {STALLED_SECONDS:.0f} s ({fetch.tally.words()})")
+            nursery.cancel_scope.cancel()
+
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watch)

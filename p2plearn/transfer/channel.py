@@ -5,14 +5,17 @@ In: a stream. Out: checked messages, and PeerFault or StreamOver when there are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from libp2p.exceptions import BaseLibp2pError
 
 from p2plearn.errors import PeerFault
 from p2plearn.transfer.protocol import Decoder, Kind, Message, encode
+
+if TYPE_CHECKING:
+    from p2plearn.transfer.courtesy import Line
 
 STREAM_ERRORS: Final = (BaseLibp2pError, EOFError)
 """What libp2p's streams raise when they are over."""
@@ -38,11 +41,20 @@ class Channel:
         self._written = 0
         self.heard = 0
         """Bytes received, whole messages or not."""
+        self.rules: Line | None = None
+        """Whom to ask before sending or asking for much; None as long as nothing is limited."""
 
     @property
     def sent(self) -> int:
         """Bytes that went out so far: while it grows, the peer reads."""
         return self._written if self._fast is None else int(self._fast.sent)
+
+    @property
+    def remote(self) -> str | None:
+        """IP address of the other end; None when that can't be told."""
+        muxed = getattr(self._stream, "muxed_stream", self._stream)
+        address = getattr(muxed, "get_remote_address", lambda: None)()
+        return str(address[0]) if address else None
 
     async def receive(self) -> list[Message]:
         """The next messages, at least one; raises StreamOver, and PeerFault for a stream cut within a message."""
@@ -67,18 +79,34 @@ class Channel:
         """Send messages in one go; raises StreamOver."""
         await self.send_pieces([encode(message) for message in messages])
 
-    async def send_pieces(self, pieces: Sequence[bytes | memoryview]) -> None:
-        """Send bytes that are whole messages when put together; raises StreamOver."""
+    async def send_pieces(
+        self,
+        pieces: Sequence[bytes | memoryview],
+        size: int = 0,
+        wait: Callable[[int], Awaitable[None]] | None = None,
+    ) -> None:
+        """Send bytes that are whole messages when put together; raises StreamOver.
+
+        With ``wait``: at most ``size`` bytes at a time, ``wait`` awaited with the number before each.
+        """
         async with self._turn:
             try:
-                if self._fast is not None:
-                    await self._fast.send(pieces)
-                else:
-                    for piece in pieces:
-                        await self._stream.write(bytes(piece))
-                        self._written += len(piece)
+                if wait is None:
+                    await self._write(pieces)
+                    return
+                for few in _slices(pieces, size):
+                    await wait(sum(map(len, few)))
+                    await self._write(few)
             except STREAM_ERRORS as error:
                 raise StreamOver(str(error)) from error
+
+    async def _write(self, pieces: Sequence[bytes | memoryview]) -> None:
+        if self._fast is not None:
+            await self._fast.send(pieces)
+        else:
+            for piece in pieces:
+                await self._stream.write(bytes(piece))
+                self._written += len(piece)
 
     async def close(self) -> None:
         """Say that nothing more comes from here."""
@@ -93,3 +121,21 @@ class Channel:
             await self._stream.reset()
         except STREAM_ERRORS:
             return
+
+
+def _slices(pieces: Sequence[bytes | memoryview], size: int) -> Iterator[list[bytes | memoryview]]:
+    """The same bytes, ``size`` of them (at the end fewer) at a time, nothing copied."""
+    few: list[bytes | memoryview] = []
+    room = size
+    for piece in pieces:
+        view = memoryview(piece)
+        while len(view) >= room:
+            few.append(view[:room])
+            view = view[room:]
+            yield few
+            few, room = [], size
+        if view:
+            few.append(view)
+            room -= len(view)
+    if few:
+        yield few

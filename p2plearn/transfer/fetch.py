@@ -22,7 +22,8 @@ import trio
 
 from p2plearn.course.index import Index, decode_index
 from p2plearn.course.manifest import SignedManifest, open_manifest
-from p2plearn.errors import IntegrityProblem, NobodyHasIt, P2plearnError, first_error
+from p2plearn.errors import IntegrityProblem, NobodyHasIt, P2plearnError, Refused, first_error
+from p2plearn.transfer.courtesy import Courtesy
 from p2plearn.transfer.protocol import Chunk, ManifestIs
 from p2plearn.transfer.scheduler import Scheduler
 from p2plearn.transfer.session import ANSWER_SECONDS, Peer, Session
@@ -97,6 +98,8 @@ class Fetch:
         roll: Callable[[int], int],
         in_order: bool = False,
         limits: FetchLimits | None = None,
+        courtesy: Courtesy | None = None,
+        for_others: bool = False,
     ) -> None:
         self.course = course
         self.signed = signed
@@ -106,6 +109,8 @@ class Fetch:
         self.standing = Standing()
         self.scheduler: Scheduler[str] | None = None
         self.begun = trio.Event()
+        self.courtesy = courtesy
+        self.for_others = for_others
         self._candidates = candidates
         self._roll = roll
         self._in_order = in_order
@@ -187,6 +192,10 @@ class Fetch:
                 nursery.start_soon(session.run)
 
         while True:
+            if self.courtesy is not None and self.courtesy.paused:
+                self.standing.waiting_for = self.courtesy.paused_words()
+                await self.courtesy.not_paused()
+                self.standing.waiting_for = f"a provider ({self.tally.words()})"
             await self._candidates(offered)
             while any(not session.at_work for session in self._sessions.values()):
                 await self._news.park()
@@ -194,13 +203,15 @@ class Fetch:
             verified = self.standing.verified_bytes
             if self._sessions and not self._is_starved():
                 barren = 0
+                if self.scheduler is None:
+                    self.standing.waiting_for = f"a provider ({self.tally.words()})"
                 await self._rest(LOOK_AGAIN_SECONDS)
                 continue
             if moved:
                 barren = 0
             barren += 1
             hoping = self._may_grow() and trio.current_time() - self._grown_at < PATIENCE_SECONDS
-            if barren >= LOOKUPS and not hoping:
+            if barren >= LOOKUPS and not hoping and not self.tally.busy:
                 self._give_up()
             self.standing.waiting_for = f"a provider ({self.tally.words()}; looking again)"
             await self._rest(min(2.0 ** (barren - 1), LOOK_AGAIN_SECONDS))
@@ -212,6 +223,8 @@ class Fetch:
             self.tally.found.add(name)
         while True:
             if name in self._sessions or name in self.tally.faulty or self._fruitless[name] >= TRIES:
+                return False
+            if name in self.tally.declined:
                 return False
             if sum(not session.resting for session in self._sessions.values()) < self._limits.peers:
                 self._known[name] = peer
@@ -245,6 +258,11 @@ class Fetch:
 
     def _give_up(self) -> None:
         kept = " What was fetched is kept; the same command goes on from there." if self.standing.verified_bytes else ""
+        for why in self.tally.declined.values():
+            raise Refused(
+                f"{why}, and nobody on the LAN has what is lacking here ({self.tally.words()})",
+                "Change that in config.toml and restart the node, or fetch it from a peer on the LAN." + kept,
+            )
         guilty = [fault for name, fault in self.tally.faulty.items() if name in self.tally.found]
         if guilty and self.tally.found <= self.tally.faulty.keys() | self.tally.not_here:
             first = guilty[0]
@@ -266,6 +284,7 @@ class Fetch:
     def session_over(self, name: str, *, fruitless: bool) -> None:
         """A session has ended: what it owed goes to the others. ``fruitless`` when it was asked and gave nothing."""
         self._sessions.pop(name, None)
+        self.tally.busy.discard(name)
         self._fruitless[name] += fruitless
         self.session_news()
         if self.scheduler is not None:
@@ -279,6 +298,13 @@ class Fetch:
     def somebody_grew(self) -> None:
         """This node has got more, or a peer that is fetching too."""
         self._grown_at = trio.current_time()
+
+    def put_off(self, name: str) -> None:
+        """A peer is busy and will be asked again; what it owes goes to others meanwhile."""
+        self.tally.busy.add(name)
+        if self.scheduler is not None:
+            self.scheduler.left(name)
+        self.kick_all()
 
     def kick_all(self) -> None:
         """Something changed about what is to be asked for."""
@@ -392,6 +418,8 @@ class Fetch:
             self.kick_all()
 
     def _waiting_for(self, scheduler: Scheduler[str]) -> str:
+        if self.courtesy is not None and self.courtesy.paused:
+            return self.courtesy.paused_words()
         if not scheduler.peers:
             return f"a provider ({self.tally.words()})"
         if self._pending > self._limits.pending // 2:

@@ -186,8 +186,11 @@ class Scheduler(Generic[P]):
 
     # -- asking --------------------------------------------------------------------------------------------------
 
-    def next_wants(self, peer: P, now: float) -> list[int]:
-        """Slots to ask of ``peer`` now; empty when its window is full or it has nothing that is wanted."""
+    def next_wants(self, peer: P, now: float, room: float | None = None) -> list[int]:
+        """Slots to ask of ``peer`` now; empty when its window is full or it has nothing that is wanted.
+
+        With ``room`` no more than so many bytes and one chunk.
+        """
         who = self._peers[peer]
         if who.silent:
             return []
@@ -195,6 +198,8 @@ class Scheduler(Generic[P]):
         # Not before a quarter of the window is free: one message for many chunks.
         if who.asked and (who.asked_bytes > window * 3 // 4 or len(who.asked) > MAX_REQUESTS * 3 // 4):
             return []
+        if room is not None:
+            window = min(window, who.asked_bytes + int(room))
         wants: list[int] = []
         while who.asked_bytes < window and len(who.asked) < MAX_REQUESTS:
             slot = self._pick(who)

@@ -10,6 +10,7 @@ loses its stream (``net.guard`` counts it).
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ import trio
 from p2plearn.errors import PeerFault, first_error
 from p2plearn.transfer import protocol
 from p2plearn.transfer.channel import Channel, StreamOver
+from p2plearn.transfer.courtesy import Courtesy, Line
+from p2plearn.transfer.manners import Refusal
 from p2plearn.transfer.protocol import (
     Busy,
     Cancel,
@@ -108,10 +111,12 @@ class ChunkService:
         *,
         max_streams: int,
         threads: int = 2,
+        courtesy: Courtesy | None = None,
     ) -> None:
         self._shelf = shelf
         self._max_streams = max_streams
         self._threads = trio.CapacityLimiter(threads)
+        self._courtesy = courtesy
         self.upload = Upload()
 
     async def serve(self, channel: Channel) -> None:
@@ -120,12 +125,22 @@ class ChunkService:
             await channel.send(Busy(2.0))
             await channel.close()
             return
+        if self._courtesy is None:
+            await self._serve(channel, None)
+        else:
+            with self._courtesy.line(channel) as line:
+                await self._serve(channel, line)
+
+    async def _serve(self, channel: Channel, line: Line | None) -> None:
         self.upload.streams += 1
         fault: PeerFault | None = None
         try:
-            await self._converse(channel)
+            await self._converse(channel, line)
         except* StreamOver:
             pass  # the peer has what it came for, or lost its line
+        except* _NoMore as group:
+            with contextlib.suppress(StreamOver):
+                await channel.send(Busy(first_error(group).refusal.seconds))
         except* PeerFault as group:
             fault = first_error(group)
         finally:
@@ -134,7 +149,7 @@ class ChunkService:
             raise fault
         await channel.close()
 
-    async def _converse(self, channel: Channel) -> None:
+    async def _converse(self, channel: Channel, line: Line | None) -> None:
         with trio.move_on_after(OPEN_SECONDS) as silent:
             first, *more = await channel.receive()
         if silent.cancelled_caught:
@@ -145,10 +160,32 @@ class ChunkService:
         if shelf is None:
             await channel.send(NotHere())
             return
+        if line is not None:
+            _check(line)
         if first.want_manifest:
             raw, signature = shelf.signed_manifest()
             await channel.send(ManifestIs(signature, raw))
         await _Upload(self, channel, shelf).run(more)
+
+
+async def _send_politely(rules: Line, pieces: Sequence[bytes | memoryview]) -> None:
+    _check(rules)
+    await rules.send(pieces)
+
+
+def _check(rules: Line) -> None:
+    """Raises _NoMore when this peer is not to be served now."""
+    refusal = rules.why_not_serve()
+    if refusal is not None:
+        raise _NoMore(refusal)
+
+
+class _NoMore(Exception):
+    """Manners forbid to go on just now."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.words)
+        self.refusal = refusal
 
 
 class _Upload:
@@ -235,10 +272,12 @@ class _Upload:
     def _next_slots(self) -> list[int]:
         slots: list[int] = []
         size = 0
+        # Under a rule one at a time: a batch is sent whole, and a pause should not wait for a slow one.
+        enough = BATCH_BYTES if self._channel.rules is None else 1
         for slot in self._queue:
             slots.append(slot)
             size += self._shelf.length(slot)
-            if size >= BATCH_BYTES:
+            if size >= enough:
                 break
         for slot in slots:
             del self._queue[slot]
@@ -261,7 +300,11 @@ class _Upload:
     async def _send(self) -> None:
         async for pieces in self._batches:
             self._sending = True
-            await self._channel.send_pieces(pieces)
+            rules = self._channel.rules
+            if rules is None:
+                await self._channel.send_pieces(pieces)
+            else:
+                await _send_politely(rules, pieces)
             self._sending = False
             self._under_way -= 1
 

@@ -6,7 +6,9 @@ own time; whatever the peer does, the session ends without an error of its own, 
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 from collections import deque
 from collections.abc import Sequence
 from hashlib import sha256
@@ -18,6 +20,7 @@ from p2plearn.course.index import Index
 from p2plearn.errors import PeerFault, first_error
 from p2plearn.transfer import protocol
 from p2plearn.transfer.channel import Channel, StreamOver
+from p2plearn.transfer.courtesy import Line
 from p2plearn.transfer.protocol import (
     Busy,
     Cancel,
@@ -52,6 +55,18 @@ class Unreachable(Exception):
     def __init__(self, words: str, *, refused: bool = False) -> None:
         super().__init__(words)
         self.refused = refused
+
+
+class Declined(Exception):
+    """Our own rules forbid to fetch from this peer; the message says which."""
+
+
+class _PutOff(Exception):
+    """The peer is busy from now on."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
 
 
 class Peer(Protocol):
@@ -121,6 +136,9 @@ class Session:
             if not self._peer.guess:
                 tally.unreachable[name] = str(first_error(group))
             self._met = True
+        except* Declined as group:
+            tally.declined[name] = str(first_error(group))
+            self._met = True
         except* PeerFault as group:
             tally.faulty[name] = str(first_error(group))
             self._peer.blame(str(first_error(group)))
@@ -134,15 +152,29 @@ class Session:
 
     async def _once(self) -> float | None:
         """One conversation; how long to wait before the next, None when there is no next."""
+        courtesy = self._fetch.courtesy
+        if courtesy is not None and courtesy.paused:
+            self._set_to_work()
+            await courtesy.not_paused()
         channel = self._channel = await self._peer.open()
         self._inbox.clear()
         self._fetch.tally.unreachable.pop(self._peer.name, None)
+        pause: float | None = None
         try:
-            return await self._converse(channel)
+            if courtesy is None:
+                pause = await self._converse(channel)
+            else:
+                with courtesy.line(channel) as line:
+                    self._check(line)
+                    pause = await self._converse(channel)
+        except* _PutOff as group:
+            pause = first_error(group).seconds
+            self._fetch.put_off(self._peer.name)
         finally:
             self._channel = None
             with trio.CancelScope(shield=True), trio.move_on_after(1):
                 await channel.reset()
+        return pause
 
     async def _converse(self, channel: Channel) -> float | None:
         fetch = self._fetch
@@ -157,6 +189,7 @@ class Session:
         if not isinstance(have, Have):
             return self._turned_away(have)
         fetch.tally.found.add(self._peer.name)
+        fetch.tally.busy.discard(self._peer.name)
         if fetch.signed is None:
             raise AssertionError("the manifest came")
         if have.slots != fetch.signed.manifest.chunks:
@@ -172,7 +205,9 @@ class Session:
         """The peer won't give the course: how long to wait, None for ever."""
         self._met = True
         if isinstance(answer, Busy):
-            return min(max(answer.retry_after, 0.5), 30.0)
+            if not self._peer.guess:  # it may have the course, and then has it still later
+                self._fetch.put_off(self._peer.name)
+            return _patience(answer)
         if not self._peer.guess:
             self._fetch.tally.not_here.add(self._peer.name)
         return None
@@ -209,6 +244,8 @@ class Session:
             if message.part != len(got) or len(raw) != wanted.length or sha256(raw).digest() != wanted.digest:
                 raise PeerFault("an index part is not what the manifest says")
             got.append(raw)
+            if channel.rules is not None:
+                channel.rules.asked(len(raw))
         return b"".join(got)
 
     async def _index_part(self, channel: Channel, news: list[HaveMore]) -> IndexPart:
@@ -263,6 +300,8 @@ class Session:
                 self._fetch.kick_all()
             case IndexPart() if self._index_parts:
                 self._index_parts -= 1  # asked for, and meanwhile brought by another
+            case Busy() as busy:
+                raise _PutOff(_patience(busy))
             case other:
                 raise PeerFault(f"chunk protocol: {type(other).__name__} among chunks")
 
@@ -273,15 +312,40 @@ class Session:
             if self._cancels:
                 pieces.extend(protocol.messages_of(Cancel, self._cancels))
                 self._cancels.clear()
-            wants = scheduler.next_wants(self._peer.name, trio.current_time())
+            rules, wait = channel.rules, math.inf
+            if rules is None:
+                wants = scheduler.next_wants(self._peer.name, trio.current_time())
+            else:
+                wants, wait = self._next_wants(rules, scheduler)
             pieces.extend(protocol.messages_of(Want, wants))
             self._asked = self._asked or bool(wants)
             if pieces:
                 await channel.send_pieces(pieces)
                 continue
-            while not self._was_kicked:
-                await self._kicked.park()
+            with contextlib.nullcontext() if rules is None else trio.move_on_after(wait):
+                while not self._was_kicked:
+                    await self._kicked.park()
             self._was_kicked = False
+
+    def _next_wants(self, rules: Line, scheduler: Scheduler[str]) -> tuple[list[int], float]:
+        """What to ask for within our own rules, and if nothing, after how many seconds to look again."""
+        name, now = self._peer.name, trio.current_time()
+        if scheduler.idle_for(name, now):  # not before all that was asked for has come: it is paid for
+            rules.nothing_owed()
+            self._check(rules)
+        room, wait = rules.may_ask()
+        if not room:
+            return [], wait
+        wants = scheduler.next_wants(name, now, None if math.isinf(room) else room)
+        if self._fetch.index is not None:
+            rules.asked(sum(map(self._fetch.index.length, wants)))
+        return wants, math.inf
+
+    def _check(self, rules: Line) -> None:
+        """Raises Declined when nothing may be fetched from this peer."""
+        refusal = rules.why_not_fetch(for_others=self._fetch.for_others)
+        if refusal is not None:
+            raise Declined(refusal.words)
 
     # -- told by the fetch ---------------------------------------------------------------------------------------
 
@@ -311,3 +375,7 @@ class Session:
         elif self._channel.heard != self._noted:
             self._noted = self._channel.heard
             scheduler.heard(self._peer.name, now)
+
+
+def _patience(busy: Busy) -> float:
+    return min(max(busy.retry_after, 0.5), 30.0)

@@ -19,6 +19,9 @@ class Tally:
     not_here: set[str] = field(default_factory=set)
     faulty: dict[str, str] = field(default_factory=dict)
     gave: set[str] = field(default_factory=set)
+    busy: set[str] = field(default_factory=set)
+    declined: dict[str, str] = field(default_factory=dict)
+    """Not asked, by our own rules; with the words why."""
 
     def words(self) -> str:
         """How it stands, for a person."""
@@ -27,6 +30,8 @@ class Tally:
             (len(self.unreachable), "unreachable"),
             (len(self.not_here), "no longer has it" if len(self.not_here) == 1 else "no longer have it"),
             (len(self.faulty), "sent something wrong"),
+            (len(self.busy), "busy for now"),
+            (len(self.declined), "not asked"),
         ):
             if count:
                 parts.append(f"{count} {word}")

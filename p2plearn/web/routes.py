@@ -30,6 +30,9 @@ from p2plearn.web import schema
 from p2plearn.web.answers import CallRefused
 from p2plearn.web.people import CALLS, PeopleCall
 
+MOST_PAUSE_SECONDS = 10 * 366 * 86400
+"""Ten years; longer than that is a slip of the keyboard."""
+
 _COURSE = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -38,6 +41,13 @@ class VerifyRequest:
     """Check ``course`` (64 hex digits), or every course when it is empty."""
 
     course: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PauseRequest:
+    """For how many seconds; 0: until resumed."""
+
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,10 @@ CONTENTS = _object(
     "What is inside a course.",
     course="string", title="string", bytes="integer", files="integer", entries={"type": "array", "items": ENTRY},
 )  # fmt: skip
+PAUSED = _object(
+    "Whether it is paused, and until when: seconds since 1970, null until resumed.",
+    paused="boolean", paused_until={"anyOf": [{"type": "number"}, {"type": "null"}]},
+)  # fmt: skip
 REMOVED = _object("What was forgotten.", course="string", title="string", freed="integer")
 
 
@@ -134,6 +148,17 @@ async def _leave(call: Call) -> Mapping[str, Any]:
 
 async def _gc(call: Call) -> Mapping[str, Any]:
     return await call.node.gc(call.body.dry_run)
+
+
+async def _pause(call: Call) -> Mapping[str, Any]:
+    request: PauseRequest = call.body
+    if not 0 <= request.seconds <= MOST_PAUSE_SECONDS:
+        raise UsageProblem(f"The field 'seconds' must be from 0 (until resumed) to {MOST_PAUSE_SECONDS}.")
+    return await call.node.pause(request.seconds)
+
+
+async def _resume(call: Call) -> Mapping[str, Any]:
+    return await call.node.resume()
 
 
 async def _publish(call: Call) -> Mapping[str, Any]:
@@ -214,6 +239,8 @@ ROUTES: tuple[Route, ...] = (
           _object("What went, or would go.", courses={"type": "array"}, freed="integer"), GcRequest),
     Route("POST", "/v1/leave", "leave", "Hand over what is kept here to other nodes.", _leave,
           LeaveResult, LeaveRequest, long=True),
+    Route("POST", "/v1/pause", "pause", "Move no bytes of courses for a while.", _pause, PAUSED, PauseRequest),
+    Route("POST", "/v1/resume", "resume", "End a pause.", _resume, PAUSED, Nothing),
     Route("POST", "/v1/stop", "stop", "Stop the node; answers before it does.", _stop,
           _object("Under way.", stopping="boolean", fewer_copies={"type": "array"}), Nothing, last=True),
     *map(_people_route, CALLS),
