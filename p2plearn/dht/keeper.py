@@ -289,7 +289,7 @@ class Keeper:
         if len(self._coming) >= INCOMING:
             return Decline(Reason.BUSY, "taking in others")
         if self._courtesy is not None and self._courtesy.paused:
-            return Decline(Reason.BUSY, "paused")
+            return Decline(Reason.FAILED, "paused")  # BUSY would have a publish wait for us
         size = signed.manifest.bytes if segments(signed.manifest.bytes) == 1 else SEGMENT + (1 << 20)
         try:
             await trio.to_thread.run_sync(
@@ -436,6 +436,8 @@ class Keeper:
         entry = self.ledger.entry(unit)
         if signed is None or entry is None:
             return Decline(Reason.NOT_HELD, "it is no longer here")
+        if self._courtesy is not None and self._courtesy.paused:
+            return Decline(Reason.FAILED, "this node is paused")
         try:
             line = Line(await self.calls.open(to, CUSTODY), ANSWERED)
             try:

@@ -99,6 +99,18 @@ def test_pause_and_resume(tmp_path: Path, folder: Path) -> None:
         seconds_of_get(learner, course, teacher, tmp_path / "again")
 
 
+@pytest.mark.parametrize("end", ["keeper", "publisher"])
+def test_a_pause_at_either_end_keeps_no_publish_waiting(tmp_path: Path, folder: Path, end: str) -> None:
+    env = {"P2PLEARN_STORAGE_GIVE": "1 GiB"}
+    with (
+        RealNode(tmp_path / "t", env=env) as teacher,
+        RealNode(tmp_path / "k", bootstrap=[teacher.address], env=env) as keeper,
+    ):
+        keeper.wait_until("peers", 1)
+        (keeper if end == "keeper" else teacher).run("node", "pause")
+        assert teacher.run("publish", folder, timeout=30)["copies"] == 1
+
+
 def test_a_used_up_cap_is_told_in_words(tmp_path: Path, folder: Path) -> None:
     env = {"P2PLEARN_TRANSFER_MONTHLY_CAP": "1 MiB", "P2PLEARN_TRANSFER_LIMIT_LAN": "true"}
     with RealNode(tmp_path / "t") as teacher, RealNode(tmp_path / "l", env=env) as learner:
