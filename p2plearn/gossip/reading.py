@@ -33,8 +33,10 @@ SEARCH_WINDOW: Final = 2_000
 """Newest courses with the words that are looked at: a word that is everywhere finds no end otherwise."""
 SEARCH_RANKED: Final = 200
 """Best of those whose ratings are looked up for the order."""
-THREAD_WINDOW: Final = 500
-"""Newest threads that are put in order."""
+THREAD_WINDOW: Final = 200
+"""Newest threads that are put in order, unless more are asked for."""
+STRAY_WINDOW: Final = 1_000
+"""Newest posts that are looked at for replies to what isn't here."""
 REPLY_WINDOW: Final = 5_000
 """Replies shown with them."""
 REVIEWS: Final = 50
@@ -298,7 +300,7 @@ class Reading:
         """The newest or best threads of a course, with what was said in them."""
         facts = self.facts(course)
         with self._feed.reading() as db:
-            said = _threads(db, course)
+            said = _threads(db, course, max(limit, THREAD_WINDOW))
         built = threads(
             said,
             course_author=None if facts is None else facts.author,
@@ -486,22 +488,22 @@ def _course_json(row: dict[str, Any], author: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _threads(db: sqlite3.Connection, course: bytes) -> list[Envelope]:
+def _threads(db: sqlite3.Connection, course: bytes, window: int) -> list[Envelope]:
     """The newest threads of a course with their replies, and what changes them: a bounded number of each."""
     found = _envelopes(
-        db, "course = ? AND kind = 'post' AND target IS NULL ORDER BY time DESC LIMIT ?", course, THREAD_WINDOW
+        db, "course = ? AND kind = 'post' AND target IS NULL ORDER BY time DESC LIMIT ?", course, window
     )
     # Replies whose question is gone or hasn't come yet would be lost without these.
     found += _envelopes(
         db,
-        "course = ? AND kind = 'post' AND target IS NOT NULL AND NOT EXISTS "
-        "(SELECT 1 FROM envelopes AS above WHERE above.id = envelopes.target) ORDER BY time DESC LIMIT ?",
+        "number IN (SELECT number FROM envelopes WHERE course = ? AND kind = 'post' ORDER BY time DESC LIMIT ?) "
+        "AND target IS NOT NULL AND NOT EXISTS (SELECT 1 FROM envelopes AS above WHERE above.id = envelopes.target)",
         course,
-        THREAD_WINDOW,
+        STRAY_WINDOW,
     )
     posts = {envelope.id: envelope for envelope in found}
     pending = list(posts)
-    while pending and len(posts) < THREAD_WINDOW + REPLY_WINDOW:
+    while pending and len(posts) < window + REPLY_WINDOW:
         replies = _about(db, course, pending, "kind = 'post'")
         pending = [one.id for one in replies if one.id not in posts]
         posts |= {one.id: one for one in replies}
