@@ -66,6 +66,7 @@ PURE = (
     "dht/ledger.py",
     "dht/messages.py",
     "dht/receipts.py",
+    "gossip/allowance.py",
     "gossip/envelope.py",
     "gossip/ratings.py",
     "gossip/discussion.py",

@@ -31,8 +31,10 @@ from p2plearn.gossip.ratings import (
 
 SEARCH_WINDOW: Final = 2_000
 """Newest courses with the words that are looked at: a word that is everywhere finds no end otherwise."""
-SEARCH_RANKED: Final = 200
-"""Best of those whose ratings are looked up for the order."""
+SEARCH_RANKED: Final = 60
+"""Best of those whose ratings are looked up for the order; each takes some queries."""
+SEARCH_RATED: Final = 200
+"""The same when ratings alone decide about the order."""
 THREAD_WINDOW: Final = 200
 """Newest threads that are put in order, unless more are asked for."""
 STRAY_WINDOW: Final = 1_000
@@ -235,9 +237,10 @@ class Reading:
         weights = self.weights()
         denied = self.muted()
         with self._feed.reading() as db:
-            rows = _hits(db, expression, query.order)
+            ranked = max(SEARCH_RATED if query.order == "rating" else SEARCH_RANKED, query.limit)
+            rows = _hits(db, expression, query.order, 2 * ranked)
             rows = [row for row in rows if row["course"] not in denied and row["author"] not in denied]
-            rows = _newest_versions(rows)[:SEARCH_RANKED]
+            rows = _newest_versions(rows)[:ranked]
             versions = {row["course"]: _versions(db, row) for row in rows}
             for row in rows:
                 trusted, everyone, row["score"] = _scored(db, versions[row["course"]], weights)
@@ -421,7 +424,7 @@ _ENTRY: Final = (
 )  # fmt: skip
 
 
-def _hits(db: sqlite3.Connection, expression: str, order: str) -> list[dict[str, Any]]:
+def _hits(db: sqlite3.Connection, expression: str, order: str, most: int) -> list[dict[str, Any]]:
     if expression:
         ranked = "bm25(search, 8.0, 6.0, 1.0, 0.0)" if order in ("relevance", "rating", "copies") else "0.0"
         found = db.execute(
@@ -430,11 +433,9 @@ def _hits(db: sqlite3.Connection, expression: str, order: str) -> list[dict[str,
         ).fetchall()
         found.sort(key=lambda hit: hit[1])
     else:
-        found = db.execute(
-            "SELECT number, 0.0 FROM entries ORDER BY created DESC LIMIT ?", (SEARCH_RANKED * 2,)
-        ).fetchall()
+        found = db.execute("SELECT number, 0.0 FROM entries ORDER BY created DESC LIMIT ?", (most,)).fetchall()
     rows: list[dict[str, Any]] = []
-    for number, rank in found if order in ("new", "title", "copies") else found[: SEARCH_RANKED * 2]:
+    for number, rank in found if order in ("new", "title", "copies") else found[:most]:
         row = db.execute(
             f"SELECT {', '.join(_ENTRY)} FROM entries WHERE number = ?",  # noqa: S608 - ours
             (number,),
@@ -490,9 +491,7 @@ def _course_json(row: dict[str, Any], author: dict[str, Any]) -> dict[str, Any]:
 
 def _threads(db: sqlite3.Connection, course: bytes, window: int) -> list[Envelope]:
     """The newest threads of a course with their replies, and what changes them: a bounded number of each."""
-    found = _envelopes(
-        db, "course = ? AND kind = 'post' AND target IS NULL ORDER BY time DESC LIMIT ?", course, window
-    )
+    found = _envelopes(db, "course = ? AND kind = 'post' AND target IS NULL ORDER BY time DESC LIMIT ?", course, window)
     # Replies whose question is gone or hasn't come yet would be lost without these.
     found += _envelopes(
         db,

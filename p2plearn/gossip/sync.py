@@ -6,7 +6,8 @@
 - A feed that is followed anew is looked for among the course's providers, and again every FOLLOW_SECONDS: those who
   talk about a course needn't be neighbours.
 
-A peer has a bounded number of exchanges, of bytes a turn, of seconds a turn and in all; what it sends is checked in
+A peer has a bounded number of exchanges, of bytes a turn, of seconds a turn and in all, and of news in a time
+(``allowance``); what it sends is checked in
 one thread, a turn at a time, in the order in which turns came, so that a flood waits behind itself.
 """
 
@@ -30,6 +31,7 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 
 from p2plearn.errors import PeerFault
+from p2plearn.gossip.allowance import Allowance
 from p2plearn.gossip.envelope import Content, Envelope
 from p2plearn.gossip.exchange import Exchange
 from p2plearn.gossip.feed import Feed
@@ -106,6 +108,7 @@ class Sync:
         self._met: dict[ID, float] = {}
         self._due: dict[ID, float] = {}
         self._failures: dict[ID, int] = {}
+        self._allowance = Allowance()
         self._fresh: OrderedDict[bytes, bytes] = OrderedDict()
         self._from: dict[bytes, ID] = {}
         self._news = trio.Event()
@@ -126,7 +129,8 @@ class Sync:
                     if turn.ranges:
                         self._met[peer] = trio.current_time()  # it began: no need to begin as well
                     await self._send(stream, await self._think(exchange, turn))
-                    self._tell_on(exchange, peer)
+                    if not self._tell_on(exchange, peer):
+                        break  # enough of this peer for now; others have news too
             finally:
                 self._count(exchange)
         await stream.close()
@@ -286,8 +290,7 @@ class Sync:
             if answer is None:
                 return
             turn = await self._think(exchange, answer)
-            self._tell_on(exchange, peer)
-            if turn.empty and not answer.more:
+            if not self._tell_on(exchange, peer) or (turn.empty and not answer.more):
                 return
 
     # -- both -----------------------------------------------------------------------------------------------------
@@ -301,13 +304,14 @@ class Sync:
     async def _think(self, exchange: Exchange, turn: Turn) -> Turn:
         return await trio.to_thread.run_sync(exchange.take, turn, limiter=self._threads)
 
-    def _tell_on(self, exchange: Exchange, peer: ID) -> None:
-        """Pass on what this turn brought, and count it."""
+    def _tell_on(self, exchange: Exchange, peer: ID) -> bool:
+        """Pass on what this turn brought, and count it; whether the peer may bring more now."""
         new, exchange.counts.new = exchange.counts.new, []
         exchange.counts.fresh += len(new)
         self.figures.received += len(new)
         for envelope in new:
             self.announce(envelope, peer)
+        return self._allowance.spend(str(peer), len(new), trio.current_time())
 
     def _count(self, exchange: Exchange) -> None:
         counts, figures = exchange.counts, self.figures

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ from tests.travel.course_folders import made_file, odd_folder
 Facts = dict[str, Any]
 
 
-def until(what: Callable[[], Any], seconds: float = 30.0) -> Any:
+def until(what: Callable[[], Any], seconds: float = 60.0) -> Any:
     """What ``what`` answers, once it is true."""
     deadline = time.monotonic() + seconds
     while not (answer := what()):
@@ -110,6 +112,17 @@ def test_a_course_has_people(tmp_path: Path) -> None:
         b.run("moderate", answered, "hide", code=8)
         a.run("moderate", asked, "hide", "--reason", "asked before")
         until(lambda: b.run("discussion", course)["threads"][0]["hidden"] == "asked before")
+
+        # Live, for who waits for it.
+        with b.begin("discussion", course, "--follow") as following:
+            assert following.stdout is not None
+            assert json.loads(following.stdout.readline())["course"] == course
+            a.run("comment", asked, "Hot from the press")
+            line = json.loads(following.stdout.readline())
+            assert (line["event"], line["text"]) == ("post", "Hot from the press")
+            following.send_signal(signal.SIGINT)
+            assert following.wait(10) == 130
+            following.communicate()
 
         # Both ends hold the same.
         until(lambda: len({n.run("discussion", course)["digest"] for n in (a, b, c)}) == 1)
