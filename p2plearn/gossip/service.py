@@ -196,7 +196,14 @@ class People:
             try:
                 return await self._blocking(lambda: self._reading.post(request.course))
             except UsageProblem:
-                return None
+                course = await self._course(request.course)
+            # A post that hasn't come yet looks like a course that nobody told of: better ask than say it nowhere.
+            facts = await self._blocking(lambda: self._reading.facts(course))
+            if facts is None and course not in await self._blocking(self.follows):
+                raise UsageProblem(
+                    f"This node knows neither a post nor a course {request.course[:12]}.",
+                    "A post may still be on its way. If it is a course, look at it first: p2plearn discussion HASH",
+                )
         return None
 
     async def edit(self, request: EditRequest) -> dict[str, Any]:

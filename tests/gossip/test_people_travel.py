@@ -92,6 +92,7 @@ def test_a_course_has_people(tmp_path: Path) -> None:
             asked, "Why two phases?", "README.md", author(b),
         )  # fmt: skip
         until(lambda: a.run("discussion", course)["threads"][0]["name"] == "王芳")
+        b.run("comment", "ab" * 32, "To whom?", code=2)
         answered = a.run("answer", asked[:12], "So that nobody is left half way.")["id"]
         comment = until(lambda: _try(b, "comment", answered, "Thank you!"))
         b.run("accept", answered)
