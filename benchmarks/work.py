@@ -70,7 +70,8 @@ class Node:
     def run(self, *words: object) -> dict[str, Any]:
         """A command with ``--json``; its last object."""
         command = [sys.executable, "-P", "-m", "p2plearn", "--home", str(self.home), *map(str, words), "--json"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+        env = {"P2PLEARN_STORAGE_GIVE": "0"} | os.environ  # who has what is to be seen here
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=env)
         last: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return last
 

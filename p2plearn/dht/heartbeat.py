@@ -107,12 +107,12 @@ class Vigil:
         now = trio.current_time()
         self._heard_at = now
         self.told[node] = Told(now, beat)
-        if node in self.detector:
-            before = self.detector.beat(node, now)
-            if before in {Life.DOWN, Life.LEFT}:
-                log.info("%s is back", node.hex()[:8])
-        if beat.leaving and node in self.detector:
+        if node not in self.detector:
+            return
+        if beat.leaving:
             self.detector.left(node, now)
+        elif self.detector.beat(node, now) in {Life.DOWN, Life.LEFT}:
+            log.info("%s is back", node.hex()[:8])
 
     async def serve(self, stream: Any, node: Node) -> None:
         """Answer the beats that come over a stream, until it ends."""

@@ -28,7 +28,7 @@ import trio
 
 from p2plearn.course.index import FileEntry, Index
 from p2plearn.course.manifest import SignedManifest, open_manifest
-from p2plearn.dht.custody import MOST_COPIES, SEGMENT, Node, Unit, segments, slots_of
+from p2plearn.dht.custody import COPIES, MOST_COPIES, SEGMENT, Node, Unit, segments, slots_of
 from p2plearn.dht.handoff import may_drop
 from p2plearn.dht.heartbeat import Calls, Vigil
 from p2plearn.dht.ledger import Entry, Ledger
@@ -132,7 +132,7 @@ class Keeper:
         self._withdraw = withdraw
         self._given = 0
         self._coming: dict[Unit, _Incoming] = {}
-        self._promised: dict[Unit, float] = {}
+        self._promised: dict[Unit, tuple[Node, float]] = {}
         self.releasing: set[Unit] = set()
         """Units that this node is about to let go; it promises them to nobody."""
         self._reconciled: dict[Node, float] = {}
@@ -198,10 +198,14 @@ class Keeper:
             if entry is not None and (not copies or entry.receipts[self.ledger.me].copies == copies):
                 continue
             size = slots_of(segment, holding.index.lengths)[2]
+            wanted = copies or COPIES
             if entry is None:
-                reserve = self.store.custody.reserve
-                await trio.to_thread.run_sync(reserve, holding.signed, segment, size, self.limits.give)
-            await self._state(unit, size, copies or 3, holds=True)
+                records, me = self.store.custody, self.ledger.me
+                said = await trio.to_thread.run_sync(records.receipt, course, segment, me)
+                if said is not None and not copies:
+                    wanted = decode_receipt(said).copies
+                await trio.to_thread.run_sync(records.reserve, holding.signed, segment, size, self.limits.give)
+            await self._state(unit, size, wanted, holds=True)
         self._news()
         return units
 
@@ -393,6 +397,9 @@ class Keeper:
     async def _keep(self, news: Iterable[Receipt]) -> None:
         by_unit: dict[Unit, list[tuple[bytes, bytes]]] = {}
         for receipt in news:
+            promise = self._promised.get(receipt.unit)
+            if promise is not None and promise[0] == receipt.node and not receipt.holds:
+                del self._promised[receipt.unit]  # it has gone: this copy is free to be counted by the next
             by_unit.setdefault(receipt.unit, []).append((receipt.node, receipt.encode()))
         for unit, records in by_unit.items():
             await trio.to_thread.run_sync(self.store.custody.note, unit.course, unit.segment, records)
@@ -419,14 +426,16 @@ class Keeper:
             return Decline(Reason.NOT_HELD, "")
         if self.leaving or unit in self.releasing:
             return Decline(Reason.LEAVING, "")
-        if self._promised.get(unit, now) > now:
+        to, until = self._promised.get(unit, (node, now))
+        if until > now and to != node:
             return Decline(Reason.BUSY, "")
-        self._promised[unit] = now + PROMISE_SECONDS
+        self._promised[unit] = (node, now + PROMISE_SECONDS)
         return Ack(await self._state(unit, entry.size, entry.copies, holds=True))
 
     def has_promised(self, unit: Unit) -> bool:
         """Whether somebody lets go relying on this node just now."""
-        return self._promised.get(unit, 0.0) > trio.current_time()
+        promise = self._promised.get(unit)
+        return promise is not None and promise[1] > trio.current_time()
 
     # -- asking --------------------------------------------------------------------------------------------------------
 
@@ -439,24 +448,35 @@ class Keeper:
         if self._courtesy is not None and self._courtesy.paused:
             return Decline(Reason.FAILED, "this node is paused")
         try:
-            line = Line(await self.calls.open(to, CUSTODY), ANSWERED)
-            try:
-                await line.send(Offer(unit.segment, entry.copies, signed.signature, signed.raw))
-                while not isinstance(answer := await line.receive(ANSWER_SECONDS), Ack | Decline):
-                    pass
-                if isinstance(answer, Decline):
-                    return answer
-                if answer.receipt.unit != unit or answer.receipt.node != to or not answer.receipt.holds:
-                    raise PeerFault("custody: a receipt for something else")
-                await self._keep(self.ledger.merge([answer.receipt]))
-                everything = self._receipts_of(unit)
-                await line.send(Receipts(tuple(everything)))
-            finally:
-                await line.close()
+            with trio.fail_after(STALLED_SECONDS) as patience:
+                line = Line(await self.calls.open(to, CUSTODY), ANSWERED)
+                try:
+                    await line.send(Offer(unit.segment, entry.copies, signed.signature, signed.raw))
+                    answer = await self._verdict(line, patience)
+                    if isinstance(answer, Decline):
+                        return answer
+                    if answer.receipt.unit != unit or answer.receipt.node != to or not answer.receipt.holds:
+                        raise PeerFault("custody: a receipt for something else")
+                    await self._keep(self.ledger.merge([answer.receipt]))
+                    everything = self._receipts_of(unit)
+                    await line.send(Receipts(tuple(everything)))
+                finally:
+                    await line.close()
         except OVER as error:
             return Decline(Reason.FAILED, str(error) or type(error).__name__)
         self._spawn(self._tell, entry.holders - {self.ledger.me, to}, everything)
         return None
+
+    async def _verdict(self, line: Line, patience: trio.CancelScope) -> Ack | Decline:
+        """How an offer ends; ``patience`` is renewed with each byte that the receiver gets."""
+        most = -1
+        while True:
+            match await line.receive(ANSWER_SECONDS):
+                case Ack() | Decline() as answer:
+                    return answer
+                case Progress(done) if done > most:
+                    most = done
+                    patience.deadline = trio.current_time() + STALLED_SECONDS
 
     async def _tell(self, nodes: Iterable[Node], receipts: Sequence[Receipt]) -> None:
         """Pass receipts on; who isn't reached learns them with its next heartbeat."""
@@ -474,12 +494,13 @@ class Keeper:
     async def _question(self, node: Node, question: Message) -> Message | None:
         """Ask one thing; None when it can't be answered."""
         try:
-            line = Line(await self.calls.open(node, CUSTODY), ANSWERED)
-            try:
-                await line.send(question)
-                return await line.receive(ANSWER_SECONDS)
-            finally:
-                await line.close()
+            with trio.fail_after(2 * ANSWER_SECONDS):
+                line = Line(await self.calls.open(node, CUSTODY), ANSWERED)
+                try:
+                    await line.send(question)
+                    return await line.receive(ANSWER_SECONDS)
+                finally:
+                    await line.close()
         except OVER as error:
             log.debug("asking %s failed: %s", node.hex()[:8], error)
             return None
@@ -519,14 +540,15 @@ class Keeper:
 
     # -- letting go ------------------------------------------------------------------------------------------------
 
-    async def let_go(self, unit: Unit, holders: Sequence[Node]) -> tuple[tuple[Receipt, ...], set[Node]]:
+    async def let_go(self, unit: Unit, holders: Sequence[Node]) -> tuple[tuple[Receipt, ...], dict[Node, Reason]]:
         """Stop keeping a unit if as many of ``holders`` as asked for say, now and signed, that they keep it.
 
-        Returns their receipts, none when it wasn't let go of; and who didn't say so. The unit must be in
-        ``releasing``. What the person of this node wants stays on the disk all the same.
+        ``holders`` come with the nearest to the unit first. Returns their receipts, none when it wasn't let go of; and
+        who didn't say so, with the reason. The unit must be in ``releasing``. What the person of this node wants stays
+        on the disk all the same.
         """
         granted: dict[Node, Receipt] = {}
-        failed: set[Node] = set()
+        failed: dict[Node, Reason] = {}
         entry = self.ledger.entry(unit)
         if entry is None:
             return (), failed
@@ -539,13 +561,18 @@ class Keeper:
                 await self._keep(self.ledger.merge([said]))
                 granted[node] = said
             else:
-                failed.add(node)
+                failed[node] = answer.reason if isinstance(answer, Decline) else Reason.FAILED
+                if failed[node] is Reason.BUSY:
+                    break  # another is letting go: all ask in one order, so the first to be here gets to the end
         if not may_drop(entry.copies, granted, self.ledger.me):
             return (), failed
-        others = entry.holders - {self.ledger.me}
+        # Whoever isn't there learns it with a heartbeat once it is back.
+        others = {node for node in entry.holders if self.vigil.is_there(node)} - {self.ledger.me}
         # On record first: a crash after it leaves the bytes, a crash before it the duty.
         gone = await trio.to_thread.run_sync(self.store.custody.release, unit.course, unit.segment)
         receipt = await self._state(unit, entry.size, entry.copies, holds=False)
+        note = self.store.custody.note
+        await trio.to_thread.run_sync(note, unit.course, unit.segment, [(receipt.node, receipt.encode())])
         await self._tell(others, [receipt])
         if gone:
             await self._remove(unit.course)

@@ -43,6 +43,10 @@ FRESH_BEATS: Final = 3.0
 SURPLUS_GRACES: Final = 4.0
 """A surplus copy goes only after so many grace periods: whoever sleeps at night must not cost a copy a day."""
 
+BUSY_PATIENCE: Final = 90.0
+NOBODY_PATIENCE: Final = 3.0
+"""Seconds without a step after which a leaver gives up: while others are busy, and when there is nobody to ask."""
+
 SETTLE: Final = 2.0
 """Heartbeat intervals for which a unit must be short of copies before anything is done about it."""
 
@@ -298,7 +302,7 @@ class Repair:
         handover.total = len(keeper.ledger)
         handover.total_bytes = sum(e.size for unit in keeper.ledger if (e := keeper.ledger.entry(unit)) is not None)
         doubtful: dict[Unit, set[Node]] = {}
-        barren = 0
+        moved_at = trio.current_time()
         while True:
             self._forget_refusals()
             moved = await self._let_go_of_what_is_kept(handover, doubtful)
@@ -308,14 +312,15 @@ class Repair:
                 return
             made = await self._plan(needs)
             moved = await self._carry_out(made.transfers, lambda _: None) or moved
-            barren = 0 if moved else barren + 1
-            if barren and not self._is_waiting_for_busy(keeper.ledger):
-                # A grant refused for the moment, a beat that was lost: worth another try, not many.
-                if barren > 3:
-                    return
-                doubtful.clear()
-            if not moved:
-                await trio.sleep(0.5)
+            now = trio.current_time()
+            if moved:
+                moved_at = now
+                continue
+            busy = self._is_waiting_for_busy(keeper.ledger) or any(need.missing == 0 for need in needs)
+            if now - moved_at > (BUSY_PATIENCE if busy else NOBODY_PATIENCE):
+                return
+            doubtful.clear()  # a beat that was lost, a node that came back: worth another try
+            await trio.sleep(0.5)
 
     def _leavers_need(self, unit: Unit, doubtful: dict[Unit, set[Node]]) -> Need | None:
         keeper, me = self._keeper, self._keeper.ledger.me
@@ -345,7 +350,9 @@ class Repair:
                 handover.bytes += entry.size if entry is not None else 0
                 handover.unplaced.pop(need.unit, None)
             else:
-                doubtful.setdefault(need.unit, set()).update(failed)
+                # Who is busy letting another go will be free in a moment; anybody else's copy can't be relied on.
+                doubts = {node for node, why in failed.items() if why is not Reason.BUSY}
+                doubtful.setdefault(need.unit, set()).update(doubts)
 
         async with trio.open_nursery() as nursery:
             for unit in keeper.ledger:

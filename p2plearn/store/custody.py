@@ -74,6 +74,14 @@ class CustodyRecords:
             for unit in units
         ]
 
+    def receipt(self, course: bytes, segment: int, node: bytes) -> bytes | None:
+        """The last receipt of a node about a unit, whether it is held now or was."""
+        with self._catalogue.reading() as db:
+            row = db.execute(
+                "SELECT receipt FROM receipts WHERE course = ? AND segment = ? AND node = ?", (course, segment, node)
+            ).fetchone()
+        return row[0] if row else None
+
     def reserve(self, signed: SignedManifest, segment: int, size: int, most: int) -> None:
         """Take room for a unit before its first byte; nothing if this node keeps the course for its person already.
 
