@@ -37,6 +37,9 @@ REFUSED_SECONDS: Final = 60.0
 
 BUSY_SECONDS: Final = 2.0
 
+FAILED_SECONDS: Final = 10.0
+"""The same after a try that broke off: it may have restarted."""
+
 FRESH_BEATS: Final = 3.0
 """What a node said of its free room counts for so many intervals."""
 
@@ -154,8 +157,8 @@ class Repair:
                 made = True
                 done(transfer)
                 return
-            busy = declined.reason is Reason.BUSY
-            self._refused[key] = trio.current_time() + (BUSY_SECONDS if busy else REFUSED_SECONDS)
+            rest = {Reason.BUSY: BUSY_SECONDS, Reason.FAILED: FAILED_SECONDS}.get(declined.reason, REFUSED_SECONDS)
+            self._refused[key] = trio.current_time() + rest
             log.info("%s doesn't take %s: %s", transfer.to.hex()[:8], transfer.unit.course.hex()[:12], declined.words)
 
         async with trio.open_nursery() as nursery:
