@@ -215,9 +215,7 @@ class NodeService:
             await self.people.announce_own(published.course, copies=1)
         copies = await self.custody.published(published.course, request.copies, manifest.title, report)
         if not request.private and copies > 1:
-            # Of two entries of one second the first may stand: the course is published all the same.
-            with contextlib.suppress(Refused):
-                await self.people.announce_own(published.course, copies)
+            await self.people.announce_own(published.course, copies)
         logger.info("%s course %s", "published" if published.new else "republished", published.course.hex())
         return PublishResult(
             course=published.course.hex(),

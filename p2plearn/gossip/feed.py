@@ -15,6 +15,7 @@ Imports ``errors``, ``course`` and siblings.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sqlite3
 import threading
 from bisect import bisect_left, insort
@@ -261,7 +262,8 @@ class Feed:
         """Say something in the name of ``author``: numbered, signed, kept, on the disk. Raises UsageProblem."""
         with self.writing() as db:
             last = db.execute("SELECT max(seq) FROM envelopes WHERE author = ?", (author,)).fetchone()[0] or 0
-            envelope = seal(Content(author, body, course, next_seq(last, int(now * 1000)), int(now)), sign)
+            content = Content(author, body, course, next_seq(last, int(now * 1000)), int(now))
+            envelope = seal(dataclasses.replace(content, time=self._free_time(content)), sign)
             if not self._put(envelope, int(now)):
                 raise Refused(
                     "This can't be kept: something newer stands in its place.", "Is this machine's clock right?"
@@ -269,6 +271,17 @@ class Feed:
         if isinstance(body, Withdraw):
             self._scrub()
         return envelope
+
+    def _free_time(self, content: Content) -> int:
+        """The time to put under a content: later than what stands where times rank, so that of two of one second the
+        last said wins everywhere and not the one with the higher id. Never further ahead than others' clocks allow.
+        """
+        if not isinstance(content.body, Entry):
+            return content.time
+        standing = self._find("slot = ?", content.slot)
+        if standing is None or standing.content.time >= content.time + FUTURE_SECONDS // 2:
+            return content.time
+        return max(content.time, standing.content.time + 1)
 
     def take(
         self,

@@ -6,6 +6,7 @@ disk before the answer, and told to peers right after.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
@@ -125,8 +126,12 @@ class People:
             await self.announce(signed, copies)
 
     async def announce(self, signed: SignedManifest, copies: int) -> None:
-        """Put a course into the catalogue, for everyone."""
-        await self._say(env.Entry(copies, signed.raw, signed.signature), signed.course)
+        """Put a course into the catalogue, for everyone.
+
+        A no-op where an entry from a clock far ahead of ours stands: the course is listed, and publishing doesn't fail.
+        """
+        with contextlib.suppress(Refused):
+            await self._say(env.Entry(copies, signed.raw, signed.signature), signed.course)
 
     async def _renew(self) -> None:
         """Renew entries of courses that are here, so that those whose author is away stay in the catalogue."""

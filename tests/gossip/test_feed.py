@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2plearn.course.manifest import Series
-from p2plearn.errors import StoreProblem, UsageProblem
+from p2plearn.errors import Refused, StoreProblem, UsageProblem
 from p2plearn.gossip import envelope as env
 from p2plearn.gossip import feed as feed_module
 from p2plearn.gossip import words
@@ -230,6 +230,26 @@ def test_an_entry_is_forgotten_unless_renewed(feed: Feed, reading: Reading) -> N
     assert feed.sweep(NOW + ENTRY_SECONDS) == 1
     assert [(row["title"], row["copies"]) for row in reading.search(Query())] == [("Kept", 7)]
     assert put(feed, ada.announces(lost, time=NOW - 5), now=NOW + ENTRY_SECONDS).new == []
+
+
+def test_of_two_entries_of_one_second_the_last_said_stands(feed: Feed, reading: Reading) -> None:
+    ada = person("ada")
+    course = ada.course("Kept")
+    for copies in (1, 3, 2, 5, 4):
+        entry = env.Entry(copies, course.raw, course.signature)
+        feed.write(ada.key, ada.private.sign, entry, course.course, NOW)
+        assert [row["copies"] for row in reading.search(Query())] == [copies]
+    said = feed.keys(CATALOGUE)
+    assert len(said) == 1
+    assert int.from_bytes(said[0][:8], "big") == NOW + 4
+
+
+def test_an_entry_from_a_clock_far_ahead_stands(feed: Feed) -> None:
+    ada, bob = person("ada"), person("bob")
+    course = ada.course("Kept")
+    put(feed, bob.announces(course, time=NOW + FUTURE_SECONDS), now=NOW)
+    with pytest.raises(Refused):
+        feed.write(ada.key, ada.private.sign, env.Entry(3, course.raw, course.signature), course.course, NOW)
 
 
 # -- named adversaries ------------------------------------------------------------------------------------------------

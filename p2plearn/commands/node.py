@@ -1,0 +1,189 @@
+"""Commands about this machine's node: start, stop, leave, and how it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from p2plearn.commands.scope import Group, Scope, pass_scope, seconds_of
+from p2plearn.config import Home, Settings
+from p2plearn.errors import LeaveIncomplete, P2plearnError
+from p2plearn.operations import LeaveRequest
+
+
+@click.group(cls=Group)
+def node() -> None:
+    """Start, stop and look at this machine's node."""
+
+
+@node.command("start")
+@click.option("--listen", multiple=True, metavar="MULTIADDR", help="Listen here (again for more).")
+@click.option("--bootstrap", multiple=True, metavar="MULTIADDR", help="Join through this node (again for more).")
+@click.option("--no-mdns", is_flag=True, help="Neither look for nodes on the LAN nor be found there.")
+@click.option("--detach", is_flag=True, help="Run in the background; returns when the node is ready.")
+@click.option("--ready-fd", type=int, default=-1, hidden=True)
+@click.option("--stop-with-stdin", is_flag=True, hidden=True)
+@pass_scope
+def node_start(
+    scope: Scope, *, listen: tuple[str, ...], bootstrap: tuple[str, ...], no_mdns: bool, detach: bool,
+    ready_fd: int, stop_with_stdin: bool,
+) -> int:  # fmt: skip
+    """Run a node for this home, until Ctrl-C or `p2plearn node stop`."""
+    from p2plearn import background
+
+    flags: dict[str, object] = {}
+    if listen:
+        flags["network.listen"] = listen
+    if bootstrap:
+        flags["network.bootstrap"] = bootstrap
+    if no_mdns:
+        flags["network.mdns"] = False
+    home = scope.home
+    if stop_with_stdin:
+        background.stop_with_stdin()
+    if detach:
+        return _start_detached(scope, home, flags)
+
+    def ready(facts: dict[str, Any]) -> None:
+        if ready_fd >= 0:
+            background.say(ready_fd, {"ready": facts})
+        else:
+            _show_started(scope, home, facts)
+
+    try:
+        settings = Settings.load(home.path, flags)
+        home.prepare()
+        return _run_node(scope, home, settings, ready, detached=ready_fd >= 0)
+    except P2plearnError as error:
+        if ready_fd >= 0:
+            problem = {"code": error.code, "detail": error.message, "hint": error.hint}
+            background.say(ready_fd, {"problem": problem})
+        raise
+
+
+def _run_node(
+    scope: Scope, home: Home, settings: Settings, ready: Callable[[dict[str, Any]], None], *, detached: bool
+) -> int:
+    from p2plearn.log import start_logging
+
+    start_logging(settings.text("log.level"), debug=scope.debug, file=home.log if detached else None)
+    from p2plearn.node import run_node  # takes a second, and nothing else here needs it
+
+    return run_node(home.path, settings, ready)
+
+
+def _start_detached(scope: Scope, home: Home, flags: dict[str, object]) -> int:
+    from p2plearn import background
+    from p2plearn.lock import refuse_if_held
+
+    Settings.load(home.path, flags)  # mistakes are told here, at once
+    home.prepare()
+    refuse_if_held(home.lock)
+    arguments = ["--debug"] if scope.debug else []
+    for name in ("listen", "bootstrap"):
+        addresses = flags.get(f"network.{name}", ())
+        assert isinstance(addresses, tuple)  # noqa: S101
+        arguments += [part for address in addresses for part in (f"--{name}", address)]
+    if "network.mdns" in flags:
+        arguments.append("--no-mdns")
+    _show_started(scope, home, background.start(home, arguments))
+    return 0
+
+
+def _show_started(scope: Scope, home: Home, facts: dict[str, Any]) -> None:
+    if scope.as_json:
+        scope.emit({"event": "ready", "home": str(home.path), **facts})
+        return
+    click.echo(f"This node is {facts.get('peer_id', '?')}")
+    for address in facts.get("addresses", []):
+        click.echo(f"  {address}")
+
+
+@node.command("stop")
+@click.option("--handoff", is_flag=True, help="Hand over what it keeps first, as `node leave` does.")
+@pass_scope
+def node_stop(scope: Scope, *, handoff: bool) -> int:
+    """Stop the node and wait until it is down; says which courses have fewer copies then."""
+    if handoff or Settings.load(scope.home.path).text("node.on_stop") == "leave":
+        return _leave(scope, LeaveRequest().deadline)
+    _stop(scope)
+    return 0
+
+
+@node.command("leave")
+@click.option("--deadline", type=seconds_of, default=LeaveRequest().deadline, metavar="SECONDS", show_default=True,
+              help="Stop anyway after this long; what is left stays on this disk.")  # fmt: skip
+@pass_scope
+def node_leave(scope: Scope, *, deadline: float) -> int:
+    """Hand over every course it keeps to other nodes, then stop it."""
+    return _leave(scope, deadline)
+
+
+def _leave(scope: Scope, deadline: float) -> int:
+    from p2plearn import background, terminal, views
+
+    scope.interrupted = "Interrupted: the node runs on and keeps what it has not handed over."
+    client = scope.client()
+    with terminal.display("Leaving", as_json=scope.as_json) as display:
+        result = client.leave(LeaveRequest(deadline), display.show)
+    background.stop(scope.home, client)
+    scope.emit(result.as_json()) if scope.as_json else click.echo(views.left(result))
+    return LeaveIncomplete.exit_code if result.unplaced else 0
+
+
+def _stop(scope: Scope) -> None:
+    from p2plearn import background, views
+    from p2plearn.terminal import note
+
+    facts = background.stop(scope.home, scope.client())
+    if scope.as_json:
+        scope.emit({"stopped": True, **facts})
+    else:
+        if facts["signalled"]:
+            note("It did not react to the call and was sent SIGTERM.")
+        click.echo(f"The node (process {facts['pid']}) has stopped.")
+        if facts["fewer_copies"]:
+            note(views.fewer_copies(facts["fewer_copies"]))
+
+
+@node.command("status")
+@pass_scope
+def node_status(scope: Scope) -> None:
+    """What the node is and how it stands."""
+    from p2plearn import views
+
+    facts = scope.client().status()
+    scope.emit(facts) if scope.as_json else click.echo(views.status(facts))
+
+
+@node.command("pause")
+@click.option("--for", "seconds", type=seconds_of, default=0.0, metavar="DURATION", help="Such as 30min or 2h.")
+@pass_scope
+def node_pause(scope: Scope, *, seconds: float) -> None:
+    """Neither serve nor fetch courses until `p2plearn node resume`, restarts included."""
+    from p2plearn import views
+
+    facts = scope.client().pause(seconds)
+    scope.emit(facts) if scope.as_json else click.echo(views.paused(facts))
+
+
+@node.command("resume")
+@pass_scope
+def node_resume(scope: Scope) -> None:
+    """Serve and fetch again after `p2plearn node pause`."""
+    from p2plearn import views
+
+    facts = scope.client().resume()
+    scope.emit(facts) if scope.as_json else click.echo(views.paused(facts))
+
+
+@node.command("peers")
+@pass_scope
+def node_peers(scope: Scope) -> None:
+    """The peers it is connected to."""
+    from p2plearn import views
+
+    peers = scope.client().peers()
+    scope.emit({"peers": peers}) if scope.as_json else click.echo(views.peers(peers))
