@@ -6,16 +6,14 @@ calls block and run in threads; a call that is cancelled (its caller hung up) st
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
 import random
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import trio
 
@@ -43,16 +41,12 @@ from p2plearn.store.download import Download
 from p2plearn.store.follow import Following
 from p2plearn.store.publish import PublishMeta
 from p2plearn.store.store import Store
+from p2plearn.telling import Counting, in_thread, telling
 from p2plearn.transfer.courtesy import Courtesy
 from p2plearn.transfer.fetch import Fetch, FetchLimits
 from p2plearn.transfer.serve import Shelf
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-REPORT_SECONDS = 0.1
-"""How often progress is told."""
 
 LINK_ADDRESSES = 2
 """Addresses that go into a link: enough for the LAN, short enough to be sent in a message."""
@@ -192,9 +186,9 @@ class NodeService:
         began = time.perf_counter()
         path = Path(request.path)
         meta = PublishMeta(request.title, request.description, request.tags, request.language, request.license)
-        count = _Counting("reading")
-        async with _telling(report, count.progress):
-            published = await _in_thread(
+        count = Counting("reading")
+        async with telling(report, count.progress):
+            published = await in_thread(
                 lambda cancelled: self._store.publish(
                     path,
                     meta,
@@ -265,10 +259,10 @@ class NodeService:
         written, path, replaced_into = 0, "", ""
         replaced: tuple[str, ...] = ()
         if dest is not None:
-            count = _Counting("checking out")
-            async with _telling(report, count.progress):
+            count = Counting("checking out")
+            async with telling(report, count.progress):
                 try:
-                    out = await _in_thread(
+                    out = await in_thread(
                         lambda cancelled: self._store.checkout(
                             course, dest, files, count, cancelled, following=following
                         )
@@ -300,7 +294,7 @@ class NodeService:
         course = bytes.fromhex(request.course)
         with trio.move_on_after(request.timeout or math.inf) as limit:
             fetch = await self._new_fetch(course, request)
-            async with _telling(report, lambda gauge: _progress(fetch, gauge)):
+            async with telling(report, lambda gauge: _progress(fetch, gauge)):
                 if fetch.index is None:
                     await fetch.run(None)
         if limit.cancelled_caught:
@@ -358,7 +352,7 @@ class NodeService:
             return download
 
         try:
-            async with _telling(report, lambda gauge: _progress(fetch, gauge)):
+            async with telling(report, lambda gauge: _progress(fetch, gauge)):
                 await fetch.run(land)
             if download is not None and dest is not None:
                 following = download.take_following(dest)
@@ -392,9 +386,9 @@ class NodeService:
         rows = await trio.to_thread.run_sync(self._store.courses)
         if name is not None and not any(row.course == name for row in rows):
             raise _not_kept(course)
-        count = _Counting("verifying")
-        async with _telling(report, count.progress):
-            damaged = await _in_thread(lambda cancelled: self._store.verify(name, count, cancelled))
+        count = Counting("verifying")
+        async with telling(report, count.progress):
+            damaged = await in_thread(lambda cancelled: self._store.verify(name, count, cancelled))
         return VerifyResult(
             courses=1 if name is not None else len(rows),
             bytes=count.done,
@@ -449,28 +443,6 @@ class NodeService:
 # -- progress ----------------------------------------------------------------------------------------------------
 
 
-class _Counting:
-    """Counts that a thread reports and the event loop reads."""
-
-    def __init__(self, stage: str) -> None:
-        self._stage = stage
-        self._counts = (0, 0, 0, 0)
-
-    def __call__(self, done: int, total: int, files: int = 0, files_total: int = 0) -> None:
-        self._counts = (done, total, files, files_total)
-
-    @property
-    def done(self) -> int:
-        """Bytes so far."""
-        return self._counts[0]
-
-    def progress(self, gauge: Gauge) -> Progress:
-        """Where it stands."""
-        done, total, files, files_total = self._counts
-        gauge.update(trio.current_time(), done)
-        return Progress(self._stage, done, total, files, files_total, gauge.rate, eta=gauge.eta(total - done))
-
-
 def _progress(fetch: Fetch, gauge: Gauge) -> Progress:
     standing = fetch.standing
     gauge.update(trio.current_time(), standing.verified_bytes)
@@ -488,53 +460,6 @@ def _progress(fetch: Fetch, gauge: Gauge) -> Progress:
         waiting_for=standing.waiting_for,
         title=fetch.signed.manifest.title if fetch.signed else "",
     )
-
-
-@contextlib.asynccontextmanager
-async def _telling(report: Report, now: Callable[[Gauge], Progress]) -> AsyncIterator[None]:
-    """Report progress while the body runs, and once at its end."""
-    gauge = Gauge()
-    error: BaseException | None = None
-
-    async def tell() -> None:
-        while True:
-            report(now(gauge))
-            await trio.sleep(REPORT_SECONDS)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(tell)
-        try:
-            yield
-        except Exception as caught:  # taken out of the nursery, which would wrap it
-            error = caught
-        nursery.cancel_scope.cancel()
-    if error is not None:
-        raise error
-    report(now(gauge))
-
-
-async def _in_thread(work: Callable[[Callable[[], bool]], T]) -> T:
-    """Run blocking ``work`` in a thread; when cancelled, tell it to stop and wait until it has."""
-    stopped = threading.Event()
-    result: list[T] = []
-    error: BaseException | None = None
-
-    async def watch() -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            stopped.set()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        try:
-            result.append(await trio.to_thread.run_sync(work, stopped.is_set))
-        except Exception as caught:
-            error = caught
-        nursery.cancel_scope.cancel()
-    if error is not None:
-        raise error
-    return result[0]
 
 
 # -- words -------------------------------------------------------------------------------------------------------

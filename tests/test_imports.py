@@ -38,9 +38,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "people": frozenset(),
     "web": BASE | {"course", "store", "transfer", "people"},
     "progress": frozenset(),
+    "telling": frozenset({"operations", "progress"}),
     "network": BASE | {"net", "transfer", "dht"},
     "custody_service": BASE | {"store", "net", "dht"},
-    "service": BASE | {"course", "store", "transfer", "network", "progress", "gossip", "custody_service"},
+    "service": BASE | {"course", "store", "transfer", "network", "progress", "telling", "gossip", "custody_service"},
     "node": BASE
     | {"custody_service", "course", "store", "net", "transfer", "dht", "gossip", "web", "network", "service"},
     "terminal": frozenset({"operations", "errors"}),
