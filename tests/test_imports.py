@@ -62,6 +62,7 @@ PURE = (
     "course/*.py",
     "dht/schedule.py",
     "dht/custody.py",
+    "dht/duty.py",
     "dht/liveness.py",
     "dht/handoff.py",
     "dht/ledger.py",

@@ -209,10 +209,6 @@ class Vigil:
             self._turns.pop(node, None)
             self._lines.pop(node, None)
 
-    def counts(self, node: Node, grace: float) -> bool:
-        """Whether a node's copies count: it is there, or hasn't been away for longer than the grace period."""
-        return self.detector.gone_for(node, trio.current_time()) < grace
-
     def is_there(self, node: Node) -> bool:
         """Whether it is alive as far as can be told, and not leaving."""
         told = self.told.get(node)

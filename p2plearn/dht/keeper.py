@@ -29,7 +29,7 @@ import trio
 from p2plearn.course.index import FileEntry, Index
 from p2plearn.course.manifest import SignedManifest, open_manifest
 from p2plearn.dht.custody import COPIES, MOST_COPIES, SEGMENT, Node, Unit, segments, slots_of
-from p2plearn.dht.handoff import may_drop
+from p2plearn.dht.duty import LettingGo, Promises, counted
 from p2plearn.dht.heartbeat import Calls, Vigil
 from p2plearn.dht.ledger import Entry, Ledger
 from p2plearn.dht.line import Line
@@ -66,9 +66,6 @@ INCOMING: Final = 3
 
 ANSWER_SECONDS: Final = 20.0
 """For a question to come or be answered, and between two signs of progress."""
-
-PROMISE_SECONDS: Final = 60.0
-"""For which who granted a release neither lets go itself nor grants another."""
 
 STALLED_SECONDS: Final = 120.0
 """A unit of which nothing came for so long gives its place to another: who has it may be paused for a week."""
@@ -132,7 +129,8 @@ class Keeper:
         self._withdraw = withdraw
         self._given = 0
         self._coming: dict[Unit, _Incoming] = {}
-        self._promised: dict[Unit, tuple[Node, float]] = {}
+        self.promises = Promises()
+        """Who lets go relying on this node."""
         self.releasing: set[Unit] = set()
         """Units that this node is about to let go; it promises them to nobody."""
         self._reconciled: dict[Node, float] = {}
@@ -397,9 +395,8 @@ class Keeper:
     async def _keep(self, news: Iterable[Receipt]) -> None:
         by_unit: dict[Unit, list[tuple[bytes, bytes]]] = {}
         for receipt in news:
-            promise = self._promised.get(receipt.unit)
-            if promise is not None and promise[0] == receipt.node and not receipt.holds:
-                del self._promised[receipt.unit]  # it has gone: this copy is free to be counted by the next
+            if not receipt.holds:
+                self.promises.gone(receipt.unit, receipt.node)
             by_unit.setdefault(receipt.unit, []).append((receipt.node, receipt.encode()))
         for unit, records in by_unit.items():
             await trio.to_thread.run_sync(self.store.custody.note, unit.course, unit.segment, records)
@@ -421,21 +418,13 @@ class Keeper:
     async def _grant(self, unit: Unit, node: Node) -> Message:
         """Whether another may let go of a unit, relying on this node's copy."""
         entry = self.ledger.entry(unit)
-        now = trio.current_time()
         if entry is None:
             return Decline(Reason.NOT_HELD, "")
         if self.leaving or unit in self.releasing:
             return Decline(Reason.LEAVING, "")
-        to, until = self._promised.get(unit, (node, now))
-        if until > now and to != node:
+        if not self.promises.grant(unit, node, trio.current_time()):
             return Decline(Reason.BUSY, "")
-        self._promised[unit] = (node, now + PROMISE_SECONDS)
         return Ack(await self._state(unit, entry.size, entry.copies, holds=True))
-
-    def has_promised(self, unit: Unit) -> bool:
-        """Whether somebody lets go relying on this node just now."""
-        promise = self._promised.get(unit)
-        return promise is not None and promise[1] > trio.current_time()
 
     # -- asking --------------------------------------------------------------------------------------------------------
 
@@ -548,24 +537,21 @@ class Keeper:
         on the disk all the same.
         """
         granted: dict[Node, Receipt] = {}
-        failed: dict[Node, Reason] = {}
         entry = self.ledger.entry(unit)
         if entry is None:
-            return (), failed
-        for node in holders:
-            if len(granted) >= entry.copies:
-                break
+            return (), {}
+        going = LettingGo(entry.copies, holders)
+        while (node := going.next()) is not None:
             answer = await self._question(node, Release(unit))
             said = answer.receipt if isinstance(answer, Ack) else None
             if said is not None and said.unit == unit and said.node == node and said.holds:
                 await self._keep(self.ledger.merge([said]))
                 granted[node] = said
+                going.answered(node, None)
             else:
-                failed[node] = answer.reason if isinstance(answer, Decline) else Reason.FAILED
-                if failed[node] is Reason.BUSY:
-                    break  # another is letting go: all ask in one order, so the first to be here gets to the end
-        if not may_drop(entry.copies, granted, self.ledger.me):
-            return (), failed
+                going.answered(node, answer.reason if isinstance(answer, Decline) else Reason.FAILED)
+        if not going.may_drop(self.ledger.me):
+            return (), going.failed
         # Whoever isn't there learns it with a heartbeat once it is back.
         others = {node for node in entry.holders if self.vigil.is_there(node)} - {self.ledger.me}
         # On record first: a crash after it leaves the bytes, a crash before it the duty.
@@ -577,7 +563,7 @@ class Keeper:
         if gone:
             await self._remove(unit.course)
         self._news()
-        return tuple(granted.values()), failed
+        return tuple(granted.values()), going.failed
 
     async def _remove(self, course: bytes) -> None:
         self._withdraw(course)
@@ -591,10 +577,8 @@ class Keeper:
 
     def counted(self, entry: Entry) -> frozenset[Node]:
         """Who holds a unit as far as copies are counted: not those away for longer than the grace period."""
-        me = self.ledger.me
-        return frozenset(
-            node for node in entry.holders if node == me or self.vigil.counts(node, self.limits.grace)
-        )  # fmt: skip
+        now, detector = trio.current_time(), self.vigil.detector
+        return counted(entry, self.ledger.me, lambda node: detector.gone_for(node, now), self.limits.grace)
 
 
 def answer_to(challenge: Challenge, chunk: bytes) -> bytes:

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import trio
 
-from p2plearn.dht.custody import Node, Unit, leads_repair, may_release, ranked
+from p2plearn.dht.custody import Node, Unit, ranked
+from p2plearn.dht.duty import Duty
 from p2plearn.dht.handoff import Need, Plan, Transfer, plan
 from p2plearn.dht.keeper import Keeper
 from p2plearn.dht.liveness import Life
@@ -32,26 +33,12 @@ AT_ONCE: Final = 3
 ROUND: Final = 24
 """Units looked after in one round, those with the fewest copies first."""
 
-REFUSED_SECONDS: Final = 60.0
-"""For which a node that declined a unit isn't asked again (while it is busy: ``BUSY_SECONDS``)."""
-
-BUSY_SECONDS: Final = 2.0
-
-FAILED_SECONDS: Final = 10.0
-"""The same after a try that broke off: it may have restarted."""
-
 FRESH_BEATS: Final = 3.0
 """What a node said of its free room counts for so many intervals."""
-
-SURPLUS_GRACES: Final = 4.0
-"""A surplus copy goes only after so many grace periods: whoever sleeps at night must not cost a copy a day."""
 
 BUSY_PATIENCE: Final = 90.0
 NOBODY_PATIENCE: Final = 3.0
 """Seconds without a step after which a leaver gives up: while others are busy, and when there is nobody to ask."""
-
-SETTLE: Final = 2.0
-"""Heartbeat intervals for which a unit must be short of copies before anything is done about it."""
 
 CHALLENGES: Final = 60.0
 """Heartbeat intervals between two challenges that this node makes, each of one node about one unit."""
@@ -74,10 +61,7 @@ class Repair:
     def __init__(self, keeper: Keeper, chance: Callable[[], float] = random.random) -> None:
         self._keeper = keeper
         self._chance = chance
-        self._refused: dict[tuple[Unit, Node], float] = {}
-        self._missing_since: dict[Unit, float] = {}
-        self._surplus_since: dict[Unit, float] = {}
-        self._giving: set[tuple[Unit, Node]] = set()
+        self._duty = Duty(keeper.ledger.me, keeper.limits.interval, keeper.limits.grace)
         self._challenge_at = -math.inf
         self._proved: dict[tuple[Unit, Node], float] = {}
 
@@ -93,16 +77,8 @@ class Repair:
         keeper, entry = self._keeper, self._keeper.ledger.entry(unit)
         if entry is None:
             return None
-        now = trio.current_time()
-        return Need(
-            unit,
-            entry.size,
-            entry.copies,
-            keeper.counted(entry) - frozenset(without),
-            frozenset(to for what, to in self._giving if what == unit),
-            frozenset(node for (what, node), until in self._refused.items() if what == unit and until > now)
-            | entry.holders,
-        )
+        holders = keeper.counted(entry) - frozenset(without)
+        return self._duty.need(unit, entry, holders, trio.current_time())
 
     # -- copying -----------------------------------------------------------------------------------------------------
 
@@ -147,34 +123,26 @@ class Repair:
 
         async def one(transfer: Transfer) -> None:
             nonlocal made
-            key = (transfer.unit, transfer.to)
             try:
                 async with limit:
                     declined = await self._keeper.give(transfer.unit, transfer.to)
             finally:
-                self._giving.discard(key)
+                self._duty.ended(transfer.unit, transfer.to)
             if declined is None:
                 made = True
                 done(transfer)
                 return
-            rest = {Reason.BUSY: BUSY_SECONDS, Reason.FAILED: FAILED_SECONDS}.get(declined.reason, REFUSED_SECONDS)
-            self._refused[key] = trio.current_time() + rest
+            self._duty.declined(transfer.unit, transfer.to, declined.reason, trio.current_time())
             log.info("%s doesn't take %s: %s", transfer.to.hex()[:8], transfer.unit.course.hex()[:12], declined.words)
 
         async with trio.open_nursery() as nursery:
             for transfer in transfers:
-                self._giving.add((transfer.unit, transfer.to))
+                self._duty.begun(transfer.unit, transfer.to)
                 nursery.start_soon(one, transfer)
         return made
 
-    def _is_waiting_for_busy(self, units: Iterable[Unit]) -> bool:
-        soon = trio.current_time() + BUSY_SECONDS
-        wanted = set(units)
-        return any(unit in wanted and until <= soon for (unit, _), until in self._refused.items())
-
-    def _forget_refusals(self) -> None:
-        now = trio.current_time()
-        self._refused = {key: until for key, until in self._refused.items() if until > now}
+    def _forget(self) -> None:
+        self._duty.keep_to(self._keeper.ledger, trio.current_time())
 
     async def place(self, units: Iterable[Unit], tell: Callable[[int], None]) -> int:
         """Copy ``units`` until each has as many copies as asked for, or nobody is left to take one.
@@ -189,10 +157,10 @@ class Repair:
 
         tell(fewest())
         while True:
-            self._forget_refusals()
+            self._forget()
             made = await self._plan(need for unit in units if (need := self.need(unit)) is not None)
             progress = await self._carry_out(made.transfers, lambda _: tell(fewest()))
-            if not progress and not (made.transfers or self._is_waiting_for_busy(units)):
+            if not progress and not (made.transfers or self._duty.waits_for_busy(units, trio.current_time())):
                 return fewest()
             if not progress:
                 await trio.sleep(0.5)
@@ -218,20 +186,14 @@ class Repair:
 
     async def _round(self) -> None:
         keeper, now = self._keeper, trio.current_time()
-        self._forget_refusals()
+        self._forget()
         mine: list[Need] = []
         for unit in keeper.ledger:
             need = self.need(unit)
             if need is None:
                 continue
-            if not need.missing:
-                self._missing_since.pop(unit, None)
-                continue
-            since = self._missing_since.setdefault(unit, now)
-            if now - since < SETTLE * keeper.limits.interval:
-                continue  # who has just come to keep it has yet to hear of the others
             alive = {node for node in need.holders if self._lives(node)}
-            if leads_repair(unit, keeper.ledger.me, alive, now - since, 10 * keeper.limits.interval):
+            if self._duty.repairs(need, alive, now):
                 mine.append(need)
         if mine:
             made = await self._plan(mine)
@@ -247,16 +209,15 @@ class Repair:
 
     async def _release_surplus(self) -> None:
         keeper, now, me = self._keeper, trio.current_time(), self._keeper.ledger.me
-        wait = SURPLUS_GRACES * keeper.limits.grace
         for unit in keeper.ledger:
             entry = keeper.ledger.entry(unit)
             if entry is None:
                 continue
             there = [node for node in entry.holders if node == me or keeper.vigil.is_there(node)]
-            if not may_release(unit, me, there, entry.copies) or keeper.has_promised(unit):
-                self._surplus_since.pop(unit, None)
+            if keeper.promises.holds(unit, now):
+                self._duty.not_released(unit)
                 continue
-            if now - self._surplus_since.setdefault(unit, now) < wait:
+            if not self._duty.releases(unit, there, entry.copies, now):
                 continue
             row = await trio.to_thread.run_sync(keeper.store.course, unit.course)
             if row is None or row.why != "custody":
@@ -268,7 +229,7 @@ class Repair:
                     log.info("released %s.%d: enough others keep it", unit.course.hex()[:12], unit.segment)
             finally:
                 keeper.releasing.discard(unit)
-            self._surplus_since.pop(unit, None)
+            self._duty.not_released(unit)
 
     async def _challenge_somebody(self) -> None:
         """Now and then have the node that was least lately asked show a random range of a random unit."""
@@ -307,7 +268,7 @@ class Repair:
         doubtful: dict[Unit, set[Node]] = {}
         moved_at = trio.current_time()
         while True:
-            self._forget_refusals()
+            self._forget()
             moved = await self._let_go_of_what_is_kept(handover, doubtful)
             needs = [need for unit in keeper.ledger if (need := self._leavers_need(unit, doubtful)) is not None]
             handover.unplaced = {need.unit: (len(need.holders), need.copies) for need in needs}
@@ -319,7 +280,7 @@ class Repair:
             if moved:
                 moved_at = now
                 continue
-            busy = self._is_waiting_for_busy(keeper.ledger) or any(need.missing == 0 for need in needs)
+            busy = self._duty.waits_for_busy(keeper.ledger, now) or any(need.missing == 0 for need in needs)
             if now - moved_at > (BUSY_PATIENCE if busy else NOBODY_PATIENCE):
                 return
             doubtful.clear()  # a beat that was lost, a node that came back: worth another try
@@ -367,4 +328,4 @@ class Repair:
     def figures(self) -> dict[str, Any]:
         """Numbers for ``status``."""
         units = list(self._keeper.ledger)
-        return {"units": len(units), "repairing": len(self._giving)}
+        return {"units": len(units), "repairing": sum(map(len, self._duty.giving.values()))}
