@@ -101,11 +101,12 @@ class Network:
         book: AddressBook,
         on_lan: bool,
         limits: StreamLimits,
+        standing: Standing,
         upload: Upload,
     ) -> None:
         self._host = host
         self._dht = CourseDHT(host)
-        self._guard = guard_streams(host, Standing(), limits)
+        self._guard = guard_streams(host, standing, limits)
         self._dht.refuses = self._guard.banned
         self.directory = Directory(host, self._dht)
         self._named = list(named)

@@ -1,6 +1,8 @@
 """A node: its parts built and joined here, started in order and stopped in the reverse.
 
-    lock -> keys -> store -> host -> guard -> chunk service, DHT, directory -> local API -> ready -> LAN, bootstrap
+    lock -> keys -> store -> network part (host, guard, DHT, directory, custody, people) -> local API -> ready
+
+The network part runs under a supervisor: a fault of ours in it costs a second of network, not the node.
 
 In: a home and settings. Out: a running node until it is told to stop (SIGINT, SIGTERM, the local API), with everything
 acknowledged on disk. A second signal stops at once; the store stands that, as it stands a power cut.
@@ -41,11 +43,13 @@ from p2plearn.net.host import build_host, key_pair
 from p2plearn.net.muting import mute_libp2p
 from p2plearn.net.peers import AddressBook
 from p2plearn.net.power import read_battery, read_metered
+from p2plearn.net.standing import Standing
 from p2plearn.net.swarm import ConnectionLimits
 from p2plearn.network import Network, by_node
 from p2plearn.service import NodeService
 from p2plearn.store.space import StoreLimits
 from p2plearn.store.store import Store
+from p2plearn.supervision import Supervisor
 from p2plearn.transfer.channel import Channel
 from p2plearn.transfer.courtesy import Courtesy
 from p2plearn.transfer.fetch import FetchLimits
@@ -112,18 +116,50 @@ class _Node:
         self._feed = feed
         self._peer_key = peer_key
         self._author_key = author_key
+        self._standing = Standing()  # bans outlive a restart of the network part, else a fault would lift them
+        self._listening: list[Multiaddr] = []
 
     async def run(self, ready: Ready) -> None:
         stopping = trio.Event()
+        courtesy = self._courtesy()
+        supervisor = Supervisor("the network part")
+        service = NodeService(
+            self._store,
+            self._author_key,
+            self._people,
+            self._fetch_limits(),
+            courtesy=courtesy,
+            stop=stopping.set,
+            supervisor=supervisor,
+        )
+        streams = self._settings.count("transfer.serve_streams")
+        chunks = ChunkService(service.shelf, max_streams=streams, courtesy=courtesy)
+
+        async def take_part(*, task_status: Any) -> None:
+            await self._take_part(service, chunks, courtesy, task_status)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_heed_signals, stopping)
+            await nursery.start(courtesy.run)
+            await nursery.start(supervisor.run, take_part)
+            await nursery.start(server.serve, service, self._paths.socket, self._lock)
+            addresses = service.network.addresses()
+            logger.info("node %s is ready at %s", service.network.peer_id, ", ".join(addresses))
+            ready({"pid": os.getpid(), "peer_id": service.network.peer_id, "addresses": addresses})
+            await stopping.wait()
+            await service.custody.before_stop(
+                leave=self._settings.text("node.on_stop") == "leave" and not service.asked_to_stop
+            )
+            logger.info("stopping")
+            nursery.cancel_scope.cancel()
+
+    async def _take_part(
+        self, service: NodeService, chunks: ChunkService, courtesy: Courtesy, task_status: Any
+    ) -> None:
+        """Build the network part and run it until cancelled; all of it is fresh but for the bans."""
         settings = self._settings
         limits = ConnectionLimits(total=settings.count("network.max_connections"))
         host = build_host(key_pair(self._peer_key.secret_seed()), limits)
-        courtesy = self._courtesy()
-        service = NodeService(
-            self._store, self._author_key, self._people, self._fetch_limits(), courtesy=courtesy, stop=stopping.set
-        )
-        streams = settings.count("transfer.serve_streams")
-        chunks = ChunkService(service.shelf, max_streams=streams, courtesy=courtesy)
 
         async def serve_chunks(stream: Any) -> None:
             await chunks.serve(Channel(stream, FROM_FETCHER))
@@ -135,6 +171,7 @@ class _Node:
             book=AddressBook.load(self._paths.peers, time.time()),
             on_lan=settings.flag("network.mdns"),
             limits=self._stream_limits(),
+            standing=self._standing,
             upload=chunks.upload,
         )
         keeper = self._keeper(network, courtesy)
@@ -156,10 +193,8 @@ class _Node:
         host.set_stream_handler(TProtocol(SYNC), sync.serve)
         self._people.join(sync)
         async with host.run([]):
-            await _listen(host, settings)
+            await self._listen(host)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_heed_signals, stopping)
-                await nursery.start(courtesy.run)
                 await nursery.start(network.run)
                 await nursery.start(self._people.run)
                 for row in await trio.to_thread.run_sync(self._store.courses):
@@ -167,14 +202,16 @@ class _Node:
                         network.directory.announce(row.course, urgent=False)
                 await nursery.start(keeper.run)
                 nursery.start_soon(repair.run)
-                await nursery.start(server.serve, service, self._paths.socket, self._lock)
-                addresses = network.addresses()
-                logger.info("node %s is ready at %s", network.peer_id, ", ".join(addresses))
-                ready({"pid": os.getpid(), "peer_id": network.peer_id, "addresses": addresses})
-                await stopping.wait()
-                await custody.before_stop(leave=settings.text("node.on_stop") == "leave" and not service.asked_to_stop)
-                logger.info("stopping")
-                nursery.cancel_scope.cancel()
+                task_status.started()
+
+    async def _listen(self, host: BasicHost) -> None:
+        """Listen on what was asked for; after a fault where we were before, so that what others remember stays true."""
+        swarm = host.get_network()
+        if self._listening:
+            await swarm.listen(*self._listening)
+        if not swarm.listeners:
+            await _listen(host, self._settings)
+        self._listening = [a for listener in swarm.listeners.values() for a in listener.get_addrs()]
 
     def _keeper(self, network: Network, courtesy: Courtesy) -> Keeper:
         settings = self._settings

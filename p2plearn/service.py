@@ -41,6 +41,7 @@ from p2plearn.store.download import Download
 from p2plearn.store.follow import Following
 from p2plearn.store.publish import PublishMeta
 from p2plearn.store.store import Store
+from p2plearn.supervision import Supervisor
 from p2plearn.telling import Counting, in_thread, telling
 from p2plearn.transfer.courtesy import Courtesy
 from p2plearn.transfer.fetch import Fetch, FetchLimits
@@ -64,7 +65,9 @@ class NodeService:
         *,
         courtesy: Courtesy,
         stop: Callable[[], None],
+        supervisor: Supervisor,
     ) -> None:
+        self._supervisor = supervisor
         self._custody: CustodyService | None = None
         self.asked_to_stop = False
         """Over the local API, whose caller hands over first if that is wanted."""
@@ -80,7 +83,7 @@ class NodeService:
         self._fetching: dict[bytes, Fetch] = {}
 
     def join(self, network: Network, custody: CustodyService) -> None:
-        """The network is up; called once, before anything is asked of this object."""
+        """The network is up, or up again; called before anything is asked of this object."""
         self._network = network
         self._custody = custody
 
@@ -133,6 +136,8 @@ class NodeService:
             },
             **self._courtesy.figures(),
             **self.network.figures(),
+            "network_restarts": self._supervisor.restarts,
+            "last_fault": self._supervisor.last_fault,
             **await self.custody.figures(),
             "people": await trio.to_thread.run_sync(self.people.figures),
         }

@@ -41,9 +41,23 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "telling": frozenset({"operations", "progress"}),
     "network": BASE | {"net", "transfer", "dht"},
     "custody_service": BASE | {"store", "net", "dht"},
-    "service": BASE | {"course", "store", "transfer", "network", "progress", "telling", "gossip", "custody_service"},
+    "supervision": frozenset(),
+    "service": BASE
+    | {"supervision", "course", "store", "transfer", "network", "progress", "telling", "gossip", "custody_service"},
     "node": BASE
-    | {"custody_service", "course", "store", "net", "transfer", "dht", "gossip", "web", "network", "service"},
+    | {
+        "supervision",
+        "custody_service",
+        "course",
+        "store",
+        "net",
+        "transfer",
+        "dht",
+        "gossip",
+        "web",
+        "network",
+        "service",
+    },
     "terminal": frozenset({"operations", "errors"}),
     "views": frozenset({"operations", "terminal"}),
     # Commands by subject, assembled by cli. They start a node in `node start`, and read course names with the room
