@@ -30,6 +30,7 @@ from p2plearn.operations import (
     Progress,
     PublishRequest,
     PublishResult,
+    VerifyRequest,
     VerifyResult,
 )
 
@@ -122,9 +123,9 @@ class NodeClient:
         """What is inside a course, without its bytes."""
         return self._long("/v1/contents", request.as_json(), on_progress)
 
-    def verify(self, course: str, on_progress: OnProgress) -> VerifyResult:
-        """Hash what is stored of one course (all when empty)."""
-        return VerifyResult.from_json(self._long("/v1/verify", {"course": course}, on_progress))
+    def verify(self, request: VerifyRequest, on_progress: OnProgress) -> VerifyResult:
+        """Hash what is stored of one course (all when empty), and mend it if asked to."""
+        return VerifyResult.from_json(self._long("/v1/verify", request.as_json(), on_progress))
 
     def leave(self, request: LeaveRequest, on_progress: OnProgress) -> LeaveResult:
         """Hand over what is kept there; the node runs on until it is stopped."""

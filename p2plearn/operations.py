@@ -139,13 +139,32 @@ Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True)
+class VerifyRequest(Wire):
+    """Check ``course`` (64 hex digits), or every course when it is empty; with ``repair`` mend what is damaged.
+
+    ``providers`` are multiaddrs with ``/p2p/`` to ask first; ``timeout`` is for mending, in seconds, 0 for none.
+    """
+
+    course: str = ""
+    repair: bool = False
+    providers: tuple[str, ...] = ()
+    timeout: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class VerifyResult(Wire):
-    """``damaged``: one object a finding, with ``course``, ``title``, ``path`` (of the file) and ``what``."""
+    """``damaged``: one object a finding, with ``course``, ``title``, ``path`` (of the file) and ``what``.
+
+    When it was to mend: ``repaired``, one object a course, with ``bytes``, ``providers`` and ``checkouts`` (folders
+    that were made from it and not looked at); ``left``, the findings that still hold, with ``why``.
+    """
 
     courses: int
     bytes: int
     seconds: float
     damaged: tuple[dict[str, Any], ...] = field(default_factory=tuple)
+    repaired: tuple[dict[str, Any], ...] = field(default_factory=tuple)
+    left: tuple[dict[str, Any], ...] = field(default_factory=tuple)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +223,8 @@ class NodeOperations(Protocol):
         """All that is known here of one course, its files included."""
         ...
 
-    async def verify(self, course: str, report: Report) -> VerifyResult:
-        """Hash what is stored of one course (all courses when empty) and name what is damaged."""
+    async def verify(self, request: VerifyRequest, report: Report) -> VerifyResult:
+        """Hash what is stored of one course (all courses when empty), name what is damaged, mend it if asked to."""
         ...
 
     async def remove(self, course: str) -> dict[str, Any]:

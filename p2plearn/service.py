@@ -24,6 +24,7 @@ from p2plearn.custody_service import CustodyService
 from p2plearn.errors import OutOfTime, Refused, UsageProblem
 from p2plearn.gossip.service import People
 from p2plearn.identity import SigningKey
+from p2plearn.mending import Mended, Mending, told
 from p2plearn.network import Network
 from p2plearn.operations import (
     GetRequest,
@@ -34,6 +35,7 @@ from p2plearn.operations import (
     PublishRequest,
     PublishResult,
     Report,
+    VerifyRequest,
     VerifyResult,
 )
 from p2plearn.progress import Gauge
@@ -384,24 +386,30 @@ class NodeService:
 
     # -- keeping -------------------------------------------------------------------------------------------------
 
-    async def verify(self, course: str, report: Report) -> VerifyResult:
+    async def verify(self, request: VerifyRequest, report: Report) -> VerifyResult:
         """See ``NodeOperations.verify``."""
         began = time.perf_counter()
-        name = bytes.fromhex(course) if course else None
+        name = bytes.fromhex(request.course) if request.course else None
         rows = await trio.to_thread.run_sync(self._store.courses)
         if name is not None and not any(row.course == name for row in rows):
-            raise _not_kept(course)
+            raise _not_kept(request.course)
         count = Counting("verifying")
         async with telling(report, count.progress):
             damaged = await in_thread(lambda cancelled: self._store.verify(name, count, cancelled))
+        mended = Mended()
+        if request.repair and damaged:
+            ask = GetRequest("", providers=request.providers)
+            mending = Mending(self._store, lambda course: self._new_fetch(course, ask))
+            mended = await mending.mend(damaged, report, request.timeout or math.inf)
+            for one in mended.repaired:
+                self.network.directory.announce(bytes.fromhex(one["course"]))
         return VerifyResult(
             courses=1 if name is not None else len(rows),
             bytes=count.done,
             seconds=time.perf_counter() - began,
-            damaged=tuple(
-                {"course": one.course.hex(), "title": one.title, "path": one.path, "what": one.what, "bytes": one.bytes}
-                for one in damaged
-            ),
+            damaged=tuple(told(one) for one in damaged),
+            repaired=tuple(mended.repaired),
+            left=tuple(mended.left),
         )
 
     async def remove(self, course: str) -> dict[str, Any]:

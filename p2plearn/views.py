@@ -182,19 +182,47 @@ def fetched(result: GetResult) -> str:
 
 def verified(result: VerifyResult) -> str:
     """``verify``."""
-    lines = [
-        ": ".join(
-            plain(str(word))
-            for word in (
-                each.get("title") or each.get("course", "?"),
-                each.get("path") or "the course itself",
-                each.get("what", "damaged"),
-            )
-        )
-        for each in result.damaged
-    ]
+    lines = [_finding(each) for each in result.damaged]
     checked = f"{count(result.courses, 'course')}, {size(result.bytes)}, in {span(result.seconds)}"
     lines.append(f"Checked {checked}: " + ("all good." if not lines else f"{len(lines)} damaged."))
+    lines += [
+        f"Mended {plain(str(each['title']))}: {size(each['bytes'])} from {count(each['providers'], 'node')}."
+        for each in result.repaired
+    ]
+    lines += [f"Still damaged: {_finding(each)}. {plain(str(each['why']))}" for each in result.left]
+    return "\n".join(lines)
+
+
+def _finding(each: Mapping[str, Any]) -> str:
+    words = (
+        each.get("title") or each.get("course", "?"),
+        each.get("path") or "the course itself",
+        each.get("what", "damaged"),
+    )
+    return ": ".join(plain(str(word)) for word in words)
+
+
+def verify_advice(result: VerifyResult, *, repair: bool) -> str:
+    """What to do after ``verify``; empty when there is nothing to do."""
+    if not repair:
+        if not result.damaged:
+            return ""
+        return (
+            f"p2plearn: {count(len(result.damaged), 'damage')} found; nothing damaged is served or shown.\n"
+            "  `p2plearn verify --repair` fetches it again from nodes that have it; publishing it again mends a course "
+            "of your own."
+        )
+    lines = []
+    if result.left:
+        lines.append(
+            f"p2plearn: {count(len(result.left), 'damage')} left; nothing damaged is served or shown.\n"
+            "  Run it again when a node that has the course is up (or name one with --from ADDR); publish a course of "
+            "your own again; `p2plearn remove HASH` lets go of it."
+        )
+    folders = [(each["course"], place) for each in result.repaired for place in each.get("checkouts", ())]
+    if folders:
+        lines.append("p2plearn: folders made from these courses are yours and were not looked at. To compare and mend:")
+        lines += [f"  p2plearn get {course[:12]}… -o {plain(str(place))}" for course, place in folders]
     return "\n".join(lines)
 
 

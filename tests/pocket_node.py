@@ -31,6 +31,7 @@ from p2plearn.operations import (
     PublishRequest,
     PublishResult,
     Report,
+    VerifyRequest,
     VerifyResult,
 )
 from p2plearn.web.server import serve
@@ -127,7 +128,7 @@ class PocketNode(NodeOperations):
             raise UsageProblem("This course is not kept here.")
         return self._row(course)
 
-    async def verify(self, course: str, report: Report) -> VerifyResult:
+    async def verify(self, request: VerifyRequest, report: Report) -> VerifyResult:
         await self._work(report, Progress("hashing"))
         return VerifyResult(len(self.kept), 10, 0.1, tuple(self.damaged))
 

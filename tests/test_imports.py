@@ -42,8 +42,20 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "network": BASE | {"net", "transfer", "dht"},
     "custody_service": BASE | {"store", "net", "dht"},
     "supervision": frozenset(),
+    "mending": BASE | {"course", "store", "transfer"},
     "service": BASE
-    | {"supervision", "course", "store", "transfer", "network", "progress", "telling", "gossip", "custody_service"},
+    | {
+        "supervision",
+        "mending",
+        "course",
+        "store",
+        "transfer",
+        "network",
+        "progress",
+        "telling",
+        "gossip",
+        "custody_service",
+    },
     "node": BASE
     | {
         "supervision",

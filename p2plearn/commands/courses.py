@@ -10,7 +10,7 @@ import click
 
 from p2plearn.commands.scope import Command, PathWord, Scope, held_course, pass_scope, seconds_of
 from p2plearn.errors import IntegrityProblem, UsageProblem
-from p2plearn.operations import GetRequest, PublishRequest
+from p2plearn.operations import GetRequest, PublishRequest, VerifyRequest
 
 
 @click.command(cls=Command)
@@ -126,24 +126,26 @@ def info(scope: Scope, course: str) -> None:
 
 @click.command(cls=Command)
 @click.argument("course", metavar="[HASH]", required=False, default="")
+@click.option("--repair", is_flag=True, help="Fetch what is damaged again from nodes that have it.")
+@click.option("--from", "providers", multiple=True, metavar="ADDR", help="Ask this node first (again for more).")
+@click.option("--timeout", type=seconds_of, default=0.0, metavar="SECONDS", help="Stop repairing after this long.")
 @pass_scope
-def verify(scope: Scope, course: str) -> int:
-    """Hash what is stored of one course, or of all, and name what is damaged."""
+def verify(scope: Scope, *, course: str, repair: bool, providers: tuple[str, ...], timeout: float) -> int:
+    """Hash what is stored of one course, or of all, and name what is damaged; with --repair, mend it."""
     from p2plearn import terminal, views
 
+    if (providers or timeout) and not repair:
+        raise UsageProblem("--from and --timeout are for repairing.", "Add --repair.")
     client = scope.client()
     held = held_course(client, course) if course else ""
+    scope.interrupted = "Interrupted. What was mended so far stays; the same command goes on from there."
     with terminal.display("Verifying", as_json=scope.as_json) as display:
-        result = client.verify(held, display.show)
+        result = client.verify(VerifyRequest(held, repair, providers, timeout), display.show)
     # The findings are the answer, also for a script: they stay the last line, and the exit code says the rest.
     scope.emit(result.as_json()) if scope.as_json else click.echo(views.verified(result))
-    if not result.damaged:
-        return 0
-    terminal.note(
-        f"p2plearn: {terminal.count(len(result.damaged), 'damage')} found; nothing damaged is served or shown.\n"
-        "  `p2plearn get HASH` mends a course that others have; publishing it again mends one of your own."
-    )
-    return IntegrityProblem.exit_code
+    if advice := views.verify_advice(result, repair=repair):
+        terminal.note(advice)
+    return IntegrityProblem.exit_code if (result.left if repair else result.damaged) else 0
 
 
 @click.command(cls=Command)

@@ -319,6 +319,11 @@ class Catalogue:
             row = db.execute("SELECT course FROM checkouts WHERE path = ?", (path,)).fetchone()
         return row[0] if row else None
 
+    def checkouts(self, course: bytes) -> list[bytes]:
+        """Where a course was checked out to."""
+        with self.reading() as db:
+            return [row[0] for row in db.execute("SELECT path FROM checkouts WHERE course = ?", (course,))]
+
 
 def add_chunks(db: sqlite3.Connection, rows: Iterable[tuple[bytes, int, int, int]], *, replace: bool) -> None:
     """Insert (digest, extent, offset, length); with ``replace`` the new place wins, else the old one."""

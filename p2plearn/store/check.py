@@ -9,9 +9,9 @@ Imports ``course`` and siblings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from p2plearn.errors import Interrupted
@@ -41,11 +41,13 @@ class Damage:
 
 def verify(parts: StoreParts, courses: list[bytes], report: Report, cancelled: Callable[[], bool]) -> list[Damage]:
     """Check the courses; returns the findings, course by course. Raises Interrupted, StoreProblem."""
+    drop_gone(parts)
     rows = [row for row in map(parts.catalogue.course, courses) if row is not None]
     total = sum(row.have_bytes for row in rows)
     findings: list[Damage] = []
     done = 0
     for row in rows:
+        parts.check_index(row.course)
         placement = parts.placement(row.course)
         if placement is None:
             if row.indexed or row.whole:
@@ -109,3 +111,45 @@ def _absent(parts: StoreParts, holding: Holding, row: CourseRow) -> list[Damage]
             size = sum(holding.index.lengths[slot] for slot in lacking)
             found.append(Damage(holding.course, row.title, entry.path, "part of it is gone from this store", size))
     return found
+
+
+def drop_gone(parts: StoreParts) -> None:
+    """Forget the chunks of extents whose files are gone. Those of downloads are left: who goes on with one looks."""
+    with parts.gate:
+        with parts.catalogue.reading() as db:
+            planned = {row[0] for row in db.execute("SELECT extent FROM downloads")}
+        gone = {
+            extent.id
+            for extent in parts.catalogue.extents()
+            if extent.id not in planned and not (parts.extents / extent.file_name).exists()
+        }
+        if not gone:
+            return
+        with parts.catalogue.writing() as db:
+            db.executemany("DELETE FROM chunks WHERE extent = ?", [(extent,) for extent in gone])
+            db.executemany("DELETE FROM extents WHERE id = ?", [(extent,) for extent in gone])
+        for extent in gone:
+            parts.files.forget(extent)  # a file without a name can still be read, until the node stops
+        for placement in parts.open_placements():
+            placement.lost([slot for slot, extent in enumerate(placement.extents) if extent in gone])
+        for row in parts.catalogue.courses():
+            parts.recount(row.course)
+
+
+def still_damaged(parts: StoreParts, findings: Sequence[Damage]) -> list[Damage]:
+    """Those of ``findings`` of which something is still not here, without hashing anything again."""
+    left = []
+    for one in findings:
+        if parts.catalogue.course(one.course) is None:
+            continue
+        placement = parts.placement(one.course)
+        if placement is None:
+            left.append(one)
+        elif one.path:
+            entries = [entry for entry in placement.index.files if entry.path == one.path]
+            slots = [slot for entry in entries for slot in range(entry.first, entry.first + entry.count)]
+            lacking = [slot for slot in slots if not bit(placement.have, slot)]
+            if lacking:
+                size = sum(placement.index.lengths[slot] for slot in lacking)
+                left.append(replace(one, bytes=min(one.bytes, size)))
+    return left

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from p2plearn.store.durable import sync_directory, sync_file, write_all
 from p2plearn.store.extents import create_extent, remove_extent
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.problems import disk_problem
+
+log = logging.getLogger("p2plearn.store")
 
 COMPACT_BELOW = 0.5
 """Compact an extent when less than this part of it is live: below, copying costs less than it frees."""
@@ -69,7 +72,8 @@ def sweep(parts: StoreParts, busy: Callable[[], set[int]], *, dry_run: bool) -> 
 def _mark(parts: StoreParts) -> None:
     """Fill the temporary table ``live``.
 
-    A course whose index can't be read keeps nothing alive: it has to be fetched again, what it shares others keep.
+    While the index of a course can't be read nobody knows which chunks are its own: then every chunk is live, until
+    the index was fetched again (``verify --repair``) or the course removed.
     """
     with parts.catalogue.writing() as db:
         db.execute("CREATE TEMP TABLE IF NOT EXISTS live (digest BLOB PRIMARY KEY) WITHOUT ROWID")
@@ -82,6 +86,11 @@ def _mark(parts: StoreParts) -> None:
                 continue
             rows = ((digests[at : at + 32],) for at in range(0, len(digests), 32))
             db.executemany("INSERT OR IGNORE INTO temp.live VALUES (?)", rows)
+        # ("seen": only the manifest was ever here.)
+        harmed = db.execute("SELECT count(*) FROM courses WHERE NOT indexed AND why != 'seen'").fetchone()[0]
+        if harmed:
+            log.warning("%d courses have lost their index: nothing is freed until that is mended", harmed)
+            db.execute("INSERT OR IGNORE INTO temp.live SELECT digest FROM chunks")
         for pinned in parts.pins.values():
             db.executemany("INSERT OR IGNORE INTO temp.live VALUES (?)", [(digest,) for digest in pinned])
 

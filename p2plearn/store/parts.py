@@ -9,6 +9,7 @@ Imports ``course``, ``errors`` and siblings.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
@@ -22,7 +23,10 @@ from p2plearn.store.catalogue import Catalogue
 from p2plearn.store.course_files import CourseFileDamaged, CourseFiles
 from p2plearn.store.extents import ExtentFiles
 from p2plearn.store.placement import Placement
+from p2plearn.store.problems import disk_problem
 from p2plearn.store.space import Budget, StoreLimits
+
+log = logging.getLogger("p2plearn.store")
 
 _RECENT = 16
 """Courses whose placement stays in memory after the last reader is gone, so that they needn't be hashed anew."""
@@ -114,6 +118,25 @@ class StoreParts:
         """Note that a course's index is no longer here; it will be fetched again."""
         with self.catalogue.writing() as db:
             db.execute("UPDATE courses SET indexed = 0, have_bytes = 0 WHERE course = ?", (course,))
+
+    def check_index(self, course: bytes) -> None:
+        """Read a course's file again, whatever is known: a damaged one is written anew from memory, or dropped."""
+        with self.gate:
+            row = self.catalogue.course(course)
+            if row is None or not row.indexed:
+                return
+            try:
+                self.course_files.read(course)
+            except CourseFileDamaged as damage:
+                known = self._placements.get(course)
+                if known is None:
+                    self.drop_index(course)
+                    return
+                log.warning("the index of %s was damaged (%s) and is written anew", course.hex(), damage)
+                try:
+                    self.course_files.write(known.signed, known.index.encode())
+                except OSError as error:
+                    raise disk_problem(error, "writing a damaged index anew") from error
 
     def recount(self, course: bytes) -> None:
         """Count anew how many bytes of a course are here."""

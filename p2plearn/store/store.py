@@ -29,7 +29,7 @@ from p2plearn.course.index import FileEntry, Index
 from p2plearn.course.manifest import SignedManifest, open_manifest
 from p2plearn.errors import NoSpace, P2plearnError, PeerFault, Refused, StoreProblem, UsageProblem
 from p2plearn.store.catalogue import VERSION, Catalogue, CourseRow
-from p2plearn.store.check import Damage, verify
+from p2plearn.store.check import Damage, drop_gone, still_damaged, verify
 from p2plearn.store.checkout import CheckedOut, Progress, checkout_fresh, destination_problem, is_free, record
 from p2plearn.store.course_files import CourseFileDamaged
 from p2plearn.store.custody import CustodyRecords
@@ -388,6 +388,14 @@ class Store:
         courses = [row.course for row in self.courses()] if course is None else [course]
         return verify(self._parts, courses, report, cancelled)
 
+    def still_damaged(self, findings: Sequence[Damage]) -> list[Damage]:
+        """Those of verify's findings that hold although a download may have mended them."""
+        return still_damaged(self._parts, findings)
+
+    def checkouts(self, course: bytes) -> list[str]:
+        """Folders that were made from a course and are still there."""
+        return [path for path in map(os.fsdecode, self._parts.catalogue.checkouts(course)) if os.path.isdir(path)]
+
     def remove(self, course: bytes) -> int:
         """Forget a course and free what only it needed; returns bytes freed. Raises Refused while it is fetched."""
         with self._opening_of(course):
@@ -463,24 +471,10 @@ def _keep_reserve(path: Path) -> None:
 
 def _clean_up(parts: StoreParts) -> None:
     """After a crash: drop what has no row, and rows of what isn't there."""
-    catalogue = parts.catalogue
-    extents = catalogue.extents()
-    sweep_orphans(parts.extents, {extent.name for extent in extents if extent.name is not None})
-    parts.course_files.sweep({row.course for row in catalogue.courses()})
-    with catalogue.reading() as db:
-        planned = {row[0] for row in db.execute("SELECT extent FROM downloads")}
-    gone = [
-        extent.id
-        for extent in extents
-        if extent.name is not None and extent.id not in planned and not (parts.extents / extent.name).exists()
-    ]
-    if gone:
-        with catalogue.writing() as db:
-            db.executemany("DELETE FROM chunks WHERE extent = ?", [(extent,) for extent in gone])
-            db.executemany("DELETE FROM extents WHERE id = ?", [(extent,) for extent in gone])
-        for row in catalogue.courses():
-            parts.recount(row.course)
-        parts.forget_all()
+    known = {extent.file_name for extent in parts.catalogue.extents()}
+    sweep_orphans(parts.extents, known)
+    parts.course_files.sweep({row.course for row in parts.catalogue.courses()})
+    drop_gone(parts)
 
 
 __all__ = [

@@ -24,6 +24,7 @@ from p2plearn.operations import (
     PublishRequest,
     PublishResult,
     Report,
+    VerifyRequest,
     VerifyResult,
 )
 from p2plearn.web import schema
@@ -34,13 +35,6 @@ MOST_PAUSE_SECONDS = 10 * 366 * 86400
 """Ten years; longer than that is a slip of the keyboard."""
 
 _COURSE = re.compile(r"[0-9a-f]{64}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyRequest:
-    """Check ``course`` (64 hex digits), or every course when it is empty."""
-
-    course: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +177,9 @@ async def _verify(call: Call) -> Mapping[str, Any]:
     request: VerifyRequest = call.body
     if request.course:
         check_course(request.course)
-    return (await call.node.verify(request.course, call.report)).as_json()
+    if request.timeout < 0:
+        raise UsageProblem("The field 'timeout' must not be negative.")
+    return (await call.node.verify(request, call.report)).as_json()
 
 
 def _checked_get(request: GetRequest) -> GetRequest:
@@ -233,7 +229,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/get", "get", "Fetch a course and check it out.", _get, GetResult, GetRequest, long=True),
     Route("POST", "/v1/contents", "contents", "Fetch what is inside a course, without the bytes.", _contents,
           CONTENTS, GetRequest, long=True),
-    Route("POST", "/v1/verify", "verify", "Hash what is stored and name what is damaged.", _verify,
+    Route("POST", "/v1/verify", "verify", "Hash what is stored, name what is damaged, mend it if asked to.", _verify,
           VerifyResult, VerifyRequest, long=True),
     Route("POST", "/v1/gc", "gc", "Free what nobody needs any more, or say what would go.", _gc,
           _object("What went, or would go.", courses={"type": "array"}, freed="integer"), GcRequest),

@@ -26,7 +26,7 @@ from p2plearn.config import Home
 from p2plearn.errors import NobodyHasIt, NoNode, P2plearnError, UsageProblem
 from p2plearn.local_socket import short_address
 from p2plearn.lock import NodeLock
-from p2plearn.operations import GetRequest, Progress, PublishRequest
+from p2plearn.operations import GetRequest, Progress, PublishRequest, VerifyRequest
 from p2plearn.web import openapi, schema, server
 from p2plearn.web.routes import ROUTES
 
@@ -90,7 +90,7 @@ def test_a_client_gets_what_the_node_says(node: tuple[PocketNode, Home], tmp_pat
     result = client.get(GetRequest(course=published.course, dest=str(tmp_path / "out")), seen.append)
     assert (Path(result.path) / "a" / "text").read_bytes() == b"hello"
     assert client.contents(GetRequest(course=published.course), seen.append)["entries"][0]["path"] == "a/text"
-    assert client.verify("", seen.append).damaged == ()
+    assert client.verify(VerifyRequest(), seen.append).damaged == ()
     assert client.remove(published.course)["freed"] == 5
     client.stop()
 
