@@ -157,9 +157,9 @@ class Network:
             async for info in found:
                 await once(info)
 
-    def blame(self, peer: ID, detail: str) -> None:
-        """Count a protocol fault of ``peer``."""
-        self._guard.blame(peer, Fault.PROTOCOL, detail)
+    def blame(self, peer: ID, detail: str, kind: Fault = Fault.PROTOCOL) -> None:
+        """Count a fault of ``peer``."""
+        self._guard.blame(peer, kind, detail)
 
     # -- for keeping copies ------------------------------------------------------------------------------------------
 

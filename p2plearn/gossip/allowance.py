@@ -1,41 +1,71 @@
-"""⊙ How much news one peer may bring in a time: a token bucket a peer, the clock handed in.
+"""⊙ How much may come in a time: a token bucket each (a forwarder, an author), the clock handed in.
 
-A newcomer may take in a large record at once; after that a peer that goes on bringing more than an honest network says
-waits for its tokens, and whoever else has news isn't kept waiting by it. The table is bounded; who had the most time to
-recover makes room.
+Three buckets are kept of them. What a peer *brings* in exchanges that it began: a flood ends here, and whoever goes on
+is at fault. What we *fetch* from a peer in exchanges that we began: a newcomer takes in a large record at once, at its
+own pace. What an *author* says, counted once its signature was found good: nobody can empty another's bucket.
+
+Nothing is lost by a bucket that is empty: the record of the peer that has it goes on offering it. The tables are
+bounded; who had the most time to recover makes room.
 
 Sans-IO. Imports nothing of ours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Final
 
-BURST: Final = 20_000
-"""New envelopes that a peer may bring at once: a busy course of years. What is larger comes from several peers."""
+BROUGHT: Final = 5_000
+"""Envelopes that a peer may bring at once, useful or not; what is more we fetch ourselves."""
+FETCHED: Final = 20_000
+"""New envelopes that we take from a peer at once: a busy course of years. What is larger comes from several peers."""
 PER_SECOND: Final = 100.0
-"""New envelopes a second after that: twenty times what a thousand people say on a busy day."""
+"""The same a second after that: twenty times what a thousand people say on a busy day."""
+SLACK: Final = 1_000.0
+"""How far below nothing an honest peer gets: with a turn or two that it had sent before it was told."""
+SAID: Final = 2_000
+"""Envelopes of one author at once: as many as are kept of them in a feed."""
+SAID_PER_SECOND: Final = 20.0
+"""The same a second after that: no person says that much, a program that publishes many courses might."""
 MAX_PEERS: Final = 1_024
+MAX_AUTHORS: Final = 16_384
+"""Buckets kept: 200 bytes each."""
 
 
 class Allowance:
-    """Tokens by peer (any text that names one)."""
+    """Tokens by name: a peer's, an author's."""
 
-    def __init__(self, *, burst: float = BURST, rate: float = PER_SECOND, capacity: int = MAX_PEERS) -> None:
+    def __init__(self, *, burst: float, rate: float, capacity: int) -> None:
         self._burst = burst
         self._rate = rate
         self._capacity = capacity
-        self._spent: dict[str, tuple[float, float]] = {}
+        self._spent: dict[Hashable, tuple[float, float]] = {}
 
-    def spend(self, peer: str, number: int, now: float) -> bool:
+    def spend(self, name: Hashable, number: float, now: float) -> bool:
         """Take ``number`` tokens (below nothing, if need be); whether any are left for more."""
-        spent, at = self._spent.get(peer, (0.0, now))
-        left = max(0.0, spent - (now - at) * self._rate) + number
-        if peer not in self._spent and len(self._spent) >= self._capacity:
-            del self._spent[min(self._spent, key=lambda one: self._debt(one, now))]
-        self._spent[peer] = (left, now)
+        left = max(0.0, self._debt(name, now)) + number
+        if name not in self._spent and len(self._spent) >= self._capacity:
+            self._make_room(now)
+        self._spent[name] = (left, now)
         return left < self._burst
 
-    def _debt(self, peer: str, now: float) -> float:
-        spent, at = self._spent[peer]
-        return spent - (now - at) * self._rate
+    def admit(self, name: Hashable, now: float) -> bool:
+        """Take one token if there is one; whether there was."""
+        if self._debt(name, now) + 1 > self._burst:
+            return False
+        self.spend(name, 1, now)
+        return True
+
+    def overdrawn(self, name: Hashable, now: float) -> float:
+        """Tokens taken beyond those there were; 0 when there are some left."""
+        return max(0.0, self._debt(name, now) - self._burst)
+
+    def _debt(self, name: Hashable, now: float) -> float:
+        spent, at = self._spent.get(name, (0.0, now))
+        return spent - max(0.0, now - at) * self._rate
+
+    def _make_room(self, now: float) -> None:
+        """Drop a sixteenth of the table, those with the least against them: rare work instead of work each time."""
+        names = sorted(self._spent, key=lambda one: self._debt(one, now))
+        for name in names[: max(1, self._capacity // 16)]:
+            del self._spent[name]

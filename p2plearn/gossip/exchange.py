@@ -10,13 +10,13 @@ that were of no use before it is at fault.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from p2plearn.errors import PeerFault
 from p2plearn.gossip.envelope import Content, Envelope
-from p2plearn.gossip.feed import Feed
+from p2plearn.gossip.feed import Feed, Taken
 from p2plearn.gossip.turns import ENVELOPE_BYTES, MAX_FEEDS, MAX_IDS, Turn
 
 MAX_OUTBOX: Final = 400_000
@@ -28,27 +28,52 @@ news at once make some; who sends that many isn't listening."""
 
 @dataclass(slots=True)
 class Counts:
-    """What one exchange came to. ``new`` waits to be passed on; ``fresh`` counts what was passed on already."""
+    """What one exchange came to. ``new`` waits to be passed on; ``fresh`` counts what was passed on already.
+
+    The rest is what was dropped, by reason; see ``feed.Taken``.
+    """
 
     sent: int = 0
     new: list[Envelope] = field(default_factory=list)
     fresh: int = 0
     known: int = 0
     stale: int = 0
+    waiting: int = 0
     early: int = 0
-    unwanted: int = 0
+    hasty: int = 0
+    elsewhere: int = 0
+    blocked: int = 0
+    bad: int = 0
+
+    def add(self, taken: Taken) -> None:
+        """Count one turn's worth in."""
+        self.new += taken.new
+        self.bad += len(taken.faults)
+        for name in DROPPED:
+            if name != "bad":
+                setattr(self, name, getattr(self, name) + getattr(taken, name))
+
+
+DROPPED: Final = ("known", "stale", "waiting", "early", "hasty", "elsewhere", "blocked", "bad")
+"""Names of the reasons for which an envelope that was brought isn't kept."""
 
 
 class Exchange:
-    """``follows``: the feeds that this node keeps; only those are spoken about."""
+    """``follows``: the feeds that this node keeps; only those are spoken about. See ``Feed.take`` for the hooks."""
 
     def __init__(
-        self, feed: Feed, follows: Collection[bytes], now: Callable[[], float], refuse: Callable[[Content], bool]
+        self,
+        feed: Feed,
+        follows: Collection[bytes],
+        now: Callable[[], float],
+        refuse: Callable[[Content], bool],
+        admit: Callable[[Content], bool] = lambda _: True,
     ) -> None:
         self._feed = feed
         self._follows = frozenset(follows)
         self._now = now
         self._refuse = refuse
+        self._admit = admit
         self._outbox: deque[bytes] = deque()
         self._queued: set[bytes] = set()
         self._wanted: deque[bytes] = deque()
@@ -66,7 +91,8 @@ class Exchange:
 
     def take(self, turn: Turn) -> Turn:
         """Our turn after the peer's. Raises PeerFault."""
-        self._receive(turn.envelopes)
+        self.receive(turn.envelopes)
+        self._feed.ripen(self._now())
         answer = Turn()
         for feed, ranges in turn.ranges.items():
             if feed not in self._follows:
@@ -85,19 +111,19 @@ class Exchange:
         answer.more = bool(self._outbox or self._wanted)
         return answer
 
-    def _receive(self, raws: list[bytes]) -> None:
+    def receive(self, raws: Sequence[bytes]) -> None:
+        """Check and keep envelopes, those of a turn or a part of them. Raises PeerFault."""
         if not raws:
             return
         counts = self.counts
-        taken = self._feed.take(raws, self._follows, self._now(), self._refuse)
-        counts.new += taken.new
-        counts.known += taken.known
-        counts.stale += taken.stale
-        counts.early += taken.early
-        counts.unwanted += taken.unwanted
+        taken = self._feed.take(raws, self._follows, self._now(), self._refuse, self._admit)
+        counts.add(taken)
         if taken.faults:
             raise PeerFault(f"sync: {len(taken.faults)} bad envelopes, the first: {taken.faults[0]}")
-        if counts.known + counts.stale + counts.unwanted > IDLE_ENVELOPES + counts.fresh + len(counts.new):
+        if taken.elsewhere:
+            # An honest peer sends what we asked for and what belongs to feeds that we named.
+            raise PeerFault(f"sync: {taken.elsewhere} envelopes of feeds that nobody spoke about")
+        if counts.known + counts.stale > IDLE_ENVELOPES + counts.fresh + len(counts.new):
             raise PeerFault("sync: envelopes of no use, again and again")
 
     def _want(self, ids: Iterable[bytes]) -> None:

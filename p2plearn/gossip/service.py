@@ -324,8 +324,9 @@ class People:
             return course in self.follows()  # not if it is blocked
 
         if await self._blocking(begin):
+            looked = self.sync.look_for(course)
             with trio.move_on_after(FIRST_LOOK_SECONDS):
-                await self.sync.seek(course)
+                await looked.wait()
 
     # -- people ---------------------------------------------------------------------------------------------------
 
@@ -504,7 +505,7 @@ class People:
             "exchanges": figures.exchanges,
             "received": figures.received,
             "sent": figures.sent,
-            "refused": figures.refused,
+            "dropped": dict(self.sync.intake.dropped),
             "bytes_in": figures.bytes_in,
             "bytes_out": figures.bytes_out,
         }

@@ -6,9 +6,8 @@
 - A feed that is followed anew is looked for among the course's providers, and again every FOLLOW_SECONDS: those who
   talk about a course needn't be neighbours.
 
-A peer has a bounded number of exchanges, of bytes a turn, of seconds a turn and in all, and of news in a time
-(``allowance``); what it sends is checked in
-one thread, a turn at a time, in the order in which turns came, so that a flood waits behind itself.
+A peer has a bounded number of exchanges, of bytes a turn, of seconds a turn and in all, and of what it brings in a time
+(``intake``).
 """
 
 from __future__ import annotations
@@ -31,12 +30,13 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 
 from p2plearn.errors import PeerFault
-from p2plearn.gossip.allowance import Allowance
 from p2plearn.gossip.envelope import Content, Envelope
 from p2plearn.gossip.exchange import Exchange
 from p2plearn.gossip.feed import Feed
+from p2plearn.gossip.intake import Blame, Intake
 from p2plearn.gossip.turns import MAX_TURN, PROTOCOL, Turn, decode, encode
 from p2plearn.net.dial import ConnectFailed, connect
+from p2plearn.net.standing import Fault
 
 if TYPE_CHECKING:
     from trio import TaskStatus  # type: ignore[attr-defined]  # trio re-exports it, mypy overlooks it
@@ -64,9 +64,12 @@ DIAL_SECONDS: Final = 8.0
 AT_ONCE: Final = 4
 """Exchanges begun by this node at a time."""
 PROVIDERS_ASKED: Final = 3
+LOOKS: Final = 6
+"""Times that others who follow a course are looked for at once, after 2, 4, 8, … s, until one of them answered."""
+CATCH_UP_SECONDS: Final = 1.0
+"""After this we fetch ourselves what a peer had more than it may bring."""
 
 Providers = Callable[[bytes], Awaitable[list[PeerInfo]]]
-Blame = Callable[[ID, str], None]
 
 _OVER: Final = (BaseLibp2pError, EOFError, OSError, trio.TooSlowError, trio.BrokenResourceError)
 """What ends an exchange without anybody's fault."""
@@ -79,7 +82,6 @@ class Figures:
     exchanges: int = 0
     received: int = 0
     sent: int = 0
-    refused: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
 
@@ -103,12 +105,12 @@ class Sync:
         self._refuse = refuse
         self._providers = providers
         self._blame = blame
-        self._threads = trio.CapacityLimiter(1)
+        self.intake = Intake(blame)
+        self._nursery: trio.Nursery | None = None
         self._calls = trio.CapacityLimiter(AT_ONCE)
         self._met: dict[ID, float] = {}
         self._due: dict[ID, float] = {}
         self._failures: dict[ID, int] = {}
-        self._allowance = Allowance()
         self._fresh: OrderedDict[bytes, bytes] = OrderedDict()
         self._from: dict[bytes, ID] = {}
         self._news = trio.Event()
@@ -128,8 +130,12 @@ class Sync:
                         break
                     if turn.ranges:
                         self._met[peer] = trio.current_time()  # it began: no need to begin as well
-                    await self._send(stream, await self._think(exchange, turn))
-                    if not self._tell_on(exchange, peer):
+                    answer, goes_on = await self.intake.think(exchange, turn, peer, brought=True)
+                    self._tell_on(exchange, peer)
+                    if answer is not None:
+                        await self._send(stream, answer)
+                    if not goes_on:
+                        self._catch_up(peer)
                         break  # enough of this peer for now; others have news too
             finally:
                 self._count(exchange)
@@ -140,6 +146,7 @@ class Sync:
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep records the same, until cancelled."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self._meet, nursery)
             nursery.start_soon(self._go_round)
             nursery.start_soon(self._tell_news)
@@ -155,21 +162,40 @@ class Sync:
         self._news.set()
 
     async def seek(self, course: bytes) -> int:
-        """Exchange that course's feed with some of its providers and with all neighbours; with how many it worked."""
+        """Exchange that course's feed with some of its providers and with all neighbours; with how many providers it
+        worked.
+        """
+        found = (await self._providers(course))[:PROVIDERS_ASKED]
+        providers = {info.peer_id for info in found}
         worked = 0
 
         async def one(info: PeerInfo) -> None:
             nonlocal worked
-            worked += await self._exchange(info, [course])
+            ended = await self._exchange(info, [course])
+            worked += ended and info.peer_id in providers
 
         async with trio.open_nursery() as nursery:
+            for info in found:
+                nursery.start_soon(one, info)
             for peer in self._host.get_connected_peers():
-                nursery.start_soon(one, PeerInfo(peer, []))
-            found = await self._providers(course)
-            for info in found[:PROVIDERS_ASKED]:
-                if not self._host.is_peer_connected(info.peer_id):
-                    nursery.start_soon(one, info)
+                if peer not in providers:
+                    nursery.start_soon(one, PeerInfo(peer, []))
         return worked
+
+    def look_for(self, course: bytes) -> trio.Event:
+        """Seek a course's feed, again and again until somebody had it; the event is set after the first time."""
+        done = trio.Event()
+        if self._nursery is not None:
+            self._nursery.start_soon(self._look_for, course, done)
+        return done
+
+    async def _look_for(self, course: bytes, done: trio.Event) -> None:
+        for look in range(1, LOOKS + 1):
+            worked = await self.seek(course)
+            done.set()
+            if worked:
+                return
+            await trio.sleep(2.0**look)
 
     async def _meet(self, nursery: trio.Nursery) -> None:
         """Exchange with each peer that connects."""
@@ -252,9 +278,14 @@ class Sync:
                     await self._converse(stream, exchange, info.peer_id, feeds, news)
                     await stream.close()
             except PeerFault as fault:
-                self._blame(info.peer_id, str(fault))
+                self._blame(info.peer_id, str(fault), Fault.PROTOCOL)
             except _OVER as error:
                 log.debug("an exchange with %s ended: %s", info.peer_id, error)
+            except trio.Cancelled:
+                # Or else the peer waits for a turn that never comes, and holds it against us.
+                with trio.CancelScope(shield=True):
+                    await _reset(stream)
+                raise
             else:
                 self._failures.pop(info.peer_id, None)
                 return True
@@ -270,6 +301,12 @@ class Sync:
         self._met.pop(peer, None)
         self._due[peer] = trio.current_time() + min(2.0**failures, AGAIN_SECONDS)
 
+    def _catch_up(self, peer: ID) -> None:
+        """A peer has more than it may bring: maybe a good deal is new. We fetch it, at our own pace."""
+        if self.intake.may_fetch(peer):
+            self._met.pop(peer, None)
+            self._due[peer] = trio.current_time() + CATCH_UP_SECONDS
+
     async def _converse(
         self,
         stream: INetStream,
@@ -283,15 +320,17 @@ class Sync:
         else:
             chosen = feeds if feeds is not None else list(await self._followed())
             random.shuffle(chosen)  # who follows more than fit gets to all of them in time
-            turn = await trio.to_thread.run_sync(exchange.begin, chosen, limiter=self._threads)
+            turn = await self.intake.begin(exchange, chosen)
         while True:
             await self._send(stream, turn)
             answer = await self._receive(stream)
             if answer is None:
                 return
-            turn = await self._think(exchange, answer)
-            if not self._tell_on(exchange, peer) or (turn.empty and not answer.more):
+            said, goes_on = await self.intake.think(exchange, answer, peer, brought=False)
+            self._tell_on(exchange, peer)
+            if said is None or not goes_on or (said.empty and not answer.more):
                 return
+            turn = said
 
     # -- both -----------------------------------------------------------------------------------------------------
 
@@ -299,25 +338,20 @@ class Sync:
         return await trio.to_thread.run_sync(self._follows)
 
     async def _new_exchange(self) -> Exchange:
-        return Exchange(self._feed, await self._followed(), time.time, self._refuse)
+        return Exchange(self._feed, await self._followed(), time.time, self._refuse, self.intake.admit)
 
-    async def _think(self, exchange: Exchange, turn: Turn) -> Turn:
-        return await trio.to_thread.run_sync(exchange.take, turn, limiter=self._threads)
-
-    def _tell_on(self, exchange: Exchange, peer: ID) -> bool:
-        """Pass on what this turn brought, and count it; whether the peer may bring more now."""
+    def _tell_on(self, exchange: Exchange, peer: ID) -> None:
+        """Pass on what this turn brought, and count it."""
         new, exchange.counts.new = exchange.counts.new, []
         exchange.counts.fresh += len(new)
         self.figures.received += len(new)
         for envelope in new:
             self.announce(envelope, peer)
-        return self._allowance.spend(str(peer), len(new), trio.current_time())
 
     def _count(self, exchange: Exchange) -> None:
-        counts, figures = exchange.counts, self.figures
-        figures.exchanges += 1
-        figures.sent += counts.sent
-        figures.refused += counts.early + counts.unwanted + counts.stale
+        self.figures.exchanges += 1
+        self.figures.sent += exchange.counts.sent
+        self.intake.close(exchange)
 
     async def _send(self, stream: INetStream, turn: Turn) -> None:
         raw = encode(turn)

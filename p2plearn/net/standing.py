@@ -27,6 +27,7 @@ class Fault(enum.Enum):
     CRASH = ("crash", 8.0, 600.0)  # its input made a part of ours raise: our bug, but it is the one who found it
     FLOOD = ("flood", 4.0, 300.0)  # more streams at once than any honest node opens
     SLOW = ("slow", 2.0, 300.0)  # kept us waiting to the deadline: may be a bad line
+    CLOCK = ("clock", 1.0, 300.0)  # passed on what is signed for the future: a clock may be wrong
 
     def __init__(self, word: str, points: float, ban: float) -> None:
         self.word = word

@@ -13,15 +13,14 @@ Rows go in and out in bulk; nothing here is called once a chunk while bytes flow
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2plearn.errors import NoSpace, P2plearnError, StoreProblem
+from p2plearn.database import Database
 from p2plearn.store.durable import sync_directory
 
 VERSION = 2
@@ -167,74 +166,27 @@ class Catalogue:
 
     def __init__(self, path: Path, *, suspicious: bool) -> None:
         """Open or create; ``suspicious`` (after an unclean stop) checks it all. Raises StoreProblem."""
-        self._path = path
-        self._lock = threading.RLock()
-        with translated("opening the catalogue"):
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-            try:
-                self._prepare(suspicious)
-            except BaseException:
-                self._db.close()
-                raise
+        self._database = Database(path, "The catalogue", ("foreign_keys = ON",))
+        cure = "Restore it from a backup, or move the store directory away and fetch the courses again."
+        self._database.prepare(MIGRATIONS, suspicious=suspicious, cure=cure, before=self._back_up)
 
-    def _prepare(self, suspicious: bool) -> None:
-        db = self._db
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA foreign_keys = ON")
-        db.execute("PRAGMA cache_size = -8192")
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(MIGRATIONS):
-            raise StoreProblem(
-                f"This store has format {version}; this p2plearn reads up to {len(MIGRATIONS)}.",
-                "It was written by a newer p2plearn: install that version, or use another home (--home DIR).",
-            )
-        if suspicious:
-            found = [row[0] for row in db.execute("PRAGMA integrity_check(5)")]
-            if found != ["ok"]:
-                raise StoreProblem(
-                    f"The catalogue {self._path} is damaged: {'; '.join(found)[:300]}.",
-                    "Restore it from a backup, or move the store directory away and fetch the courses again.",
-                )
-        if version < len(MIGRATIONS):
-            self._migrate(version)
-
-    def _migrate(self, version: int) -> None:
+    def _back_up(self, version: int) -> None:
         if version:
-            backup = self._path.with_name(f"{self._path.name}.format-{version}")
-            backup.unlink(missing_ok=True)
-            self._db.execute("VACUUM INTO ?", (str(backup),))
+            backup = self._database.path.with_name(f"{self._database.path.name}.format-{version}")
+            self._database.copy_to(backup)
             sync_directory(backup.parent)
-        # executescript would commit by itself, so one statement at a time inside one transaction.
-        with self.writing() as db:
-            for step in MIGRATIONS[version:]:
-                for statement in step.split(";\n"):
-                    db.execute(statement)
-            db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
     def close(self) -> None:
         """Fold the log into the catalogue and close it; further calls raise StoreProblem."""
-        with self._lock:
-            self._db.close()
+        self._database.close()
 
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """The connection, for reading, alone. Don't keep it, don't do slow things."""
-        with self._lock, translated("reading the catalogue"):
-            yield self._db
+    def reading(self) -> AbstractContextManager[sqlite3.Connection]:
+        """See ``Database.reading``."""
+        return self._database.reading()
 
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: on the disk when the block ends, undone when it raises."""
-        with self._lock, translated("writing the catalogue"):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-                raise
+    def writing(self) -> AbstractContextManager[sqlite3.Connection]:
+        """See ``Database.writing``."""
+        return self._database.writing()
 
     # Chunks -----------------------------------------------------------------------------------------------------
 
@@ -342,19 +294,3 @@ def _course_row(row: tuple[object, ...]) -> CourseRow:
     values = list(row)
     values[10], values[12] = bool(values[10]), bool(values[12])
     return CourseRow(*values)  # type: ignore[arg-type]
-
-
-@contextlib.contextmanager
-def translated(doing: str) -> Iterator[None]:
-    """SQLite's errors as ours: NoSpace when there is none, StoreProblem for the rest."""
-    try:
-        yield
-    except P2plearnError:
-        raise
-    except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-            raise NoSpace(
-                f"The disk is full: no room was left while {doing}.",
-                "Free some space (p2plearn list, p2plearn remove HASH) and run the same command again.",
-            ) from error
-        raise StoreProblem(f"The catalogue failed while {doing}: {error}.", "Check the disk it is on.") from error

@@ -18,7 +18,7 @@ from p2plearn.gossip import envelope as env
 from p2plearn.gossip import feed as feed_module
 from p2plearn.gossip import words
 from p2plearn.gossip.envelope import CATALOGUE, ENTRY_SECONDS, FUTURE_SECONDS, Envelope
-from p2plearn.gossip.feed import Feed, Taken
+from p2plearn.gossip.feed import HASTY_SECONDS, Feed, Taken
 from p2plearn.gossip.reading import Query, Reading
 from tests.gossip.people import COURSE, NOW, person, question, reply
 
@@ -70,11 +70,30 @@ def test_from_the_future_wrong_feed_and_blocked(feed: Feed) -> None:
     late = person("ada").says(question(), time=NOW + FUTURE_SECONDS + 1)
     taken = feed.take([late.raw], FEEDS, NOW)
     assert (taken.early, taken.faults) == (1, [])
+    assert feed.take([late.raw], FEEDS, NOW).waiting == 1  # not looked at again before
+    assert feed.lacking([late.id]) == []
+    feed.ripen(NOW + 2)
+    assert feed.lacking([late.id]) == [late.id]
     assert feed.take([late.raw], FEEDS, NOW + 2).new  # its time came
     other = person("ada").says(question(), hashlib.sha256(b"elsewhere").digest())
-    assert put(feed, other).unwanted == 1
-    assert feed.take([person("eve").says(question("x")).raw], FEEDS, NOW + 1, lambda _: True).unwanted == 1
+    assert put(feed, other).elsewhere == 1
+    assert feed.take([person("eve").says(question("x")).raw], FEEDS, NOW + 1, lambda _: True).blocked == 1
     assert feed.digest(COURSE)[0] == 1
+
+
+def test_who_says_too_much_at_a_time_is_heard_later_and_nobody_pays_for_it(feed: Feed) -> None:
+    said = [person("eve").says(question(f"{n}")) for n in range(5)]
+    tokens = iter([True, True, False, False, False])
+    taken = feed.take([one.raw for one in said], FEEDS, NOW, admit=lambda _: next(tokens))
+    assert (len(taken.new), taken.hasty, taken.faults) == (2, 3, [])
+    assert feed.lacking([one.id for one in said]) == []
+    feed.ripen(NOW + HASTY_SECONDS)
+    assert len(feed.lacking([one.id for one in said])) == 3
+    # An author's bucket is asked only once the signature was found good: nobody else empties it.
+    asked: list[bytes] = []
+    forged = bytes(64) + person("ada").says(question("not mine")).raw[64:]
+    taken = feed.take([forged], FEEDS, NOW, admit=lambda content: bool(asked.append(content.author)) or True)
+    assert (len(taken.faults), asked) == (1, [])
 
 
 def test_a_withdrawn_text_is_gone_from_the_disk_and_does_not_come_back(feed: Feed, tmp_path: Path) -> None:

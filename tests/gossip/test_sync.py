@@ -19,13 +19,13 @@ from libp2p.peer.peerinfo import PeerInfo
 
 from p2plearn.gossip import envelope as env
 from p2plearn.gossip import turns
+from p2plearn.gossip.allowance import Allowance
 from p2plearn.gossip.envelope import CATALOGUE, Content, Envelope
 from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.sync import Sync
 from p2plearn.gossip.turns import MAX_TURN, PROTOCOL, Turn
 from p2plearn.net.dial import connect
 from p2plearn.net.guard import StreamGuard
-from p2plearn.net.standing import Fault
 from tests.gossip.people import COURSE, Person, person, question
 from tests.hosts import eventually, running_host
 
@@ -65,7 +65,7 @@ async def talker(path: Path) -> AsyncIterator[Talker]:
         with contextlib.closing(Feed(path)) as feed:
             sync = Sync(
                 host, feed, follows=lambda: {CATALOGUE, COURSE}, refuse=lambda _: False, providers=_no_providers,
-                blame=lambda peer, detail: guard.blame(peer, Fault.PROTOCOL, detail),
+                blame=lambda peer, detail, kind: guard.blame(peer, kind, detail),
             )  # fmt: skip
             host.set_stream_handler(TProtocol(PROTOCOL), sync.serve)
             await nursery.start(sync.run)
@@ -81,13 +81,13 @@ async def test_a_line_of_nodes_some_of_which_meet_late(tmp_path: Path) -> None:
             d.say(person("dan"), env.Rating("", 1 + n % 5))
         await a.meet(b)
         await c.meet(d)
-        await eventually(lambda: a.digest() == b.digest() and c.digest() == d.digest(), 10)
+        await eventually(lambda: a.digest() == b.digest() and c.digest() == d.digest(), 60)
         assert a.digest() != d.digest()
         await b.meet(c)  # the partition heals
-        await eventually(lambda: len({one.digest() for one in (a, b, c, d)}) == 1, 20)
+        await eventually(lambda: len({one.digest() for one in (a, b, c, d)}) == 1, 60)
         # From here on news go down the line by hints, quickly.
         said = a.say(person("ada"), question("Did you hear?"))
-        await eventually(lambda: d.feed.raws([said.id], {COURSE}, 100)[0], 9)
+        await eventually(lambda: d.feed.raws([said.id], {COURSE}, 100)[0], 60)
         assert {one.guard.faults for one in (a, b, c, d)} == {0}
 
 
@@ -136,69 +136,95 @@ async def replayed(stream: Any) -> None:
         await stream.write(_frame(*[raw] * 400))
 
 
+async def from_the_future(stream: Any) -> None:
+    await stream.write(_frame(person("eve").says(question(), time=int(time.time()) + 10_000).raw))
+
+
+async def to_another_feed(stream: Any) -> None:
+    await stream.write(_frame(person("eve").says(question(), hashlib.sha256(b"elsewhere").digest()).raw))
+
+
 @pytest.mark.parametrize(
-    "attack",
+    ("attack", "reason"),
     [
-        garbage, a_length_of_4_gib, a_length_of_nothing, cut_in_the_middle, unsigned, in_the_name_of_another, oversized,
-        replayed,
+        (garbage, None), (a_length_of_4_gib, None), (a_length_of_nothing, None), (cut_in_the_middle, None),
+        (unsigned, "bad"), (in_the_name_of_another, "bad"), (oversized, "bad"), (replayed, "known"),
+        (from_the_future, "early"), (to_another_feed, "elsewhere"),
     ],
+    ids=lambda value: getattr(value, "__name__", ""),
 )  # fmt: skip
-async def test_hostile_peers_are_counted_and_change_nothing(tmp_path: Path, attack: Attack) -> None:
+async def test_hostile_peers_are_counted_scored_and_change_nothing(
+    tmp_path: Path, attack: Attack, reason: str | None
+) -> None:
     async with talker(tmp_path / "a.sqlite") as a, running_host() as (eve, _):
         said = a.say(person("ada"), question())
         await connect(eve, a.info, 5.0)
         stream = await eve.new_stream(a.host.get_id(), [TProtocol(PROTOCOL)])
         with contextlib.suppress(Exception):  # it may be reset while it writes
             await attack(stream)
-        await eventually(lambda: a.guard.faults, 20)
+        await eventually(lambda: a.guard.faults, 60)
+        await stream.reset()
+        assert a.guard.standing.points(str(eve.get_id()), trio.current_time()) > 0
+        if reason is not None:
+            await eventually(lambda: a.sync.intake.dropped[reason], 60)
         kept = {key[8:] for key in a.feed.keys(COURSE)}
         assert said.id in kept
         assert len(kept) <= 2  # what is replayed is kept once
         async with talker(tmp_path / "b.sqlite") as b:  # and all goes on
             await b.meet(a)
-            await eventually(lambda: b.digest() == a.digest(), 20)
-
-
-async def test_elsewhere_and_from_the_future_is_dropped_without_blame(tmp_path: Path) -> None:
-    """Clocks of honest people are off, and who forwards can't know what this node follows."""
-    async with talker(tmp_path / "a.sqlite") as a, running_host() as (eve, _):
-        await connect(eve, a.info, 5.0)
-        stream = await eve.new_stream(a.host.get_id(), [TProtocol(PROTOCOL)])
-        elsewhere = person("eve").says(question(), hashlib.sha256(b"elsewhere").digest())
-        future = person("eve").says(question(), time=int(time.time()) + 10_000)
-        await stream.write(_frame(elsewhere.raw, future.raw))
-        with trio.fail_after(5):
-            assert await stream.read(4)
-        await stream.close()
-        await eventually(lambda: a.sync.figures.refused == 2)
-        assert (a.feed.digest(COURSE)[0], a.guard.faults) == (0, 0)
+            await eventually(lambda: b.digest() == a.digest(), 60)
 
 
 async def test_the_flood(tmp_path: Path) -> None:
-    """One peer sends 1,000 new envelopes a second, of as many identities; honest talk beside it gets through."""
+    """One peer brings far more than anybody says, of many identities; it is hung up on, honest talk gets through."""
     eves = [Person(f"eve {n}") for n in range(50)]
-    flood = [eves[n % 50].says(question(f"{n}"), time=int(time.time())).raw for n in range(3_000)]
+    flood = [eves[n % 50].says(question(f"{n}"), time=int(time.time())).raw for n in range(1_000)]
     async with (
         talker(tmp_path / "a.sqlite") as a,
         talker(tmp_path / "b.sqlite") as b,
         running_host() as (eve, _),
         trio.open_nursery() as nursery,
     ):
+        a.sync.intake._brought = Allowance(burst=300, rate=1, capacity=8)
         await a.meet(b)
-        await connect(eve, a.info, 5.0)
 
         async def pour() -> None:
-            stream = await eve.new_stream(a.host.get_id(), [TProtocol(PROTOCOL)])
-            for start in range(0, len(flood), 100):
-                await stream.write(_frame(*flood[start : start + 100]))
-                await trio.sleep(0.1)
+            while True:  # comes back as long as it is let in
+                with contextlib.suppress(Exception):
+                    await connect(eve, a.info, 5.0)
+                    stream = await eve.new_stream(a.host.get_id(), [TProtocol(PROTOCOL)])
+                    for start in range(0, len(flood), 100):
+                        await stream.write(_frame(*flood[start : start + 100]))
+                    await stream.reset()
+                await trio.sleep(0.05)
 
         nursery.start_soon(pour)
-        took: list[float] = []
         for n in range(10):
-            begun = trio.current_time()
             said = b.say(person("bob"), question(f"honest {n}"))
-            await eventually(lambda said=said: a.feed.raws([said.id], {COURSE}, 100)[0], 20)  # type: ignore[misc]
-            took.append(trio.current_time() - begun)
-        assert sorted(took)[5] < 5.0
+            await eventually(lambda said=said: a.feed.raws([said.id], {COURSE}, 100)[0], 60)  # type: ignore[misc]
+        await eventually(lambda: a.guard.banned(eve.get_id()), 60)
         nursery.cancel_scope.cancel()
+        assert a.sync.intake.dropped["flood"] > 0
+        assert not a.guard.banned(b.host.get_id())
+
+
+async def test_more_than_a_peer_may_bring_is_fetched_without_blame(tmp_path: Path) -> None:
+    async with talker(tmp_path / "a.sqlite") as a, talker(tmp_path / "b.sqlite") as b:
+        a.sync.intake._brought = Allowance(burst=100, rate=1, capacity=8)
+        b.sync.intake._brought = Allowance(burst=100, rate=1, capacity=8)
+        said = [person(f"{n % 9}").says(question(f"{n}"), time=int(time.time()) - n).raw for n in range(700)]
+        b.feed.take(said, {COURSE}, time.time())
+        await b.meet(a)
+        await eventually(lambda: a.digest() == b.digest(), 60)
+        assert (a.guard.faults, b.guard.faults) == (0, 0)
+
+
+async def test_an_exchange_that_is_given_up_is_no_fault_of_the_other(tmp_path: Path) -> None:
+    """Who stops waiting closes the stream, so that nobody waits for a turn that never comes."""
+    async with talker(tmp_path / "a.sqlite") as a, talker(tmp_path / "b.sqlite") as b:
+        await a.meet(b)
+        for n in range(20):
+            with trio.move_on_after(0.002 * n):
+                await a.sync._exchange(PeerInfo(b.host.get_id(), []), [COURSE])
+        await eventually(lambda: not b.guard._by_protocol[PROTOCOL], 20)
+        assert b.guard.faults == 0

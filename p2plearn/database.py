@@ -1,0 +1,131 @@
+"""One SQLite file, one connection, one lock: transactions that are on the disk when they return.
+
+In: a path and the steps that make its tables. Out: ``reading`` and ``writing``. Thread-safe, and a thread may nest
+``reading``. Calls block: use threads. SQLite's errors leave as NoSpace or StoreProblem.
+
+WAL with ``synchronous=FULL``: what was committed survives a power cut (https://sqlite.org/wal.html). An error at COMMIT
+means not acknowledged, whatever the disk says later.
+
+Imports ``errors``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from p2plearn.errors import NoSpace, P2plearnError, StoreProblem
+
+
+class Database:
+    """The open file. ``what`` names it to a person, as in "The catalogue failed …"."""
+
+    def __init__(self, path: Path, what: str, pragmas: Sequence[str] = ()) -> None:
+        """Open or create; raises StoreProblem. ``prepare`` comes next."""
+        self.path = path
+        self._what = what
+        self.lock = threading.RLock()
+        with self._translated("opening"):
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+            try:
+                for pragma in ("journal_mode = WAL", "synchronous = FULL", "cache_size = -8192", *pragmas):
+                    self._db.execute(f"PRAGMA {pragma}")
+            except BaseException:
+                self._db.close()
+                raise
+
+    def prepare(
+        self,
+        migrations: Sequence[str],
+        *,
+        suspicious: bool = False,
+        cure: str = "",
+        before: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Bring it to the newest format; closes it and raises StoreProblem when that can't be.
+
+        ``migrations``: what turns format n into n + 1, statements parted by ";\\n"; never edited once released, since
+        ``user_version`` is the number of those applied. ``suspicious`` (after an unclean stop) checks it all, ``cure``
+        is what a person can do when it is damaged; ``before`` is told the old format when it is about to change.
+        """
+        try:
+            with self._translated("opening"):
+                self._prepare(migrations, suspicious, cure, before)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, migrations: Sequence[str], suspicious: bool, cure: str, before: Callable[[int], None]) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(migrations):
+            raise StoreProblem(
+                f"{self.path} has format {version}; this p2plearn reads up to {len(migrations)}.",
+                "It was written by a newer p2plearn: install that version, or use another home (--home DIR).",
+            )
+        if suspicious:
+            found = [row[0] for row in self._db.execute("PRAGMA integrity_check(5)")]
+            if found != ["ok"]:
+                raise StoreProblem(f"{self._what} {self.path} is damaged: {'; '.join(found)[:300]}.", cure)
+        if version < len(migrations):
+            before(version)
+            # executescript would commit by itself, so one statement at a time inside one transaction.
+            with self.writing() as db:
+                for step in migrations[version:]:
+                    for statement in step.split(";\n"):
+                        db.execute(statement)
+                db.execute(f"PRAGMA user_version = {len(migrations)}")
+
+    def copy_to(self, path: Path) -> None:
+        """A copy of it as it is, in place of a file that is at ``path``; not synced."""
+        path.unlink(missing_ok=True)
+        with self.lock, self._translated("copying"):
+            self._db.execute("VACUUM INTO ?", (str(path),))
+
+    def close(self) -> None:
+        """Fold the log into the file and close it; further calls raise StoreProblem."""
+        with self.lock:
+            self._db.close()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for reading, alone. Don't keep it, don't do slow things."""
+        with self.lock, self._translated("reading"):
+            yield self._db
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: on the disk when the block ends, undone when it raises."""
+        with self.lock, self._translated("writing"):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def fold(self) -> None:
+        """Fold the log into the file, so that what was deleted isn't left in the log."""
+        with self.lock, contextlib.suppress(sqlite3.Error):  # a reader in the way: the next one does it
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @contextlib.contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        """SQLite's errors as ours: NoSpace when there is none, StoreProblem for the rest."""
+        try:
+            yield
+        except P2plearnError:
+            raise
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise NoSpace(
+                    f"The disk is full: no room was left while {doing} {self.path}.",
+                    "Free some space (p2plearn list, p2plearn remove HASH) and run the same command again.",
+                ) from error
+            raise StoreProblem(
+                f"{self._what} failed while {doing} {self.path}: {error}.", "Check the disk it is on."
+            ) from error
