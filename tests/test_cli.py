@@ -107,7 +107,7 @@ def test_every_command_is_there_has_help_and_takes_the_common_options(run: Shell
         "info", "verify", "remove", "paths", "config show", "demo", "completion", "node leave", "gc",
         "search", "rate", "ratings", "ask", "answer", "comment", "edit",
         "withdraw", "accept", "moderate", "discussion", "trust add", "trust remove", "trust list", "profile", "mute",
-        "block", "label", "subscribe",
+        "block", "label", "subscribe", "plan",
     }  # fmt: skip
     for path, each in found.items():
         assert each.help

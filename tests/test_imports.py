@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "dht": BASE | {"course", "store", "net", "transfer"},
     "gossip": BASE | {"course", "database", "store", "net", "transfer", "people"},
     "people": frozenset(),
+    "planning": frozenset(),
     "web": BASE | {"course", "store", "transfer", "people"},
     "progress": frozenset(),
     "telling": frozenset({"operations", "progress"}),
@@ -75,7 +76,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "views": frozenset({"operations", "terminal"}),
     # Commands by subject, assembled by cli. They start a node in `node start`, and read course names with the room
     # that knows them.
-    "commands": BASE - {"identity"} | {"client", "background", "terminal", "views", "demo", "course", "node", "people"},
+    "commands": BASE - {"identity"}
+    | {"client", "background", "terminal", "views", "demo", "course", "node", "people", "planning"},
     "client": BASE - {"identity", "log"},
     "background": BASE - {"identity", "log"} | {"client"},
     "demo": frozenset({"background", "client", "terminal", "errors", "operations", "config"}),
@@ -103,6 +105,7 @@ PURE = (
     "gossip/turns.py",
     "gossip/words.py",
     "net/standing.py",
+    "planning/*.py",
     "transfer/protocol.py",
     "progress.py",
     "transfer/manners.py",

@@ -1,0 +1,1 @@
+"""How many copies for what loss: formulas, no node."""
