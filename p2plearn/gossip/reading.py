@@ -9,42 +9,27 @@ from __future__ import annotations
 
 import sqlite3
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from p2plearn.course.manifest import Manifest
 from p2plearn.errors import UsageProblem
-from p2plearn.gossip import words
-from p2plearn.gossip.discussion import Item, Order, threads
+from p2plearn.gossip import conversation, figures, listing, words
+from p2plearn.gossip.discussion import Order, threads
 from p2plearn.gossip.envelope import Envelope, Label, Profile, Rating, Trust, reopen
 from p2plearn.gossip.feed import Feed
-from p2plearn.gossip.ratings import (
-    Figure,
-    Vote,
-    everyone_figure,
-    latest,
-    order_score,
-    trust_weights,
-    trusted_figure,
-)
+from p2plearn.gossip.figures import figure_json
+from p2plearn.gossip.ratings import latest, trust_weights
+from p2plearn.gossip.tables import envelopes
 
-SEARCH_WINDOW: Final = 2_000
-"""Newest courses with the words that are looked at: a word that is everywhere finds no end otherwise."""
 SEARCH_RANKED: Final = 60
 """Best of those whose ratings are looked up for the order; each takes some queries."""
 SEARCH_RATED: Final = 200
 """The same when ratings alone decide about the order."""
-THREAD_WINDOW: Final = 200
-"""Newest threads that are put in order, unless more are asked for."""
-STRAY_WINDOW: Final = 1_000
-"""Newest posts that are looked at for replies to what isn't here."""
-REPLY_WINDOW: Final = 5_000
-"""Replies shown with them."""
 REVIEWS: Final = 50
 FINGERPRINT_DIGITS: Final = 12
 ORDERS: Final = ("relevance", "rating", "new", "title", "copies")
-_BATCH: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +79,7 @@ class Reading:
             seeds = [row[0] for row in db.execute("SELECT subject FROM trusted")]
             edges: dict[bytes, list[bytes]] = {}
             for seed in seeds:
-                for envelope in _envelopes(db, "kind = 'trust' AND author = ?", seed):
+                for envelope in envelopes(db, "kind = 'trust' AND author = ?", seed):
                     body = envelope.content.body
                     if isinstance(body, Trust) and body.trusted:
                         edges.setdefault(seed, []).append(body.subject)
@@ -124,7 +109,7 @@ class Reading:
     def profile(self, author: bytes) -> dict[str, Any]:
         """One author: how they are shown, their line, whether this person trusts them."""
         with self._feed.reading() as db:
-            found = _envelopes(db, "slot = ?", b"profile" + author)
+            found = envelopes(db, "slot = ?", b"profile" + author)
             body = found[0].content.body if found else None
         return self.people([author])[author] | {
             "about": body.about if isinstance(body, Profile) else "",
@@ -142,7 +127,7 @@ class Reading:
                 )
             }
             for (moderator,) in db.execute("SELECT author FROM subscriptions").fetchall():
-                for envelope in _envelopes(db, "kind = 'label' AND author = ?", moderator):
+                for envelope in envelopes(db, "kind = 'label' AND author = ?", moderator):
                     body = envelope.content.body
                     if isinstance(body, Label) and body.label == "deny":
                         row = {"target": body.target, "reason": body.reason, "by": moderator.hex()}
@@ -187,14 +172,14 @@ class Reading:
         weights = self.weights()
         hidden = self.muted()
         with self._feed.reading() as db:
-            trusted, everyone = _figures(db, list(versions), weights)
+            trusted, everyone = figures.figures(db, list(versions), weights)
             marks = ",".join("?" * len(versions))
             rows = db.execute(
                 f"SELECT raw FROM envelopes WHERE course IN ({marks}) AND kind = 'rating' "  # noqa: S608 - only "?"s
                 "ORDER BY time DESC LIMIT ?",
                 (*versions, 4 * REVIEWS),
             ).fetchall()
-            own = [_vote(row) for row in db.execute(
+            own = [figures.vote(row) for row in db.execute(
                 f"SELECT author, stars, seq, id FROM ratings WHERE course IN ({marks}) AND author = ?",  # noqa: S608
                 (*versions, self._me),
             )]  # fmt: skip
@@ -238,12 +223,12 @@ class Reading:
         denied = self.muted()
         with self._feed.reading() as db:
             ranked = max(SEARCH_RATED if query.order == "rating" else SEARCH_RANKED, query.limit)
-            rows = _hits(db, expression, query.order, 2 * ranked)
+            rows = listing.hits(db, expression, query.order, 2 * ranked)
             rows = [row for row in rows if row["course"] not in denied and row["author"] not in denied]
-            rows = _newest_versions(rows)[:ranked]
-            versions = {row["course"]: _versions(db, row) for row in rows}
+            rows = listing.newest_versions(rows)[:ranked]
+            versions = {row["course"]: listing.versions(db, row) for row in rows}
             for row in rows:
-                trusted, everyone, row["score"] = _scored(db, versions[row["course"]], weights)
+                trusted, everyone, row["score"] = figures.scored(db, versions[row["course"]], weights)
                 row["ratings"] = {"trusted": figure_json(trusted), "everyone": figure_json(everyone)}
         orders: dict[str, Callable[[dict[str, Any]], Any]] = {
             # bm25 is negative, the better the lower; a course nobody rated stands where its words put it.
@@ -256,7 +241,7 @@ class Reading:
         rows.sort(key=orders[query.order])
         shown = rows[: max(1, query.limit)]
         people = self.people(row["author"] for row in shown)
-        return [_course_json(row, people[row["author"]]) for row in shown]
+        return [listing.course_json(row, people[row["author"]]) for row in shown]
 
     def _expression(self, query: Query) -> str | None:
         """The FTS5 expression; "" for everything, None for nothing (an author nobody knows)."""
@@ -289,7 +274,7 @@ class Reading:
                 ).fetchall()
                 full = [bytes.fromhex(wanted)] if len(wanted) == 64 else []
                 return list(dict.fromkeys([*full, *(row[0] for row in rows)]))
-            named = _envelopes(db, "kind = 'profile' LIMIT 20000")
+            named = envelopes(db, "kind = 'profile' LIMIT 20000")
         skeleton = _skeleton(text)
         return [
             one.content.author
@@ -303,7 +288,7 @@ class Reading:
         """The newest or best threads of a course, with what was said in them."""
         facts = self.facts(course)
         with self._feed.reading() as db:
-            said = _threads(db, course, max(limit, THREAD_WINDOW))
+            said = conversation.said(db, course, max(limit, conversation.THREAD_WINDOW))
         built = threads(
             said,
             course_author=None if facts is None else facts.author,
@@ -311,8 +296,8 @@ class Reading:
             trusted=self.weights(),
             order=order,
         )[: max(1, limit)]
-        people = self.people(_authors(built))
-        return [_item_json(item, people, None if facts is None else facts.author) for item in built]
+        people = self.people(conversation.authors_of(built))
+        return [conversation.item_json(item, people, None if facts is None else facts.author) for item in built]
 
     def post(self, text: str) -> Envelope:
         """A post by its id, or the beginning of it (8 digits or more); raises UsageProblem."""
@@ -321,23 +306,12 @@ class Reading:
             raise UsageProblem(f"{text!r:.80} is no post's id: `p2plearn discussion HASH` shows them.")
         low, high = _prefix_range(wanted)
         with self._feed.reading() as db:
-            found = _envelopes(db, "kind = 'post' AND id BETWEEN ? AND ? LIMIT 2", low, high)
+            found = envelopes(db, "kind = 'post' AND id BETWEEN ? AND ? LIMIT 2", low, high)
         if not found:
             raise UsageProblem(f"No post that is here begins with {wanted}.", "It may have been withdrawn.")
         if len(found) > 1:
             raise UsageProblem(f"More than one post begins with {wanted}.", "Give more digits.")
         return found[0]
-
-
-def figure_json(figure: Figure) -> dict[str, Any]:
-    """A figure as it is shown to programs."""
-    return {
-        "count": figure.count,
-        "mean": None if figure.mean is None else round(figure.mean, 4),
-        "spread": None if figure.spread is None else round(figure.spread, 4),
-        "bayesian": round(figure.bayesian, 4),
-        "histogram": {str(stars): number for stars, number in enumerate(figure.histogram, 1)},
-    }
 
 
 def _prefix_range(digits: str) -> tuple[bytes, bytes]:
@@ -350,202 +324,7 @@ def _skeleton(name: str) -> str:
     return "".join(char for char in folded if unicodedata.category(char)[0] in "LNS")
 
 
-def _envelopes(db: sqlite3.Connection, where: str, *values: object) -> list[Envelope]:
-    rows = db.execute(f"SELECT raw FROM envelopes WHERE {where}", values).fetchall()  # noqa: S608 - ours
-    return [reopen(row[0]) for row in rows]
-
-
 def _name(db: sqlite3.Connection, author: bytes) -> str:
-    found = _envelopes(db, "slot = ?", b"profile" + author)
+    found = envelopes(db, "slot = ?", b"profile" + author)
     body = found[0].content.body if found else None
     return body.name if isinstance(body, Profile) else ""
-
-
-def _vote(row: Sequence[Any]) -> Vote:
-    return Vote(row[0], row[1], row[2], row[3])
-
-
-def _histogram(db: sqlite3.Connection, courses: Sequence[bytes]) -> dict[int, int]:
-    """Stars to number of authors whose latest rating in any of ``courses`` they are."""
-    if len(courses) == 1:
-        rows = db.execute(
-            "SELECT stars, count(*) FROM ratings WHERE course = ? AND stars > 0 GROUP BY stars", (courses[0],)
-        )
-        return dict(rows.fetchall())
-    marks = ",".join("?" * len(courses))
-    # max(seq) makes SQLite take the other columns from that very row.
-    rows = db.execute(
-        "SELECT stars, count(*) FROM (SELECT author, stars, max(seq) FROM ratings "  # noqa: S608 - only "?"s
-        f"WHERE course IN ({marks}) GROUP BY author) WHERE stars > 0 GROUP BY stars",
-        tuple(courses),
-    )
-    return dict(rows.fetchall())
-
-
-def _trusted_votes(db: sqlite3.Connection, courses: Sequence[bytes], weights: dict[bytes, float]) -> list[Vote]:
-    votes: list[Vote] = []
-    authors = sorted(weights)
-    for course in courses:
-        for start in range(0, len(authors), _BATCH):
-            batch = authors[start : start + _BATCH]
-            marks = ",".join("?" * len(batch))
-            votes += map(
-                _vote,
-                db.execute(
-                    f"SELECT author, stars, seq, id FROM ratings WHERE course = ? AND author IN ({marks})",  # noqa: S608
-                    (course, *batch),
-                ),
-            )
-    return votes
-
-
-def _figures(db: sqlite3.Connection, courses: Sequence[bytes], weights: dict[bytes, float]) -> tuple[Figure, Figure]:
-    return (
-        trusted_figure(_trusted_votes(db, courses, weights), weights),
-        everyone_figure(_histogram(db, courses)),
-    )
-
-
-def _scored(
-    db: sqlite3.Connection, courses: Sequence[bytes], weights: dict[bytes, float]
-) -> tuple[Figure, Figure, float]:
-    votes = latest(_trusted_votes(db, courses, weights))
-    everyone = _histogram(db, courses)
-    strangers = dict(everyone)
-    for vote in votes:
-        strangers[vote.stars] -= 1
-    score = order_score([(vote.stars, weights[vote.author]) for vote in votes], strangers)
-    return trusted_figure(votes, weights), everyone_figure(everyone), score
-
-
-_ENTRY: Final = (
-    "course", "author", "series", "version", "title", "description", "tags", "language", "license", "bytes", "files",
-    "created", "copies",
-)  # fmt: skip
-
-
-def _hits(db: sqlite3.Connection, expression: str, order: str, most: int) -> list[dict[str, Any]]:
-    if expression:
-        ranked = "bm25(search, 8.0, 6.0, 1.0, 0.0)" if order in ("relevance", "rating", "copies") else "0.0"
-        found = db.execute(
-            f"SELECT rowid, {ranked} FROM search WHERE search MATCH ? ORDER BY rowid DESC LIMIT ?",  # noqa: S608
-            (expression, SEARCH_WINDOW),
-        ).fetchall()
-        found.sort(key=lambda hit: hit[1])
-    else:
-        found = db.execute("SELECT number, 0.0 FROM entries ORDER BY created DESC LIMIT ?", (most,)).fetchall()
-    rows: list[dict[str, Any]] = []
-    for number, rank in found if order in ("new", "title", "copies") else found[:most]:
-        row = db.execute(
-            f"SELECT {', '.join(_ENTRY)} FROM entries WHERE number = ?",  # noqa: S608 - ours
-            (number,),
-        ).fetchone()
-        if row is not None:
-            rows.append(dict(zip(_ENTRY, row, strict=True)) | {"rank": rank})
-    if order in ("new", "title", "copies"):
-        key: dict[str, Callable[[dict[str, Any]], Any]] = {
-            "new": lambda row: -row["created"],
-            "title": lambda row: str(row["title"]).casefold(),
-            "copies": lambda row: -row["copies"],
-        }
-        rows.sort(key=key[order])
-    return rows
-
-
-def _newest_versions(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    newest: dict[tuple[bytes, str], int] = {}
-    for row in rows:
-        series = (row["author"], row["series"])
-        newest[series] = max(newest.get(series, 0), row["version"])
-    return [row for row in rows if row["version"] == newest[row["author"], row["series"]]]
-
-
-def _versions(db: sqlite3.Connection, row: dict[str, Any]) -> list[bytes]:
-    found = db.execute(
-        "SELECT course FROM entries WHERE author = ? AND series = ? ORDER BY version DESC LIMIT 64",
-        (row["author"], row["series"]),
-    )
-    return [one[0] for one in found]
-
-
-def _course_json(row: dict[str, Any], author: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "course": row["course"].hex(),
-        "title": row["title"],
-        "author": author["author"],
-        "author_name": author["name"],
-        "fingerprint": author["fingerprint"],
-        "impostor": author["impostor"],
-        "copies": row["copies"],
-        "ratings": row["ratings"],
-        "description": row["description"],
-        "tags": row["tags"].split("\n") if row["tags"] else [],
-        "language": row["language"],
-        "license": row["license"],
-        "bytes": row["bytes"],
-        "files": row["files"],
-        "created": row["created"],
-        "version": row["version"],
-    }
-
-
-def _threads(db: sqlite3.Connection, course: bytes, window: int) -> list[Envelope]:
-    """The newest threads of a course with their replies, and what changes them: a bounded number of each."""
-    found = _envelopes(db, "course = ? AND kind = 'post' AND target IS NULL ORDER BY time DESC LIMIT ?", course, window)
-    # Replies whose question is gone or hasn't come yet would be lost without these.
-    found += _envelopes(
-        db,
-        "number IN (SELECT number FROM envelopes WHERE course = ? AND kind = 'post' ORDER BY time DESC LIMIT ?) "
-        "AND target IS NOT NULL AND NOT EXISTS (SELECT 1 FROM envelopes AS above WHERE above.id = envelopes.target)",
-        course,
-        STRAY_WINDOW,
-    )
-    posts = {envelope.id: envelope for envelope in found}
-    pending = list(posts)
-    while pending and len(posts) < window + REPLY_WINDOW:
-        replies = _about(db, course, pending, "kind = 'post'")
-        pending = [one.id for one in replies if one.id not in posts]
-        posts |= {one.id: one for one in replies}
-    orphaned = {one.content.body.reply for one in posts.values() if getattr(one.content.body, "reply", None)}  # type: ignore[union-attr]
-    about = _about(db, course, [*posts, *(orphaned - set(posts))], "kind != 'post'")
-    return [*posts.values(), *about]
-
-
-def _about(db: sqlite3.Connection, course: bytes, targets: Sequence[Any], condition: str) -> list[Envelope]:
-    out: list[Envelope] = []
-    for start in range(0, len(targets), _BATCH):
-        batch = targets[start : start + _BATCH]
-        marks = ",".join("?" * len(batch))
-        out += [
-            one
-            for one in _envelopes(db, f"target IN ({marks}) AND {condition} LIMIT {REPLY_WINDOW}", *batch)
-            if one.content.course == course
-        ]
-    return out
-
-
-def _authors(items: list[Item]) -> set[bytes]:
-    authors: set[bytes] = set()
-    pending = list(items)
-    while pending:
-        item = pending.pop()
-        authors.add(item.author)
-        pending += item.replies
-    return authors
-
-
-def _item_json(item: Item, people: dict[bytes, dict[str, Any]], course_author: bytes | None) -> dict[str, Any]:
-    return {
-        "id": item.id.hex(),
-        "role": item.role,
-        **people[item.author],
-        "course_author": item.author == course_author,
-        "text": item.text if not item.hidden else "",
-        "file": item.path,
-        "time": item.time,
-        "edited": item.edited,
-        "accepted": item.accepted,
-        "pinned": item.pinned,
-        "hidden": item.hidden,
-        "replies": [_item_json(reply, people, course_author) for reply in item.replies],
-    }

@@ -10,39 +10,31 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
-from p2plearn.course.manifest import Manifest, SignedManifest
+from p2plearn.course.manifest import SignedManifest
 from p2plearn.errors import Refused, UsageProblem
 from p2plearn.gossip import envelope as env
 from p2plearn.gossip.discussion import Order
-from p2plearn.gossip.envelope import CATALOGUE, Body, Content, Envelope, tidy_text
-from p2plearn.gossip.feed import Feed
-from p2plearn.gossip.reading import Query, Reading
-from p2plearn.gossip.sync import Sync
-from p2plearn.identity import SigningKey
+from p2plearn.gossip.envelope import CATALOGUE, Envelope, tidy_text
+from p2plearn.gossip.moderation import Moderation
+from p2plearn.gossip.reading import Query
 from p2plearn.people import (
     AcceptRequest,
     DiscussionRequest,
     EditRequest,
-    LabelRequest,
     ModerateRequest,
     PostRequest,
     ProfileRequest,
     RateRequest,
     RatingsRequest,
     SearchRequest,
-    ShunnedRequest,
-    ShunRequest,
-    SubscribeRequest,
     TrustListRequest,
     TrustRequest,
     WithdrawRequest,
 )
-from p2plearn.store.store import Store
 
 if TYPE_CHECKING:
     from trio import TaskStatus  # type: ignore[attr-defined]  # trio re-exports it, mypy overlooks it
@@ -58,28 +50,8 @@ RENEW_SECONDS: Final = 20 * 86400
 RENEWAL_LOOK_SECONDS: Final = 3600.0
 
 
-class People:
+class People(Moderation):
     """See ``people.PeopleOperations``. ``sync`` is set once the network is there."""
-
-    def __init__(self, feed: Feed, store: Store, author: SigningKey) -> None:
-        self._feed = feed
-        self._store = store
-        self._author = author
-        self._reading = Reading(feed, author.public, self._manifest)
-        self._sync: Sync | None = None
-        self._denied: dict[bytes, dict[str, str]] = self._reading.denied()
-        feed.spare(lambda: {author.public, *self._reading.weights()})
-
-    @property
-    def sync(self) -> Sync:
-        """The running exchanges."""
-        if self._sync is None:
-            raise AssertionError("joined before the first call")
-        return self._sync
-
-    def join(self, sync: Sync) -> None:
-        """The network is up; called once, before anything is asked of this object."""
-        self._sync = sync
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Exchange with peers and keep the catalogue fresh, until cancelled."""
@@ -88,36 +60,7 @@ class People:
             nursery.start_soon(self._renew)
             task_status.started()
 
-    def _manifest(self, course: bytes) -> Manifest | None:
-        signed = self._store.signed_manifest(course)
-        return None if signed is None else signed.manifest
-
-    # -- for the rest of the node ---------------------------------------------------------------------------------
-
-    def follows(self) -> frozenset[bytes]:
-        """The feeds kept here: the catalogue, those of courses kept here, and of those somebody here asked about."""
-        with self._feed.reading() as db:
-            asked = {row[0] for row in db.execute("SELECT course FROM following")}
-        kept = {row.course for row in self._store.courses()}
-        self._denied = self._reading.denied()  # lists that this node subscribes to may have grown
-        return frozenset({CATALOGUE, *asked, *kept}) - self._denied.keys()
-
-    def refuses(self, content: Content) -> bool:
-        """Whether an envelope is about, or by, what is blocked here."""
-        denied = self._denied
-        if not denied:
-            return False
-        target = getattr(content.body, "subject", None)
-        return content.author in denied or (content.course in denied and target is None)
-
-    def refusal(self, course: bytes, author: bytes | None = None, /) -> str:
-        """Why a course is blocked here; empty if it isn't."""
-        for subject in (course, author):
-            row = self._denied.get(subject) if subject is not None else None
-            if row is not None:
-                by = "here" if row["by"] == "you" else f"by the list of {row['by'][:12]}"
-                return f"blocked {by}" + (f": {row['reason']}" if row["reason"] else "")
-        return ""
+    # -- the catalogue --------------------------------------------------------------------------------------------
 
     async def announce_own(self, course: bytes, copies: int) -> None:
         """Put a course that was published here into the catalogue."""
@@ -160,16 +103,6 @@ class People:
         return out
 
     # -- saying ---------------------------------------------------------------------------------------------------
-
-    async def _say(self, body: Body, course: bytes) -> Envelope:
-        envelope = await self._blocking(
-            lambda: self._feed.write(self._author.public, self._author.sign, body, course, time.time())
-        )
-        self.sync.announce(envelope)
-        return envelope
-
-    async def _blocking(self, work: Callable[[], T]) -> T:
-        return await trio.to_thread.run_sync(work)
 
     async def rate(self, request: RateRequest) -> dict[str, Any]:
         """See ``PeopleOperations.rate``."""
@@ -291,28 +224,6 @@ class People:
             "digest": digest.hex(),
         }
 
-    async def _course(self, text: str) -> bytes:
-        """A course by its hash or the beginning of one that is known here. Raises UsageProblem."""
-        wanted = text.lower()
-        if not 8 <= len(wanted) <= 64 or set(wanted) - set("0123456789abcdef"):
-            raise UsageProblem(f"{text!r:.80} is no course hash: give 64 hex digits, or the first 8 or more.")
-        if len(wanted) == 64:
-            return bytes.fromhex(wanted)
-        low, high = bytes.fromhex(wanted.ljust(64, "0")), bytes.fromhex(wanted.ljust(64, "f"))
-
-        def look() -> set[bytes]:
-            with self._feed.reading() as db:
-                found = {
-                    row[0] for row in db.execute("SELECT course FROM entries WHERE course BETWEEN ? AND ?", (low, high))
-                }
-            return found | {row.course for row in self._store.courses() if low <= row.course <= high}
-
-        found = await self._blocking(look)
-        if len(found) != 1:
-            many = "No course that is known here begins" if not found else f"{len(found)} courses begin"
-            raise UsageProblem(f"{many} with {wanted}.", "Give the whole hash.")
-        return found.pop()
-
     async def _follow(self, course: bytes) -> None:
         """Keep that course's discussion from here on; the first time, fetch it from whoever has it."""
 
@@ -329,15 +240,6 @@ class People:
                 await looked.wait()
 
     # -- people ---------------------------------------------------------------------------------------------------
-
-    async def _known_author(self, text: str) -> bytes:
-        found = await self._blocking(lambda: self._reading.authors_called(text))
-        if not found:
-            raise UsageProblem(f"Nobody known here is {text!r:.80}.", "Give the author's key: 64 hex digits.")
-        if len(found) > 1:
-            keys = ", ".join(author.hex()[:12] for author in found)
-            raise UsageProblem(f"{len(found)} people are {text!r:.80}: {keys}.", "Names aren't unique: give the key.")
-        return found[0]
 
     async def trust(self, request: TrustRequest) -> dict[str, Any]:
         """See ``PeopleOperations.trust``."""
@@ -386,114 +288,6 @@ class People:
             await self._say(env.Profile(tidy_text(request.about), tidy_text(request.name)), CATALOGUE)
         author = await self._known_author(request.author) if request.author else self._author.public
         return await self._blocking(lambda: self._reading.profile(author))
-
-    async def shun(self, request: ShunRequest) -> dict[str, Any]:
-        """See ``PeopleOperations.shun``."""
-        if request.how not in ("mute", "block"):
-            raise UsageProblem(f"There is no {request.how!r}; there are mute and block.")
-        subject, target = await self._subject(request)
-
-        def change() -> int:
-            with self._feed.writing() as db:
-                db.execute("DELETE FROM shunned WHERE subject = ? AND how = ?", (subject, request.how))
-                if not request.remove:
-                    row = (subject, target, request.how, tidy_text(request.reason), int(time.time()))
-                    db.execute("INSERT OR REPLACE INTO shunned VALUES (?, ?, ?, ?, ?)", row)
-            self._denied = self._reading.denied()
-            if request.remove or request.how != "block":
-                return 0
-            if target == "author":
-                return self._feed.purge(
-                    "author = ? OR course IN (SELECT course FROM entries WHERE author = ?)", subject, subject
-                )
-            return self._feed.purge("course = ?", subject)
-
-        freed = await self._blocking(change)
-        log.info(
-            "%s %s %s: %s",
-            "un-" + request.how if request.remove else request.how,
-            target,
-            subject.hex(),
-            request.reason,
-        )
-        return {
-            "subject": subject.hex(),
-            "target": target,
-            "how": request.how,
-            "removed": request.remove,
-            "freed": freed,
-        }
-
-    async def _subject(self, request: ShunRequest) -> tuple[bytes, str]:
-        """What is to be shunned: a course or an author, told apart by what is known here."""
-        if request.target not in ("", "course", "author"):
-            raise UsageProblem(f"{request.target!r:.40} is neither course nor author.")
-        if request.target != "author":
-            try:
-                course = await self._course(request.subject)
-            except UsageProblem:
-                if request.target:
-                    raise
-            else:
-                known = await self._blocking(lambda: self._reading.facts(course))
-                if known is not None or request.target:
-                    return course, "course"
-        if not request.target and len(request.subject) == 64:
-            known_authors = await self._blocking(lambda: self._reading.authors_called(request.subject))
-            with_words = await self._blocking(lambda: self._is_author(bytes.fromhex(request.subject)))
-            if known_authors and not with_words:
-                raise UsageProblem(
-                    "This node knows neither a course nor an author of that name.", "Say which: --course or --author."
-                )
-        return await self._known_author(request.subject), "author"
-
-    async def label(self, request: LabelRequest) -> dict[str, Any]:
-        """See ``PeopleOperations.label``."""
-        asked = ShunRequest(request.subject, "block", request.target)
-        subject, target = await self._subject(asked)
-        envelope = await self._say(env.Label(request.label, tidy_text(request.reason), subject, target), CATALOGUE)
-        return {"id": envelope.id.hex(), "subject": subject.hex(), "target": target, "label": request.label}
-
-    async def subscribe(self, request: SubscribeRequest) -> dict[str, Any]:
-        """See ``PeopleOperations.subscribe``."""
-        moderator = await self._known_author(request.author)
-
-        def change() -> int:
-            with self._feed.writing() as db:
-                if request.remove:
-                    db.execute("DELETE FROM subscriptions WHERE author = ?", (moderator,))
-                else:
-                    db.execute("INSERT OR IGNORE INTO subscriptions VALUES (?, ?)", (moderator, int(time.time())))
-            self._denied = self._reading.denied()
-            return sum(row["by"] == moderator.hex() for row in self._denied.values())
-
-        denied = await self._blocking(change)
-        return {"author": moderator.hex(), "subscribed": not request.remove, "denied": denied}
-
-    def _is_author(self, key: bytes) -> bool:
-        with self._feed.reading() as db:
-            row = db.execute(
-                "SELECT 1 FROM envelopes WHERE author = ?1 UNION SELECT 1 FROM entries WHERE author = ?1", (key,)
-            )
-            return row.fetchone() is not None
-
-    async def shunned(self, _: ShunnedRequest) -> dict[str, Any]:
-        """See ``PeopleOperations.shunned``."""
-
-        def look() -> dict[str, Any]:
-            with self._feed.reading() as db:
-                rows = db.execute("SELECT subject, target, how, reason, since FROM shunned ORDER BY since").fetchall()
-                lists = [row[0].hex() for row in db.execute("SELECT author FROM subscriptions ORDER BY since")]
-            names = ("subject", "target", "how", "reason", "since")
-            out = [dict(zip(names, (row[0].hex(), *row[1:]), strict=True)) | {"by": "you"} for row in rows]
-            out += [
-                {"subject": subject.hex(), "how": "block", "since": 0, **row}
-                for subject, row in self._reading.denied().items()
-                if row["by"] != "you"
-            ]
-            return {"shunned": out, "subscriptions": lists}
-
-        return await self._blocking(look)
 
     def figures(self) -> dict[str, Any]:
         """What ``status`` shows."""

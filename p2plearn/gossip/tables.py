@@ -84,6 +84,12 @@ def find(db: sqlite3.Connection, where: str, *values: object) -> Envelope | None
     return None if row is None else reopen(row[0])
 
 
+def envelopes(db: sqlite3.Connection, where: str, *values: object) -> list[Envelope]:
+    """All of them."""
+    rows = db.execute(f"SELECT raw FROM envelopes WHERE {where}", values).fetchall()  # noqa: S608 - ours
+    return [reopen(row[0]) for row in rows]
+
+
 def insert(db: sqlite3.Connection, envelope: Envelope) -> list[Envelope]:
     """Keep an envelope; what is to be deleted because of it."""
     content = envelope.content
