@@ -40,6 +40,7 @@ def cli() -> None:
 cli.add_command(node.node)
 for commands in (courses, people, plan, home):
     commands.attach(cli)
+cli.add_command(node.metrics)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

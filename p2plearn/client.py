@@ -67,6 +67,10 @@ class NodeClient:
         """The node as it stands: ``peer_id``, ``addresses``, ``peers``, ``courses``, ``uptime``, …"""
         return self._short("GET", "/v1/status")
 
+    def metrics(self) -> str:
+        """Its figures in Prometheus' text format."""
+        return self._text("/metrics")
+
     def peers(self) -> list[dict[str, Any]]:
         """The peers it is connected to."""
         return list(self._short("GET", "/v1/peers")["peers"])
@@ -145,6 +149,18 @@ class NodeClient:
                 f"Its log may say why: {self._home.log}",
             ) from None
         except (OSError, http.client.HTTPException):
+            raise _Lost(self._home, self._start) from None
+        finally:
+            connection.close()
+
+    def _text(self, path: str) -> str:
+        connection = self._call("GET", path, None, _SHORT_CALL_SECONDS)
+        try:
+            response = connection.getresponse()
+            if response.status != 200:
+                _checked(response)
+            return response.read().decode("utf-8")
+        except (OSError, http.client.HTTPException, UnicodeDecodeError):
             raise _Lost(self._home, self._start) from None
         finally:
             connection.close()

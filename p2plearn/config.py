@@ -51,6 +51,9 @@ API_WRITE_SECONDS: Final = 30.0
 API_CONNECTIONS: Final = 64
 """Open local connections at once. One person has a handful; a script gone wild must not eat the node's descriptors."""
 
+METRICS_CONNECTIONS: Final = 8
+"""Open connections at once to the port of ``metrics.listen``: a Prometheus has one, two of them two."""
+
 PROGRESS_SECONDS: Final = 0.1
 """Between two progress events of one operation: smooth for an eye, next to nothing for the node."""
 
@@ -179,6 +182,15 @@ SETTINGS: Final[tuple[Row, ...]] = (
     Row(
         "log.level", "text", "info", "", choices=("debug", "info", "warning", "error"),
         reason="info is a few lines an hour: starts, stops, courses, what went wrong.",
+    ),
+    Row(
+        "log.format", "text", "text", "", choices=("text", "json"),
+        reason="text is for people; json is one object a line, for programs that collect logs.",
+    ),
+    Row(
+        "metrics.listen", "text", "off", "port, or address:port",
+        reason="Where Prometheus reads /metrics over TCP; a port alone is this machine's loopback. Off: only the local "
+        "API has them.",
     ),
 )  # fmt: skip
 

@@ -226,6 +226,7 @@ class Network:
                 "announced": told.announced,
                 "waiting": told.waiting,
                 "late": told.late,
+                "lateness": told.lateness,
                 "last_error": told.last_error,
             },
             "lan": {

@@ -58,6 +58,7 @@ from p2plearn.transfer.protocol import FROM_FETCHER, PROTOCOL
 from p2plearn.transfer.serve import ChunkService
 from p2plearn.transfer.traffic import TrafficBook
 from p2plearn.web import server
+from p2plearn.web.metrics_port import serve_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +144,8 @@ class _Node:
             await nursery.start(courtesy.run)
             await nursery.start(supervisor.run, take_part)
             await nursery.start(server.serve, service, self._paths.socket, self._lock)
+            if self._settings.text("metrics.listen") != "off":
+                await nursery.start(serve_metrics, service, self._settings.text("metrics.listen"))
             addresses = service.network.addresses()
             logger.info("node %s is ready at %s", service.network.peer_id, ", ".join(addresses))
             ready({"pid": os.getpid(), "peer_id": service.network.peer_id, "addresses": addresses})

@@ -36,8 +36,8 @@ _IN_BYTES = {
 }
 _IN_BYTES_A_SECOND = {"upload", "download"}
 _IN_MOMENTS = {"created", "added", "paused_until"}
-_IN_SECONDS = {"uptime", "seconds", "age"}
-_NOT_SHOWN = {"schema", "event", "entries"}
+_IN_SECONDS = {"uptime", "seconds", "age", "lateness", "lag"}
+_NOT_SHOWN = {"schema", "event", "entries", "moved"}
 
 
 def status(facts: Mapping[str, Any]) -> str:

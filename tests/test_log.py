@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Iterator
@@ -47,6 +48,29 @@ def test_a_record_is_one_line_and_cannot_forge_another(tmp_path: Path) -> None:
     assert all(line.startswith("    ") for line in lines[2:] if line)
     assert "\x07" not in "".join(lines)
     assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
+
+
+def test_as_json_each_line_is_an_object_that_no_peer_can_forge(tmp_path: Path) -> None:
+    start_logging("info", as_json=True, file=tmp_path / "log")
+    log = logging.getLogger("p2plearn.net")
+    nasty = 'hi\n{"level":"error","message":"all is lost"}\x1b[2J\u202e\udc80'
+    log.info("peer says %s", nasty, extra={"peer": nasty, "count": 3, "share": float("nan")})
+    try:
+        raise ValueError("two\nlines\x07")
+    except ValueError:
+        log.exception("failed")
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text("ascii").splitlines()]
+    assert len(lines) == 2
+    first, second = lines
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("time"))
+    shown = r'hi\n{"level":"error","message":"all is lost"}\x1b[2J\u202e\udc80'
+    assert first == {
+        "level": "info", "logger": "p2plearn.net", "message": f"peer says {shown}",
+        "fields": {"peer": shown, "count": 3, "share": "nan"},
+    }  # fmt: skip
+    assert (second["level"], second["message"]) == ("error", "failed")
+    assert second["exception"][-1] == r"lines\x07"
+    assert all(text.isprintable() for text in second["exception"])
 
 
 def test_others_are_muted_unless_debugging(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from p2plearn.commands.scope import Group, Scope, pass_scope, seconds_of
+from p2plearn.commands.scope import Command, Group, Scope, pass_scope, seconds_of
 from p2plearn.config import Home, Settings
 from p2plearn.errors import LeaveIncomplete, P2plearnError
 from p2plearn.operations import LeaveRequest
@@ -23,12 +23,13 @@ def node() -> None:
 @click.option("--bootstrap", multiple=True, metavar="MULTIADDR", help="Join through this node (again for more).")
 @click.option("--no-mdns", is_flag=True, help="Neither look for nodes on the LAN nor be found there.")
 @click.option("--detach", is_flag=True, help="Run in the background; returns when the node is ready.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="How to log (else the setting log.format).")
 @click.option("--ready-fd", type=int, default=-1, hidden=True)
 @click.option("--stop-with-stdin", is_flag=True, hidden=True)
 @pass_scope
 def node_start(
     scope: Scope, *, listen: tuple[str, ...], bootstrap: tuple[str, ...], no_mdns: bool, detach: bool,
-    ready_fd: int, stop_with_stdin: bool,
+    log_format: str | None, ready_fd: int, stop_with_stdin: bool,
 ) -> int:  # fmt: skip
     """Run a node for this home, until Ctrl-C or `p2plearn node stop`."""
     from p2plearn import background
@@ -40,6 +41,8 @@ def node_start(
         flags["network.bootstrap"] = bootstrap
     if no_mdns:
         flags["network.mdns"] = False
+    if log_format:
+        flags["log.format"] = log_format
     home = scope.home
     if stop_with_stdin:
         background.stop_with_stdin()
@@ -68,7 +71,8 @@ def _run_node(
 ) -> int:
     from p2plearn.log import start_logging
 
-    start_logging(settings.text("log.level"), debug=scope.debug, file=home.log if detached else None)
+    as_json = settings.text("log.format") == "json"
+    start_logging(settings.text("log.level"), as_json=as_json, debug=scope.debug, file=home.log if detached else None)
     from p2plearn.node import run_node  # takes a second, and nothing else here needs it
 
     return run_node(home.path, settings, ready)
@@ -88,6 +92,8 @@ def _start_detached(scope: Scope, home: Home, flags: dict[str, object]) -> int:
         arguments += [part for address in addresses for part in (f"--{name}", address)]
     if "network.mdns" in flags:
         arguments.append("--no-mdns")
+    if "log.format" in flags:
+        arguments += ["--log-format", str(flags["log.format"])]
     _show_started(scope, home, background.start(home, arguments))
     return 0
 
@@ -177,6 +183,19 @@ def node_resume(scope: Scope) -> None:
 
     facts = scope.client().resume()
     scope.emit(facts) if scope.as_json else click.echo(views.paused(facts))
+
+
+@click.command(cls=Command)
+@pass_scope
+def metrics(scope: Scope) -> None:
+    """The node's figures, as Prometheus reads them."""
+    from p2plearn.terminal import plain
+
+    text = scope.client().metrics()
+    if scope.as_json:
+        scope.emit({"format": "prometheus", "text": text})
+    else:
+        click.echo("\n".join(plain(line) for line in text.splitlines()))
 
 
 @node.command("peers")

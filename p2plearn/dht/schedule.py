@@ -55,12 +55,15 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """For status: courses told to somebody, courses that wait to be told, courses late, and the last reason why."""
+    """For status: courses told to somebody, courses that wait to be told, courses late, and the last reason why;
+    how many seconds the most overdue one is overdue.
+    """
 
     announced: int
     waiting: int
     late: int
     last_error: str
+    lateness: float
 
 
 class Schedule:
@@ -166,4 +169,5 @@ class Schedule:
         announced = sum(e.told_at is not None for e in entries)
         late = sum(e.due < now - LATE for e in entries)
         waiting = len(entries) - announced
-        return Figures(announced, waiting, late, self._last_error if waiting or late else "")
+        lateness = max((now - e.due for e in entries), default=0.0)
+        return Figures(announced, waiting, late, self._last_error if waiting or late else "", max(lateness, 0.0))

@@ -302,4 +302,5 @@ class People(Moderation):
             "dropped": dict(self.sync.intake.dropped),
             "bytes_in": figures.bytes_in,
             "bytes_out": figures.bytes_out,
+            "lag": figures.lag,
         }

@@ -17,7 +17,7 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -84,6 +84,13 @@ class Figures:
     sent: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    compared: float = field(default_factory=time.monotonic)
+    """When records were last compared with a peer to the end; the start, until they were."""
+
+    @property
+    def lag(self) -> float:
+        """Seconds since then: how old what is lacking here may be."""
+        return time.monotonic() - self.compared
 
 
 class Sync:
@@ -122,12 +129,16 @@ class Sync:
         """One exchange that a peer began. Raises PeerFault; ``net.guard`` counts it."""
         exchange = await self._new_exchange()
         peer = stream.muxed_conn.peer_id
+        compared = False
         with trio.fail_after(EXCHANGE_SECONDS):
             try:
                 while True:
                     turn = await self._receive(stream)
                     if turn is None:
+                        if compared:
+                            self.figures.compared = time.monotonic()
                         break
+                    compared = compared or bool(turn.ranges)
                     if turn.ranges:
                         self._met[peer] = trio.current_time()  # it began: no need to begin as well
                     answer, goes_on = await self.intake.think(exchange, turn, peer, brought=True)
@@ -288,6 +299,8 @@ class Sync:
                 raise
             else:
                 self._failures.pop(info.peer_id, None)
+                if news is None:
+                    self.figures.compared = time.monotonic()
                 return True
             finally:
                 self._count(exchange)

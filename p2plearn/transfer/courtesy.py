@@ -348,6 +348,7 @@ class Courtesy:
                 "cap_left": None if rules.monthly_cap is None else max(0, rules.monthly_cap - counted),
             },
             "month": {"since": first.isoformat(), "until": anew.isoformat(), **asdict(moved)},
+            "moved": asdict(self._book.since_start),
             "power": {"on_battery": manners.on_battery, "metered": manners.metered},
             "manners": self._words(counted),
         }

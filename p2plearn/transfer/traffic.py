@@ -64,6 +64,8 @@ class TrafficBook:
         self.path = path
         self.changed = False
         """Whether there is something to save."""
+        self.since_start = Moved()
+        """What was counted by this object: never less than before, whatever month it is."""
         self._days: dict[datetime.date, Moved] = {}
         self._paused_until = 0.0
 
@@ -113,7 +115,9 @@ class TrafficBook:
         if day is None:
             self._make_room(today)
             day = self._days[today] = Moved()
-        day.add(Moved(sent, received, 0, 0) if lan else Moved(0, 0, sent, received))
+        moved = Moved(sent, received, 0, 0) if lan else Moved(0, 0, sent, received)
+        day.add(moved)
+        self.since_start.add(moved)
         self.changed = True
 
     def _make_room(self, today: datetime.date) -> None:

@@ -9,7 +9,7 @@ Imports ``errors`` and ``operations``; no I/O.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -85,14 +85,19 @@ def _problem(status: int, code: str, exit_code: int, detail: str, hint: str) -> 
     }
 
 
-def check_caller(headers: Mapping[str, str]) -> None:
+def is_local_name(host: str) -> bool:
+    """Whether a caller of the local API may use this Host for us."""
+    return host.partition(":")[0].lower() in ALLOWED_HOSTS
+
+
+def check_caller(headers: Mapping[str, str], is_ours: Callable[[str], bool] = is_local_name) -> None:
     """Refuse what can only come from a web page that has no business here; raises CallRefused.
 
     The socket's mode keeps other users out; this keeps out pages, once the same API is on loopback TCP.
     """
     host = headers.get("host", "")
-    if host.partition(":")[0].lower() not in ALLOWED_HOSTS:
-        raise CallRefused(HTTPStatus.FORBIDDEN, "The Host header must be p2plearn.local or localhost.")
+    if not is_ours(host):
+        raise CallRefused(HTTPStatus.FORBIDDEN, "The Host header names another machine.")
     origin = headers.get("origin")
     if origin is not None:
         scheme, _, rest = origin.partition("://")

@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 import h11
 import trio
 
-from p2plearn import config
+from p2plearn import __version__, config
 from p2plearn.errors import P2plearnError
 from p2plearn.local_socket import short_address
 from p2plearn.lock import NodeLock
+from p2plearn.monitoring import exposition, metrics
+from p2plearn.monitoring.process import read_process
 from p2plearn.operations import SCHEMA, NodeOperations, Progress
 from p2plearn.web import answers, openapi, routes
 from p2plearn.web.answers import Answer, CallRefused
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
 logger = logging.getLogger(__name__)
+
+METRICS_PATH = "/metrics"
+"""Where Prometheus looks; on the local API and, where ``metrics.listen`` asks for it, on a TCP port."""
 
 _BACKLOG = 64
 _READ_BYTES = 16 * 1024  # h11 looks at its limit between reads only, so headers may have this much more
@@ -91,7 +96,7 @@ async def serve(
         nonlocal open_calls
         open_calls += 1
         try:
-            await _Conversation(node, stream).run(refuse=open_calls > config.API_CONNECTIONS)
+            await Conversation(node, stream).run(refuse=open_calls > config.API_CONNECTIONS)
         except Exception:
             logger.exception("a call to the local API failed")
         finally:
@@ -106,8 +111,11 @@ async def serve(
             os.unlink(path)
 
 
-class _Conversation:
+class Conversation:
     """One connection: calls one after the other until either side is done."""
+
+    hosts: Callable[[str], bool] = staticmethod(answers.is_local_name)
+    """Which names a caller may use for us."""
 
     def __init__(self, node: NodeOperations, stream: trio.SocketStream) -> None:
         self._node = node
@@ -129,7 +137,7 @@ class _Conversation:
                 raise CallRefused(503, "Too many calls at once.")
             request = await self._read_head()
             headers = {name.decode("ascii"): value.decode("latin-1") for name, value in request.headers}
-            answers.check_caller(headers)
+            answers.check_caller(headers, self.hosts)
             body = await self._read_body()
             await self._answer(request, headers, body)
         except h11.RemoteProtocolError as problem:
@@ -144,6 +152,9 @@ class _Conversation:
         if (method, target) == ("GET", openapi.PATH):
             document = answers.json_bytes(openapi.document())
             await self._send_whole(Answer(200, (("Content-Type", "application/json"),), document))
+            return
+        if (method, target) == ("GET", METRICS_PATH):
+            await self.send_metrics()
             return
         route, course = routes.find_route(method, target)
         if course:
@@ -168,6 +179,18 @@ class _Conversation:
                 await self._send_whole(answers.problem_answer(outcome["problem"]))
             else:
                 await self._send_whole(answers.result(outcome["result"]))
+
+    async def send_metrics(self) -> None:
+        """Answer with the node's figures for Prometheus."""
+        outcome = await self._until_hung_up("metrics", self._metrics)
+        if "problem" in outcome:
+            await self._send_whole(answers.problem_answer(outcome["problem"]))
+        else:
+            await self._send_whole(Answer(200, (("Content-Type", exposition.CONTENT_TYPE),), outcome["result"]))
+
+    async def _metrics(self) -> bytes:
+        found = metrics.families(await self._node.status(), read_process(), __version__)
+        return exposition.render(found).encode("utf-8")
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
