@@ -41,6 +41,12 @@ def command(home: Path, arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-P", "-m", "p2plearn", "--home", str(home), *arguments]
 
 
+def source_environment() -> dict[str, str]:
+    """What ``command`` needs in a fresh environment: where this p2plearn is, when it isn't installed in its Python."""
+    package = Path(p2plearn.__file__).resolve().parent.parent
+    return {} if package.is_relative_to(Path(sys.prefix).resolve()) else {"PYTHONPATH": str(package)}
+
+
 def environment() -> dict[str, str]:
     """The environment for ``command``: this one, and Python finds the same p2plearn wherever it is run."""
     mine = os.environ.copy()

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import click
 
 from p2plearn import __version__
-from p2plearn.commands import courses, home, node, people, plan
+from p2plearn.commands import courses, home, node, people, plan, service
 from p2plearn.commands.scope import Group, Scope
 from p2plearn.errors import Interrupted, NoSpace, P2plearnError, UsageProblem
 from p2plearn.operations import SCHEMA
@@ -40,7 +40,8 @@ def cli() -> None:
 cli.add_command(node.node)
 for commands in (courses, people, plan, home):
     commands.attach(cli)
-cli.add_command(node.metrics)
+for command in (node.metrics, service.service):
+    cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -27,7 +27,8 @@ from multiaddr import Multiaddr
 
 from p2plearn import identity
 from p2plearn.config import Home, Settings
-from p2plearn.custody_service import CustodyService
+from p2plearn.config_changes import not_in_force
+from p2plearn.custody_service import LEAVE_SECONDS, CustodyService
 from p2plearn.dht.keeper import Keeper, KeeperLimits
 from p2plearn.dht.messages import CUSTODY, HEARTBEAT
 from p2plearn.dht.repair import Repair
@@ -37,6 +38,7 @@ from p2plearn.gossip.service import People
 from p2plearn.gossip.sync import Sync
 from p2plearn.gossip.turns import PROTOCOL as SYNC
 from p2plearn.lock import NodeLock
+from p2plearn.monitoring.sd_notify import Notifier
 from p2plearn.net.bootstrap import gather
 from p2plearn.net.guard import StreamLimits
 from p2plearn.net.host import build_host, key_pair
@@ -77,7 +79,7 @@ def run_node(home: Path, settings: Settings, ready: Ready) -> int:
     """
     mute_libp2p(debug=logging.getLogger("p2plearn").isEnabledFor(logging.DEBUG))
     paths = Home(home)
-    with NodeLock(paths.lock) as lock:
+    with Notifier.from_environment(os.environ) as notifier, NodeLock(paths.lock) as lock:
         peer_key = identity.load_or_create(paths.peer_key)
         author_key = identity.load_or_create(paths.author_key)
         limits = StoreLimits(quota=settings.size("storage.quota"), min_free=settings.count("storage.min_free"))
@@ -86,7 +88,7 @@ def run_node(home: Path, settings: Settings, ready: Ready) -> int:
         try:
             with contextlib.closing(Feed(paths.people)) as feed:
                 people = People(feed, store, author_key)
-                node = _Node(paths, settings, lock, store, people, feed, peer_key, author_key)
+                node = _Node(paths, settings, lock, store, people, feed, peer_key, author_key, notifier)
                 trio.run(node.run, ready)
         except* P2plearnError as group:
             failure = first_error(group)
@@ -108,6 +110,7 @@ class _Node:
         feed: Feed,
         peer_key: identity.SigningKey,
         author_key: identity.SigningKey,
+        notifier: Notifier,
     ) -> None:
         self._paths = paths
         self._settings = settings
@@ -119,6 +122,7 @@ class _Node:
         self._author_key = author_key
         self._standing = Standing()  # bans outlive a restart of the network part, else a fault would lift them
         self._listening: list[Multiaddr] = []
+        self._notifier = notifier
 
     async def run(self, ready: Ready) -> None:
         stopping = trio.Event()
@@ -133,6 +137,7 @@ class _Node:
             stop=stopping.set,
             supervisor=supervisor,
         )
+        service.not_in_force = lambda: not_in_force(self._paths.path, self._settings)
         streams = self._settings.count("transfer.serve_streams")
         chunks = ChunkService(service.shelf, max_streams=streams, courtesy=courtesy)
 
@@ -149,10 +154,12 @@ class _Node:
             addresses = service.network.addresses()
             logger.info("node %s is ready at %s", service.network.peer_id, ", ".join(addresses))
             ready({"pid": os.getpid(), "peer_id": service.network.peer_id, "addresses": addresses})
+            self._notifier.ready(f"{service.network.peer_id} at {', '.join(addresses)}")
+            nursery.start_soon(self._notifier.keep_alive)
             await stopping.wait()
-            await service.custody.before_stop(
-                leave=self._settings.text("node.on_stop") == "leave" and not service.asked_to_stop
-            )
+            leave = self._settings.text("node.on_stop") == "leave" and not service.asked_to_stop
+            self._notifier.stopping("handing over" if leave else "", seconds=LEAVE_SECONDS if leave else 0.0)
+            await service.custody.before_stop(leave=leave)
             logger.info("stopping")
             nursery.cancel_scope.cancel()
 

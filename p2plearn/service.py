@@ -73,6 +73,8 @@ class NodeService:
         self._custody: CustodyService | None = None
         self.asked_to_stop = False
         """Over the local API, whose caller hands over first if that is wanted."""
+        self.not_in_force: Callable[[], list[str]] = list
+        """Names of settings whose value in the file is another than the one this node runs with. Blocks briefly."""
         self._store = store
         self.people = people
         self._courtesy = courtesy
@@ -126,6 +128,7 @@ class NodeService:
             "courses": len(rows),
             "uptime": trio.current_time() - self._since,
             "pid": os.getpid(),
+            "restart_for": await trio.to_thread.run_sync(self.not_in_force),
             "fetching": [
                 {"course": course.hex(), "waiting_for": fetch.standing.waiting_for}
                 for course, fetch in self._fetching.items()

@@ -104,7 +104,8 @@ def test_every_command_is_there_has_help_and_takes_the_common_options(run: Shell
     found = dict(commands(cli))
     assert {" ".join(path) for path in found} == {
         "node start", "node stop", "node status", "node pause", "node resume", "node peers", "publish", "get", "list",
-        "info", "verify", "remove", "paths", "config show", "demo", "completion", "node leave", "gc", "metrics",
+        "info", "verify", "remove", "paths", "config show", "demo", "completion", "node leave", "gc",
+        "metrics", "service print", "service install", "service remove",
         "search", "rate", "ratings", "ask", "answer", "comment", "edit",
         "withdraw", "accept", "moderate", "discussion", "trust add", "trust remove", "trust list", "profile", "mute",
         "block", "label", "subscribe", "plan",

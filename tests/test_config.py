@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from p2plearn import config
 from p2plearn.config import SETTINGS, Home, Settings, choose_home, environment_name, parse_seconds, parse_size
+from p2plearn.config_changes import not_in_force
 from p2plearn.errors import P2plearnError, Refused, UsageProblem
 
 
@@ -153,3 +154,16 @@ def test_shared_folders_files_and_the_home_directory_are_refused(
     if os.getuid() != 0:
         with pytest.raises(P2plearnError):
             Home(Path("/proc/nowhere")).prepare()
+
+
+def test_what_was_changed_since_the_start_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text('[storage]\ngive = "1 GiB"\n[transfer]\npeers = 3\n')
+    running = Settings.load(tmp_path, {"transfer.peers": 5}, {"P2PLEARN_LOG_LEVEL": "debug"})
+    assert not_in_force(tmp_path, running) == []
+    file.write_text('[storage]\ngive = "2 GiB"\nmin_free = "1 GiB"\n[transfer]\npeers = 4\n[log]\nlevel = "error"\n')
+    assert not_in_force(tmp_path, running) == ["storage.min_free", "storage.give"]
+    file.unlink()
+    assert not_in_force(tmp_path, running) == ["storage.give"]
+    file.write_text("storage = [")
+    assert "not valid TOML" in not_in_force(tmp_path, running)[0]

@@ -26,7 +26,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "operations": frozenset({"errors"}),
     "local_socket": frozenset(),
     "config": frozenset({"errors"}),
+    "config_changes": frozenset({"config", "errors"}),
     "identity": frozenset({"errors"}),
+    "units": frozenset(),
     "lock": frozenset({"errors"}),
     "log": frozenset({"config", "errors"}),
     "database": frozenset({"errors"}),
@@ -73,13 +75,15 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "web",
         "network",
         "service",
+        "config_changes",
+        "monitoring",
     },
     "terminal": frozenset({"operations", "errors"}),
     "views": frozenset({"operations", "terminal"}),
     # Commands by subject, assembled by cli. They start a node in `node start`, and read course names with the room
     # that knows them.
     "commands": BASE - {"identity"}
-    | {"client", "background", "terminal", "views", "demo", "course", "node", "people", "planning"},
+    | {"client", "background", "terminal", "views", "demo", "course", "node", "people", "planning", "units"},
     "client": BASE - {"identity", "log"},
     "background": BASE - {"identity", "log"} | {"client"},
     "demo": frozenset({"background", "client", "terminal", "errors", "operations", "config"}),
@@ -112,6 +116,7 @@ PURE = (
     "planning/*.py",
     "transfer/protocol.py",
     "progress.py",
+    "units.py",
     "transfer/manners.py",
     "transfer/scheduler.py",
     "transfer/tally.py",
@@ -126,7 +131,7 @@ IMPURE = frozenset(
 
 LIBP2P_ROOMS = frozenset({"net", "dht", "gossip", "transfer", "network", "node"})
 QUICK = BASE - {"identity"} | {
-    "cli", "client", "background", "terminal", "views", "demo", "commands", "people", "__main__",
+    "cli", "client", "background", "terminal", "views", "demo", "commands", "people", "units", "__main__",
 }  # fmt: skip
 HEAVY = frozenset({"trio", "libp2p", "cryptography", "h11", "multiaddr", "sqlite3", "msgpack", "rich"})
 

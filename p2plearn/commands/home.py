@@ -8,7 +8,8 @@ import click
 
 from p2plearn.commands.scope import Command, Group, PathWord, Scope, pass_scope
 from p2plearn.config import Settings, choose_home, spell
-from p2plearn.errors import UsageProblem
+from p2plearn.errors import P2plearnError, UsageProblem
+from p2plearn.lock import holder
 
 
 @click.command(cls=Command)
@@ -35,9 +36,10 @@ def config_() -> None:
 @pass_scope
 def config_show(scope: Scope, reasons: bool) -> None:
     """Every setting, its value, and where it comes from."""
-    from p2plearn.terminal import table
+    from p2plearn.terminal import note, table
 
     settings = Settings.load(scope.home.path)
+    pending = _not_in_force(scope)
     if scope.as_json:
         rows = [
             {
@@ -49,13 +51,25 @@ def config_show(scope: Scope, reasons: bool) -> None:
             }
             for each in settings
         ]
-        scope.emit({"home": str(scope.home.path), "settings": rows})
+        scope.emit({"home": str(scope.home.path), "settings": rows, "restart_for": pending})
     elif reasons:
         for each in settings:
             click.echo(f"{each.row.name} = {spell(each.value, each.row.kind)}  ({each.source})\n    {each.row.reason}")
     else:
         cells = [(each.row.name, spell(each.value, each.row.kind), each.source) for each in settings]
         click.echo(table(("SETTING", "VALUE", "FROM"), cells))
+    if pending and not scope.as_json:
+        note(f"The running node has another value of {', '.join(pending)}: stop it and start it again.")
+
+
+def _not_in_force(scope: Scope) -> list[str]:
+    """Settings of which the running node still has another value; empty when none runs or it doesn't answer."""
+    if not holder(scope.home.lock):
+        return []
+    try:
+        return [str(name) for name in scope.client().status().get("restart_for", [])]
+    except P2plearnError:
+        return []
 
 
 @click.command(cls=Command)
