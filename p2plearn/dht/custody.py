@@ -102,7 +102,15 @@ def leads_repair(unit: Unit, me: Node, alive: Collection[Node], missing_for: flo
     return missing_for >= rank * patience
 
 
-def may_release(unit: Unit, me: Node, alive: Collection[Node], copies: int) -> bool:
-    """Whether ``me`` is the one custodian that may go: more are alive than asked for, and it is the farthest."""
+def releases(
+    unit: Unit, me: Node, alive: Collection[Node], copies: int, *, too_many_for: float, patience: float
+) -> bool:
+    """Whether ``me`` is to let go of a unit of which more copies are alive than asked for: the farthest first.
+
+    The next farthest after ``patience`` seconds more, the one after it after twice that, …: the farthest may keep it
+    because its person wants it, and that must cost nobody else's disk.
+    """
     others = {*alive} - {me}
-    return len(others) >= copies and ranked(unit, {*others, me})[-1] == me
+    if len(others) < copies:
+        return False
+    return too_many_for >= ranked(unit, {*others, me})[::-1].index(me) * patience

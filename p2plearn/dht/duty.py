@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
-from p2plearn.dht.custody import Node, Unit, leads_repair, may_release
+from p2plearn.dht.custody import Node, Unit, leads_repair, releases
 from p2plearn.dht.handoff import Need, may_drop
 from p2plearn.dht.ledger import Entry
 from p2plearn.dht.messages import Reason
@@ -116,14 +116,15 @@ class Duty:
         return leads_repair(need.unit, self._me, alive, missing_for, PATIENCE * self._interval)
 
     def releases(self, unit: Unit, there: Collection[Node], copies: int, now: float) -> bool:
-        """Whether this node's copy is too much: more than ``copies`` have been ``there`` for long, and it is farthest.
+        """Whether to let go of this node's copy: more than ``copies`` are ``there``, and have been for long.
 
         Call it at each look: it notes since when. ``not_released`` begins the wait anew.
         """
-        if not may_release(unit, self._me, there, copies):
+        if len({*there} - {self._me}) < copies:
             self.not_released(unit)
             return False
-        return now - self._surplus_since.setdefault(unit, now) >= SURPLUS_GRACES * self._grace
+        too_many_for = now - self._surplus_since.setdefault(unit, now) - SURPLUS_GRACES * self._grace
+        return releases(unit, self._me, there, copies, too_many_for=too_many_for, patience=PATIENCE * self._interval)
 
     def not_released(self, unit: Unit) -> None:
         """A surplus copy was needed after all, or was asked about and is answered for."""

@@ -15,10 +15,10 @@ from p2plearn.dht.custody import (
     custodians,
     distance,
     leads_repair,
-    may_release,
     node_of,
     peer_id_of,
     ranked,
+    releases,
     segments,
     slots_of,
 )
@@ -57,8 +57,13 @@ def test_one_leads_and_one_may_go(unit: Unit, nodes: set[bytes]) -> None:
     assert leaders == ranked(unit, nodes)[:1]
     assert all(leads_repair(unit, node, nodes, 10.0 * len(nodes), 10.0) for node in nodes)
     copies = max(len(nodes) - 1, 1)
-    assert sum(may_release(unit, node, nodes, copies) for node in nodes) == (len(nodes) > copies)
-    assert not any(may_release(unit, node, nodes, len(nodes)) for node in nodes)
+    assert sum(releases(unit, node, nodes, copies, too_many_for=0.0, patience=1.0) for node in nodes) == (
+        len(nodes) > copies
+    )
+    assert sum(releases(unit, node, nodes, copies, too_many_for=1.0, patience=1.0) for node in nodes) == 2 * (
+        len(nodes) > copies
+    )
+    assert not any(releases(unit, node, nodes, len(nodes), too_many_for=99.0, patience=1.0) for node in nodes)
 
 
 @given(st.lists(st.integers(1, 1 << 20), max_size=60), st.integers(0, 3))
