@@ -23,7 +23,8 @@ from pathlib import Path
 
 from p2plearn.course.index import FileEntry
 from p2plearn.errors import Interrupted, Refused
-from p2plearn.store.durable import settle_behind, start_writeback, sync_filesystem, write_all
+from p2plearn.store.behind import STRIPE, Behind
+from p2plearn.store.durable import sync_filesystem, write_all
 from p2plearn.store.follow import Following
 from p2plearn.store.holding import Holding
 from p2plearn.store.parts import StoreParts
@@ -33,8 +34,6 @@ from p2plearn.store.tree import FOLDER_MODE, Tree, make_part, remove_stale_parts
 _GROUP = 4 * 1024 * 1024
 """Bytes read from the store in one go, for one large file or for many small ones."""
 _GROUP_FILES = 512
-_BEHIND = 32 * 1024 * 1024
-"""Bytes of a large file that are handed to the disk, and let go of, at a time."""
 
 Report = Callable[[int, int, int, int], None]
 """Called with bytes done, bytes in all, files done, files in all."""
@@ -109,23 +108,21 @@ def _write_rest(fd: int, chunk: bytes | memoryview, written: int) -> None:
 
 def _write_large(holding: Holding, entry: FileEntry, create: Callable[[FileEntry], int], step: Progress) -> None:
     fd = create(entry)
+    behind = Behind(keep=2 * STRIPE)
     try:
-        offset = settled = 0
+        offset = 0
         slot, end = entry.first, entry.first + entry.count
         while slot < end:
             size, stop = 0, slot
             while stop < end and size + holding.index.lengths[stop] <= _GROUP:
                 size += holding.index.lengths[stop]
                 stop += 1
-            write_all(fd, holding.read_all(range(slot, stop)), offset)
-            start_writeback(fd, offset, size)
+            behind.write(fd, holding.read_all(range(slot, stop)), offset)
             offset += size
-            if offset - settled >= 2 * _BEHIND:
-                settle_behind(fd, settled, _BEHIND)
-                settled += _BEHIND
             slot = stop
             step.step(size, 0)
     finally:
+        behind.close()
         os.close(fd)
     step.step(0, 1)
 

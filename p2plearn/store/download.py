@@ -28,7 +28,7 @@ from p2plearn.course.index import FileEntry
 from p2plearn.errors import P2plearnError, StoreProblem
 from p2plearn.store.behind import Behind
 from p2plearn.store.catalogue import PlanRow, add_chunks, add_extent
-from p2plearn.store.durable import Piece, sync_directory, sync_file, write_all
+from p2plearn.store.durable import Piece, sync_directory, sync_file
 from p2plearn.store.extents import create_extent, plan_layout, remove_extent, written_ranges
 from p2plearn.store.follow import Following
 from p2plearn.store.holding import Holding
@@ -303,18 +303,17 @@ class Download(Holding):
             if extent == NOWHERE:
                 raise ValueError(f"slot {slot} was never wanted")
             if run and (extent != run_extent or offset != run_end):
-                self._write_run(self._fds[run_extent], run, run_start, run_end)
+                self._write_run(self._fds[run_extent], run, run_start)
                 run = []
             if not run:
                 run_extent = extent
                 run_start = run_end = offset
             run.extend(pieces)
             run_end += lengths[slot]
-        self._write_run(self._fds[run_extent], run, run_start, run_end)
+        self._write_run(self._fds[run_extent], run, run_start)
 
-    def _write_run(self, fd: int, run: Sequence[Piece], start: int, end: int) -> None:
-        write_all(fd, run, start)
-        self._behind.wrote(fd, start, end - start)
+    def _write_run(self, fd: int, run: Sequence[Piece], start: int) -> None:
+        self._behind.write(fd, run, start)
 
     def _mark(self, slots: Sequence[int]) -> None:
         twins = self.placement.twins
@@ -401,6 +400,7 @@ class Download(Holding):
             self._parts.budget.release(self)
             if self._following is not None:
                 self._following.abandon()
+            self._behind.close()
             with self._shape:
                 for fd in self._fds.values():
                     os.close(fd)

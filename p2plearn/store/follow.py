@@ -20,7 +20,7 @@ from pathlib import Path
 
 from p2plearn.course.index import FileEntry, Index
 from p2plearn.store.behind import STRIPE, Behind
-from p2plearn.store.durable import Piece, write_all
+from p2plearn.store.durable import Piece
 from p2plearn.store.tree import Tree, make_part, remove_stale_parts, remove_tree
 
 LARGE = 4 * 1024 * 1024
@@ -121,8 +121,7 @@ class Following:
         if not slots:
             return
         fd, offset = self._fds[self._file_of[slots[0]]], self._offsets[slots[0]]
-        write_all(fd, run, offset)
-        self._behind.wrote(fd, offset, sum(map(len, run)))
+        self._behind.write(fd, run, offset)
         for slot in slots:
             self._written[slot] = 1
 
@@ -146,6 +145,7 @@ class Following:
             root, self.root = self.root, -1
             above, self._above = self._above, -1
             part, self.part = self.part, ""
+        self._behind.close()
         for fd in (*fds, root):
             if fd >= 0:
                 os.close(fd)

@@ -30,7 +30,7 @@ from p2plearn.course.chunking import Chunker
 from p2plearn.course.manifest import MAX_CHUNK
 from p2plearn.errors import Interrupted, P2plearnError
 from p2plearn.store.behind import Behind
-from p2plearn.store.durable import Piece, sync_directory, sync_file, write_all
+from p2plearn.store.durable import Piece, sync_directory, sync_file
 from p2plearn.store.extents import create_extent, remove_extent, start_of_file
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.problems import disk_problem
@@ -184,8 +184,7 @@ class Ingest:
                 self._turn += 1
                 self._turns.notify_all()
             for offset, pieces in runs:
-                write_all(self._fd, pieces, offset)
-                self._behind.wrote(self._fd, offset, sum(map(len, pieces)))
+                self._behind.write(self._fd, pieces, offset)
             free.put(batch.buffer)
         except OSError as error:
             self._fail()
@@ -270,6 +269,7 @@ class Ingest:
         with self._parts.gate:
             self._parts.pins.pop(self, None)
         self._parts.budget.release(self)
+        self._behind.close()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

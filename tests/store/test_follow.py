@@ -12,7 +12,6 @@ from stores import fetch, noise, parcel, publish, read_tree, write_tree
 
 from p2plearn.errors import Refused
 from p2plearn.store import follow
-from p2plearn.store.behind import STRIPE, Behind
 from p2plearn.store.download import Download
 from p2plearn.store.store import Store
 
@@ -118,7 +117,9 @@ def test_a_destination_that_fills_up_ends_the_following_and_not_the_download(
     def full(fd: int, pieces: object, offset: int) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(follow, "write_all", full)
+    following = download._following
+    assert following is not None
+    monkeypatch.setattr(following._behind, "write", full)
     fetch(source, download)
     assert download.missing() == []
     assert download.take_following(dest) is None
@@ -149,17 +150,3 @@ def test_small_courses_are_not_followed(source: Store, target: Store, tmp_path: 
     download = begin_at(source, target, course, dest)
     assert not parts_beside(dest)
     download.close()
-
-
-def test_written_stripes_leave_memory_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[int] = []
-    settled: list[int] = []
-    monkeypatch.setattr("p2plearn.store.behind.start_writeback", lambda fd, offset, n: started.append(offset // n))
-    monkeypatch.setattr("p2plearn.store.behind.settle_behind", lambda fd, offset, n: settled.append(offset // n))
-    behind = Behind(keep=2 * STRIPE)
-    behind.wrote(3, STRIPE, STRIPE // 2)
-    behind.wrote(3, 0, STRIPE)
-    assert (started, settled) == ([0], [])
-    behind.wrote(3, STRIPE + STRIPE // 2, STRIPE)  # fills the second, begins the third
-    behind.wrote(3, 2 * STRIPE + STRIPE // 2, STRIPE // 2)
-    assert (started, settled) == ([0, 1, 2], [0])
