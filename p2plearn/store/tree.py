@@ -5,7 +5,7 @@ one name at a time: whatever somebody else puts, moves or links in the tree mean
 directories that were opened this way. The descriptors of the current path's directories are kept, so that a course's
 files, which come in order, cost one open each.
 
-Imports only the standard library.
+Imports ``durable`` and the standard library.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import stat
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
+
+from p2plearn.store.durable import sync_file
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -128,6 +130,22 @@ def list_tree(root: int, prefix: str = "") -> Iterator[tuple[str, bool]]:
                 yield from list_tree(fd, f"{prefix}{name}/")
             finally:
                 os.close(fd)
+
+
+def sync_tree(root: int) -> None:
+    """Put every file and directory below ``root``, and itself, on the disk, following no link. Raises OSError."""
+    with os.scandir(root) as entries:
+        listed = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_folder in listed:
+        fd = os.open(name, DIRECTORY if is_folder else READ, dir_fd=root)
+        try:
+            if is_folder:
+                sync_tree(fd)
+            else:
+                sync_file(fd)
+        finally:
+            os.close(fd)
+    os.fsync(root)
 
 
 PART = ".p2plearn-part-"
