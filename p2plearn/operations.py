@@ -86,7 +86,7 @@ class GetRequest(Wire):
     """Fetch ``course`` (64 hex digits) into ``dest`` (absolute; empty: keep it in the store only).
 
     ``providers`` are multiaddrs with ``/p2p/``, tried first; ``only`` are file patterns (empty: everything);
-    ``timeout`` is in seconds, 0 for none.
+    ``timeout`` is in seconds, 0 for none. ``no_copy``: afterwards the files at ``dest`` are what this node keeps.
     """
 
     course: str
@@ -95,6 +95,7 @@ class GetRequest(Wire):
     only: tuple[str, ...] = ()
     timeout: float = 0.0
     in_order: bool = False
+    no_copy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -282,6 +282,8 @@ class NodeService:
                         await trio.to_thread.run_sync(following.abandon)
             written, path = out.written_files, str(out.path)
             replaced, replaced_into = tuple(out.replaced), str(out.replaced_into or "")
+            if request.no_copy:
+                await in_thread(lambda cancelled: self._store.keep_in_place(course, out.path, files, cancelled))
         row = await trio.to_thread.run_sync(self._store.course, course)
         chosen: Sequence[FileEntry] = index.files if files is None else files
         return GetResult(

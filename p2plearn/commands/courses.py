@@ -62,11 +62,12 @@ def publish(
 @click.option("--only", multiple=True, metavar="PATTERN", help="Only these files, such as '*.pdf' (again for more).")
 @click.option("--manifest-only", is_flag=True, help="Show what is inside; fetch nothing else.")
 @click.option("--in-order", is_flag=True, help="Fetch files one after the other, from the first.")
+@click.option("--no-copy", is_flag=True, help="Keep these very files instead of a copy in the store; half the disk.")
 @click.option("--timeout", type=seconds_of, default=0.0, metavar="SECONDS", help="Give up for now after this long.")
 @pass_scope
 def get(
     scope: Scope, *, course: str, output: Path | None, providers: tuple[str, ...], only: tuple[str, ...],
-    manifest_only: bool, in_order: bool, timeout: float,
+    manifest_only: bool, in_order: bool, no_copy: bool, timeout: float,
 ) -> None:  # fmt: skip
     """Fetch a course by its hash (hex, CID or p2plearn: link) and print where it is."""
     import dataclasses
@@ -81,7 +82,7 @@ def get(
         course=link.course.hex(),
         dest=os.path.abspath(output) if output else "",
         providers=(*providers, *(address for address in link.providers if address not in providers)),
-        only=only, timeout=timeout, in_order=in_order,
+        only=only, timeout=timeout, in_order=in_order, no_copy=no_copy,
     )  # fmt: skip
     client = scope.client()
     with terminal.display("Fetching", as_json=scope.as_json) as display:

@@ -284,6 +284,18 @@ def add_chunks(db: sqlite3.Connection, rows: Iterable[tuple[bytes, int, int, int
     db.executemany(statement + " VALUES (?, ?, ?, ?)", sorted(rows))
 
 
+def add_external(db: sqlite3.Connection, path: bytes, size: int, mtime_ns: int, inode: int) -> int:
+    """The id of one of the user's files as it looks now, which chunk rows may then point into."""
+    how = (path, size, mtime_ns, inode)
+    known = db.execute(
+        "SELECT id FROM extents WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?", how
+    ).fetchone()
+    if known is not None:
+        return int(known[0])
+    cursor = db.execute("INSERT INTO extents (bytes, path, size, mtime_ns, inode) VALUES (0, ?, ?, ?, ?)", how)
+    return int(cursor.lastrowid or 0)
+
+
 def add_extent(db: sqlite3.Connection, name: str, length: int) -> int:
     """Insert a row for a file of the store's; returns its id."""
     number = db.execute("INSERT INTO extents (name, bytes) VALUES (?, ?)", (name, length)).lastrowid

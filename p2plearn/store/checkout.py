@@ -29,6 +29,7 @@ from p2plearn.store.follow import Following
 from p2plearn.store.holding import Holding
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.problems import disk_problem
+from p2plearn.store.share import share_file
 from p2plearn.store.tree import FOLDER_MODE, Tree, make_part, remove_stale_parts, remove_tree, sync_tree
 
 _GROUP = 4 * 1024 * 1024
@@ -115,9 +116,16 @@ def _write_large(holding: Holding, entry: FileEntry, create: Callable[[FileEntry
     try:
         offset = 0
         slot, end = entry.first, entry.first + entry.count
+        shared = share_file(holding, entry, fd)
+        run = next(shared, None)
         while slot < end:
-            size, stop = 0, slot
-            while stop < end and size + holding.index.lengths[stop] <= _GROUP:
+            if run is not None and run.first == slot:
+                offset, slot = run.at + run.length, run.stop
+                step.step(run.length, 0)
+                run = next(shared, None)
+                continue
+            size, stop, limit = 0, slot, end if run is None else run.first
+            while stop < limit and (stop == slot or size + holding.index.lengths[stop] <= _GROUP):
                 size += holding.index.lengths[stop]
                 stop += 1
             behind.write(fd, holding.read_all(range(slot, stop)), offset)

@@ -50,6 +50,7 @@ class Holding:
     def __init__(self, parts: StoreParts, placement: Placement) -> None:
         self._parts = parts
         self.placement = placement
+        self.extent_files = parts.files
         self.course: bytes = placement.course
         self.signed: SignedManifest = placement.signed
         self.index: Index = placement.index

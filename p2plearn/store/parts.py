@@ -14,7 +14,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from p2plearn.course.index import Index
@@ -93,6 +93,11 @@ class StoreParts:
         while len(self._recent) > _RECENT:
             self._recent.popitem(last=False)
         return placement
+
+    def relocate(self, placement: Placement, slots: Sequence[int]) -> None:
+        """Look up anew where slots lie, after their rows were changed."""
+        with self.gate:
+            placement.locate_again(self.catalogue, self.usable(), slots)
 
     def forget(self, course: bytes) -> None:
         """Drop a course's placement; whoever still holds it keeps it for himself."""

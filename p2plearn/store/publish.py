@@ -25,7 +25,7 @@ from p2plearn.course.paths import BadPath
 from p2plearn.course.titles import READ_AT_MOST, is_telling, title_from
 from p2plearn.course.unixfs import Unrepresentable, root_cid
 from p2plearn.errors import PeerFault, Refused, UsageProblem
-from p2plearn.store.catalogue import add_chunks, add_extent
+from p2plearn.store.catalogue import add_chunks, add_extent, add_external
 from p2plearn.store.ingest import Ingest, Report
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.problems import disk_problem
@@ -261,14 +261,7 @@ def _add_external(db: sqlite3.Connection, found: Scan, ingest: Ingest) -> None:
     for number in sorted({one[1] for one in ingest.new}):
         file = found.files[number]
         path = os.fsencode(file.source)
-        how = (path, file.size, file.mtime_ns, file.inode)
-        known = db.execute(
-            "SELECT id FROM extents WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?", how
-        ).fetchone()
-        if known is None:
-            cursor = db.execute("INSERT INTO extents (bytes, path, size, mtime_ns, inode) VALUES (0, ?, ?, ?, ?)", how)
-            known = (cursor.lastrowid,)
-        extents[number] = known[0]
+        extents[number] = add_external(db, path, file.size, file.mtime_ns, file.inode)
     add_chunks(db, ((one[0], extents[one[1]], one[2], one[3]) for one in ingest.new), replace=True)
 
 

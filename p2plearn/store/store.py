@@ -39,10 +39,12 @@ from p2plearn.store.extents import sweep_orphans
 from p2plearn.store.follow import Following
 from p2plearn.store.gc import Sweep, sweep
 from p2plearn.store.holding import Holding
+from p2plearn.store.in_place import serve_in_place
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.problems import disk_problem
 from p2plearn.store.publish import Author, Published, PublishMeta, add_course, publish
 from p2plearn.store.reconcile import check_occupied, checkout_over
+from p2plearn.store.share import can_share
 from p2plearn.store.space import StoreLimits, Usage, check_disk, free_bytes
 
 _FORMAT = f"p2plearn store {VERSION}\n"
@@ -251,7 +253,13 @@ class Store:
         dest = Path(os.path.realpath(checkout))
         # Only a hint: the checkout will say what is wrong with its destination.
         with contextlib.suppress(OSError, Refused):
-            if Following.pays(files) and download.missing_bytes and is_free(dest):
+            # Where blocks can be shared, nothing need be written there.
+            if (
+                Following.pays(files)
+                and download.missing_bytes
+                and is_free(dest)
+                and not can_share(self._parts.extents, _existing(dest.parent))
+            ):
                 download.follow(Following(download.index, dest, files))
 
     def _start_download(  # noqa: PLR0917
@@ -303,9 +311,9 @@ class Store:
         if checkout is None:
             return 0
         size = sum(entry.size for entry in (index.files if wanted is None else wanted))
-        place = checkout
-        while not place.exists() and place != place.parent:
-            place = place.parent
+        place = _existing(checkout)
+        if can_share(self._parts.extents, place):
+            return 0
         if os.stat(place).st_dev == os.stat(self._parts.directory).st_dev:
             return size
         check_disk(place, size, 0, f"Writing the course to {checkout}")
@@ -376,6 +384,28 @@ class Store:
         record(self._parts, dest, course)
         return done
 
+    def keep_in_place(
+        self,
+        course: bytes,
+        dest: Path,
+        files: Sequence[FileEntry] | None = None,
+        cancelled: Callable[[], bool] = _never,
+    ) -> int:
+        """Let the checkout at ``dest`` be what is kept of a course, and free the store's own copy; bytes freed.
+
+        See ``in_place``. What others trust this store to keep for them stays. Raises UsageProblem if the course isn't
+        here, NoSpace, StoreProblem, Interrupted.
+        """
+        holding = self.holding(course)
+        if holding is None:
+            raise UsageProblem(f"Course {course.hex()} is not in this store.", f"p2plearn get {course.hex()}")
+        if any(unit.course == course and unit.given for unit in self.custody.held()):
+            return 0
+        chosen = holding.index.files if files is None else files
+        with holding:
+            serve_in_place(self._parts, holding, Path(os.path.realpath(dest)), chosen, cancelled)
+        return self.gc().freed
+
     # Keeping house ----------------------------------------------------------------------------------------------------
 
     def verify(
@@ -432,6 +462,13 @@ class Store:
     def set_limits(self, limits: StoreLimits) -> None:
         """Use other limits from now on; what is here stays, whatever they are."""
         self._parts.budget.limits = limits
+
+
+def _existing(place: Path) -> Path:
+    """The nearest directory that is there, of a place or above it."""
+    while not place.is_dir() and place != place.parent:
+        place = place.parent
+    return place
 
 
 def _lock_format(directory: Path) -> int:

@@ -1,0 +1,106 @@
+"""A checkout becomes what is kept of a course: its bytes are on this disk once, in the user's own files.
+
+After ``get --no-copy``. Every file is read and every chunk hashed before the store lets go of its own copy; a file that
+isn't the course's (any more) keeps its copy in the store, and so do chunks that other courses need. From then on it is
+as after ``publish --no-copy``: the files count only while size, time and inode are as recorded.
+
+Crash promise: one transaction says that the chunks lie in the user's files; the store's own go afterwards, by a sweep.
+
+Imports ``course``, ``errors`` and siblings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from p2plearn.course.index import FileEntry
+from p2plearn.errors import Interrupted
+from p2plearn.store.catalogue import add_external
+from p2plearn.store.course_files import CourseFileDamaged
+from p2plearn.store.holding import Holding
+from p2plearn.store.parts import StoreParts
+from p2plearn.store.tree import READ, Tree
+
+_DIGEST = 32
+
+
+def serve_in_place(
+    parts: StoreParts, holding: Holding, dest: Path, files: Sequence[FileEntry], cancelled: Callable[[], bool]
+) -> int:
+    """Note that the chunks of ``files`` lie in the checkout at ``dest``; returns how many of the files are right there.
+
+    Nothing is freed yet: that is for a sweep. Raises StoreProblem, Interrupted.
+    """
+    ours: list[tuple[os.stat_result, FileEntry]] = []
+    root = os.open(dest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with Tree(root) as tree:
+            for entry in files:
+                if cancelled():
+                    raise Interrupted("Interrupted: the course is in the store and in its folder.")
+                facts = _facts_if_right(holding, tree, entry) if entry.count else None
+                if facts is not None:
+                    ours.append((facts, entry))
+    finally:
+        os.close(root)
+    with parts.gate:
+        needed = _needed_elsewhere(parts, holding)
+        with parts.catalogue.writing() as db:
+            for facts, entry in ours:
+                path = os.fsencode(dest / entry.path)
+                extent = add_external(db, path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+                rows = [(extent, *row) for row in _places(holding, entry) if row[1] not in needed]
+                db.executemany("UPDATE chunks SET extent = ?, offset = ? WHERE digest = ? AND length = ?", rows)
+    parts.relocate(holding.placement, [slot for _, one in ours for slot in range(one.first, one.first + one.count)])
+    return len(ours)
+
+
+def _facts_if_right(holding: Holding, tree: Tree, entry: FileEntry) -> os.stat_result | None:
+    """How a file of the checkout looks, if it holds the course's bytes; None if it doesn't."""
+    *folders, name = entry.path.split("/")
+    try:
+        fd = os.open(name, READ, dir_fd=tree.existing(folders))
+    except OSError:
+        return None
+    try:
+        before = os.fstat(fd)
+        offset = 0
+        for slot in range(entry.first, entry.first + entry.count):
+            chunk = os.pread(fd, holding.index.lengths[slot], offset)
+            if hashlib.sha256(chunk).digest() != holding.index.digest(slot):
+                return None
+            offset += len(chunk)
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # read once; others' pages matter more
+        after = os.fstat(fd)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    same = (before.st_size, before.st_mtime_ns, before.st_ino) == (after.st_size, after.st_mtime_ns, after.st_ino)
+    return after if same and after.st_size == entry.size else None
+
+
+def _needed_elsewhere(parts: StoreParts, holding: Holding) -> set[bytes]:
+    """Digests of this course that others here have, too: those stay, whatever becomes of the user's files."""
+    mine = {holding.index.digest(slot) for slot in range(len(holding.index))}
+    found: set[bytes] = set()
+    for row in parts.catalogue.courses():
+        if row.course == holding.course or not row.indexed:
+            continue
+        with contextlib.suppress(CourseFileDamaged):
+            digests = parts.course_files.digests(row.course)
+            found.update(mine.intersection(digests[at : at + _DIGEST] for at in range(0, len(digests), _DIGEST)))
+    return found
+
+
+def _places(holding: Holding, entry: FileEntry) -> Iterator[tuple[int, bytes, int]]:
+    """(offset in the file, digest, length) of each of its chunks."""
+    offset = 0
+    for slot in range(entry.first, entry.first + entry.count):
+        yield offset, holding.index.digest(slot), holding.index.lengths[slot]
+        offset += holding.index.lengths[slot]
