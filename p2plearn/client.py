@@ -23,8 +23,12 @@ from p2plearn.errors import NoNode, P2plearnError
 from p2plearn.local_socket import short_address
 from p2plearn.lock import holder
 from p2plearn.operations import (
+    ExportRequest,
+    ExportResult,
     GetRequest,
     GetResult,
+    ImportRequest,
+    ImportResult,
     LeaveRequest,
     LeaveResult,
     Progress,
@@ -130,6 +134,14 @@ class NodeClient:
     def verify(self, request: VerifyRequest, on_progress: OnProgress) -> VerifyResult:
         """Hash what is stored of one course (all when empty), and mend it if asked to."""
         return VerifyResult.from_json(self._long("/v1/verify", request.as_json(), on_progress))
+
+    def export(self, request: ExportRequest, on_progress: OnProgress) -> ExportResult:
+        """Write courses into a CAR file."""
+        return ExportResult.from_json(self._long("/v1/export", request.as_json(), on_progress))
+
+    def take_in(self, request: ImportRequest, on_progress: OnProgress) -> ImportResult:
+        """Take in what such a file holds."""
+        return ImportResult.from_json(self._long("/v1/import", request.as_json(), on_progress))
 
     def leave(self, request: LeaveRequest, on_progress: OnProgress) -> LeaveResult:
         """Hand over what is kept there; the node runs on until it is stopped."""

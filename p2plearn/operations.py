@@ -190,6 +190,80 @@ class LeaveResult(Wire):
     unplaced: tuple[dict[str, Any], ...] = field(default_factory=tuple)
 
 
+@dataclass(frozen=True, slots=True)
+class ExportRequest(Wire):
+    """Write ``courses`` (64 hex digits each), or ``everything`` that is complete here, into one CAR file.
+
+    ``path`` (absolute) is the file, or a pipe that is being read. ``versions``: with all complete versions of each
+    course's series; ``people``: what was said, "all" (the whole catalogue and the courses' discussions), "courses"
+    (only what is about these) or "none"; ``replace``: a file that is there already.
+    """
+
+    path: str
+    courses: tuple[str, ...] = ()
+    everything: bool = False
+    versions: bool = True
+    people: str = "all"
+    replace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult(Wire):
+    """What was written: ``courses`` with ``course``, ``title``, ``version``, ``bytes`` and ``ipfs``; ``size`` of the
+    file, ``kept`` bytes of it from an earlier run; ``people``: how many envelopes.
+    """
+
+    path: str
+    size: int
+    kept: int
+    blocks: int
+    people: int
+    seconds: float
+    courses: tuple[dict[str, Any], ...] = field(default_factory=tuple)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRequest(Wire):
+    """Take in the CAR file, or the pipe, at ``path`` (absolute)."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult(Wire):
+    """What came of it. ``courses``: ``course``, ``title``, ``version``, ``state`` (complete, incomplete, refused,
+    absent), ``bytes``, ``have_bytes``, ``stored`` (bytes, in this run), ``missing`` (files, the first few),
+    ``missing_files``, ``problem``.
+
+    ``problem`` says why the file could not be read to its end, ``damaged`` counts its damaged blocks; ``people_…``
+    count envelopes, and ``people_whole`` is false if what people said may be missing in part.
+    """
+
+    path: str
+    read: int
+    damaged: int
+    problem: str
+    people_new: int
+    people_known: int
+    people_refused: int
+    people_whole: bool
+    seconds: float
+    courses: tuple[dict[str, Any], ...] = field(default_factory=tuple)
+
+
+class ArchiveOperations(Protocol):
+    """What is asked of a node about files that carry courses."""
+
+    async def export(self, request: ExportRequest, report: Report) -> ExportResult:
+        """Write courses, and what was said, into a CAR file."""
+        ...
+
+    async def take_in(self, request: ImportRequest, report: Report) -> ImportResult:
+        """Take in what such a file holds; all that was right is kept, however it ends."""
+        ...
+
+
 class NodeOperations(Protocol):
     """What the local API asks of a node. Every call may raise a ``P2plearnError``; all can be cancelled.
 
@@ -243,6 +317,11 @@ class NodeOperations(Protocol):
     @property
     def people(self) -> PeopleOperations:
         """What is asked about people and what they say."""
+        ...
+
+    @property
+    def archives(self) -> ArchiveOperations:
+        """What is asked about files that carry courses."""
         ...
 
     async def gc(self, dry_run: bool) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import trio
 
+from p2plearn.archive_service import Archives
 from p2plearn.course.index import FileEntry, Index
 from p2plearn.course.manifest import SignedManifest
 from p2plearn.course.names import cid_text, format_link
@@ -77,6 +78,7 @@ class NodeService:
         """Names of settings whose value in the file is another than the one this node runs with. Blocks briefly."""
         self._store = store
         self.people = people
+        self.archives = Archives(store, people, self._announce)
         self._courtesy = courtesy
         self._limits = limits
         self._author = author
@@ -104,6 +106,9 @@ class NodeService:
         if self._network is None:
             raise AssertionError("joined before the first call")
         return self._network
+
+    def _announce(self, course: bytes) -> None:
+        self.network.directory.announce(course)
 
     # -- for peers -----------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from p2plearn.operations import GetResult, LeaveResult, PublishResult, VerifyResult
+from p2plearn.operations import ExportResult, GetResult, ImportResult, LeaveResult, PublishResult, VerifyResult
 from p2plearn.terminal import count, plain, size, span, table
 
 _IN_BYTES = {
@@ -224,6 +224,53 @@ def verify_advice(result: VerifyResult, *, repair: bool) -> str:
         lines.append("p2plearn: folders made from these courses are yours and were not looked at. To compare and mend:")
         lines += [f"  p2plearn get {course[:12]}… -o {plain(str(place))}" for course, place in folders]
     return "\n".join(lines)
+
+
+def exported(result: ExportResult) -> str:
+    """What ``export`` says on stderr."""
+    lines = [f"Warning: {plain(warning)}" for warning in result.warnings]
+    titles = [_version(course) for course in result.courses]
+    lines += [f"  {title}, {size(int(row.get('bytes', 0)))}" for title, row in zip(titles, result.courses, strict=True)]
+    kept = f", {size(result.kept)} of it from before" if result.kept > 4096 else ""
+    said = f" and {count(result.people, 'record')} of what people said" if result.people else ""
+    head = f"Exported {count(len(titles), 'course')}{said}: {size(result.size)}{kept}, in {span(result.seconds)}."
+    return "\n".join([head, *lines, "Elsewhere: p2plearn import FILE. IPFS programs read it too (ipfs dag import)."])
+
+
+def imported(result: ImportResult) -> str:
+    """``import``: a line for each course, then what was learnt of people."""
+    lines = []
+    for row in result.courses:
+        state, name = str(row.get("state")), _version(row)
+        if state == "complete":
+            new = int(row.get("stored", 0))
+            lines.append(f"{name}: complete, {size(new)} of it new." if new else f"{name}: was here already.")
+            lines.append(f"  p2plearn get {row.get('course')}")
+        elif state == "incomplete":
+            here = f"{size(int(row.get('have_bytes', 0)))} of {size(int(row.get('bytes', 0)))}"
+            files = int(row.get("missing_files", 0))
+            lines.append(f"{name}: {here} here" + (f"; {count(files, 'file')} missing or cut:" if files else "."))
+            named = [f"  {plain(str(path))}" for path in row.get("missing", ())]
+            lines += named
+            if files > len(named) > 0:
+                lines.append(f"  and {files - len(named):,} more")
+        elif state == "refused":
+            lines.append(f"{name}: not taken in: {plain(str(row.get('problem', '')))}.")
+        else:
+            lines.append(f"{name}: nothing of it is in this copy of the file.")
+    lines.append(f"{count(result.people_new, 'new record')} of what people said, {result.people_known:,} known.")
+    if result.people_refused:
+        lines.append(f"{count(result.people_refused, 'record')} passed over: blocked, not kept here, or not valid.")
+    if not result.people_whole:
+        lines.append("What people said is not in this copy, or not all of it.")
+    return "\n".join(lines)
+
+
+def _version(row: Mapping[str, Any]) -> str:
+    """A course by title, later versions with their number; by its hash where no title is known."""
+    name = plain(str(row.get("title") or "")) or str(row.get("course", "?"))[:12]
+    number = int(row.get("version", 1))
+    return f"{name} (version {number})" if number > 1 else name
 
 
 def _facts(facts: Mapping[str, Any], prefix: str = "") -> str:

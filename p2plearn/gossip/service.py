@@ -60,6 +60,11 @@ class People(Moderation):
             nursery.start_soon(self._renew)
             task_status.started()
 
+    @property
+    def feed(self) -> Feed:
+        """The record itself."""
+        return self._feed
+
     # -- the catalogue --------------------------------------------------------------------------------------------
 
     async def announce_own(self, course: bytes, copies: int) -> None:

@@ -453,6 +453,11 @@ class Store:
         """Free what no course needs. Raises NoSpace, StoreProblem."""
         return sweep(self._parts, self._busy, dry_run=dry_run)
 
+    @property
+    def home(self) -> Path:
+        """The home it is in."""
+        return self._parts.home
+
     def usage(self) -> Usage:
         """How much is kept, and how much could be."""
         limits = self._parts.budget.limits

@@ -16,8 +16,12 @@ from typing import Any
 
 from p2plearn.errors import UsageProblem
 from p2plearn.operations import (
+    ExportRequest,
+    ExportResult,
     GetRequest,
     GetResult,
+    ImportRequest,
+    ImportResult,
     LeaveRequest,
     LeaveResult,
     NodeOperations,
@@ -182,6 +186,22 @@ async def _verify(call: Call) -> Mapping[str, Any]:
     return (await call.node.verify(request, call.report)).as_json()
 
 
+async def _export(call: Call) -> Mapping[str, Any]:
+    request: ExportRequest = call.body
+    _check_absolute("path", request.path)
+    for course in request.courses:
+        check_course(course)
+    if request.people not in {"all", "courses", "none"}:
+        raise UsageProblem(f"There is no {request.people!r:.40}; what people said is all, courses or none.")
+    return (await call.node.archives.export(request, call.report)).as_json()
+
+
+async def _import(call: Call) -> Mapping[str, Any]:
+    request: ImportRequest = call.body
+    _check_absolute("path", request.path)
+    return (await call.node.archives.take_in(request, call.report)).as_json()
+
+
 def _checked_get(request: GetRequest) -> GetRequest:
     check_course(request.course)
     if request.dest:
@@ -231,6 +251,10 @@ ROUTES: tuple[Route, ...] = (
           CONTENTS, GetRequest, long=True),
     Route("POST", "/v1/verify", "verify", "Hash what is stored, name what is damaged, mend it if asked to.", _verify,
           VerifyResult, VerifyRequest, long=True),
+    Route("POST", "/v1/export", "export", "Write courses and what was said of them into a CAR file.", _export,
+          ExportResult, ExportRequest, long=True),
+    Route("POST", "/v1/import", "import", "Take in what such a file holds.", _import,
+          ImportResult, ImportRequest, long=True),
     Route("POST", "/v1/gc", "gc", "Free what nobody needs any more, or say what would go.", _gc,
           _object("What went, or would go.", courses={"type": "array"}, freed="integer"), GcRequest),
     Route("POST", "/v1/leave", "leave", "Hand over what is kept here to other nodes.", _leave,

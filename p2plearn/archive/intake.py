@@ -1,0 +1,388 @@
+"""A CAR file of p2plearn's into the store and the record: only what its hash says, whatever the file says.
+
+A course's manifest is held against its hash and signature, index parts against the manifest, chunks against the index
+(``store.download`` does so), envelopes against their signatures. What doesn't fit is passed over and counted; when the
+framing itself is lost, reading ends there. Everything that was right is kept, and the same file, or another copy of
+it, goes on from there. Chunks that are here already are not read at all.
+
+One course is open at a time. A file in another order than ours (another program's) is read again as long as that
+brings something.
+
+Blocking. Imports ``course``, ``errors``, ``store``, ``gossip`` and siblings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from p2plearn.archive.car import DAG_CBOR, DAG_CBOR_CID, RAW, BadCar, Decoder, Head, Header
+from p2plearn.archive.layout import NotOurs, Packed, decode_bundle, decode_page
+from p2plearn.archive.sources import Source
+from p2plearn.course.index import decode_index
+from p2plearn.course.manifest import SignedManifest, open_manifest
+from p2plearn.course.names import cid_text
+from p2plearn.errors import IntegrityProblem, PeerFault, UsageProblem
+from p2plearn.gossip.envelope import MAX_ENTRY, Content
+from p2plearn.gossip.feed import Feed
+from p2plearn.store.download import Download
+from p2plearn.store.durable import Piece
+from p2plearn.store.store import Store
+
+BATCH_BYTES: Final = 4 * 1024 * 1024
+"""Chunks, or envelopes, handed on at once."""
+BATCH_ENVELOPES: Final = 256
+COMMIT_BYTES: Final = 256 * 1024 * 1024
+"""Stored between two commits: what a power cut may cost."""
+TELL_BLOCKS: Final = 64
+_EMPTY: Final = hashlib.sha256(b"").digest()
+
+State = Literal["waiting", "open", "done", "refused"]
+
+
+@dataclass(slots=True)
+class Arrival:
+    """What became of one course of the file. ``problem``: words, empty while nothing is wrong."""
+
+    packed: Packed
+    state: State = "waiting"
+    signed: SignedManifest | None = None
+    parts: dict[bytes, bytes] = field(default_factory=dict)
+    stored: int = 0
+    problem: str = ""
+
+
+@dataclass(slots=True)
+class Arrived:
+    """What became of a file. ``damaged``: blocks that weren't what their hash says; ``problem``: why reading ended."""
+
+    courses: list[Arrival] = field(default_factory=list)
+    read: int = 0
+    damaged: int = 0
+    unknown: int = 0
+    cut: bool = False
+    problem: str = ""
+    people_new: int = 0
+    people_known: int = 0
+    people_refused: int = 0
+    people_whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What this node keeps to: ``refusal`` says why a course (of an author) is blocked, ``follows`` whose feeds are
+    kept, ``refuses`` which envelopes aren't, ``clock`` the time; ``began`` is told of each course that is taken in.
+    """
+
+    refusal: Callable[[bytes, bytes | None], str]
+    follows: Callable[[], Collection[bytes]]
+    refuses: Callable[[Content], bool]
+    clock: Callable[[], float]
+    began: Callable[[bytes], None]
+
+
+class Intake:
+    """One import: ``run`` it."""
+
+    def __init__(
+        self, store: Store, feed: Feed, house: House, source: Source, report: Callable[[int, int], None]
+    ) -> None:
+        self._store = store
+        self._feed = feed
+        self._house = house
+        self._source = source
+        self._report = report
+        self._decoder = Decoder()
+        self._bundle_cids: frozenset[bytes] = frozenset()
+        self._by_manifest: dict[bytes, Arrival] = {}
+        self._open: Arrival | None = None
+        self._download: Download | None = None
+        self._slots: dict[bytes, int] = {}
+        self._offers: list[tuple[int, list[Piece]]] = []
+        self._offered = 0
+        self._uncommitted = 0
+        self._expected: set[bytes] = set()
+        self._focus: Arrival | None = None
+        self._passing = False
+        """Whether what comes belongs to a course that is here already, or isn't wanted."""
+        self._envelopes: list[bytes] = []
+        self.result = Arrived()
+
+    def run(self) -> Arrived:
+        """Read the file and keep what is right. Raises UsageProblem for what is no such file, NoSpace, Interrupted."""
+        result = self.result
+        self._pass(None)
+        if not result.courses:
+            raise IntegrityProblem(
+                "The file ends, or is damaged, before it says which courses are in it.", "Copy it anew."
+            )
+        if result.unknown and self._source.seekable:
+            # Another order than ours: once more for manifests and people, then for each course once for its index and
+            # once for its chunks.
+            if any(arrival.state == "waiting" and arrival.signed is None for arrival in result.courses):
+                result.damaged = result.unknown = 0
+                self._source.rewind()
+                self._pass(None)
+            for arrival in result.courses * 2:
+                if arrival.state == "waiting" and arrival.signed is not None:
+                    self._source.rewind()
+                    self._pass(arrival)
+        return result
+
+    @property
+    def unread(self) -> bool:
+        """Whether blocks came before it was known what they are good for, and the source can't be read again."""
+        waiting = any(one.state == "waiting" for one in self.result.courses)
+        return bool(self.result.unknown) and waiting and not self._source.seekable
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def _pass(self, focus: Arrival | None) -> None:
+        """Read the file once, for everything or for one course."""
+        self._focus = focus
+        self._decoder = Decoder()
+        try:
+            if focus is not None:
+                self._reopen(focus)
+            self._read()
+            self._take_envelopes()
+        finally:
+            self._leave_course()
+        self._tell()
+
+    def _read(self) -> None:
+        decoder, result = self._decoder, self.result
+        blocks = 0
+        while True:
+            try:
+                head = decoder.head()
+            except BadCar as wrong:
+                if not self._bundle_cids:
+                    raise UsageProblem(f"This is no CAR file: {wrong}.", _HINT) from None
+                result.problem = f"damaged at byte {decoder.offset}: {wrong}"
+                break
+            if isinstance(head, Header):
+                self._bundle_cids = _bundles(head)
+                continue
+            if head is not None and self._block(head):
+                blocks += 1
+                if blocks % TELL_BLOCKS == 0:
+                    self._tell()
+                continue
+            data = self._source.read()
+            if not data:
+                result.cut = not decoder.whole
+                break
+            decoder.feed(data)
+        result.read = max(result.read, decoder.offset)
+        if not self._bundle_cids:
+            raise UsageProblem("This is no CAR file: it is empty, or cut off in its first bytes.", _HINT)
+
+    def _tell(self) -> None:
+        self._report(self._decoder.offset, self._source.size)
+
+    def _block(self, head: Head) -> bool:
+        """Deal with the next block; False when more bytes are needed first."""
+        if head.codec == RAW and head.digest in self._slots:
+            return self._chunk(head, self._slots[head.digest])
+        act = self._use_for(head)
+        if act is None:
+            self._skip()
+            return True
+        raw = self._decoder.body()
+        if raw is None:
+            return False
+        if hashlib.sha256(raw).digest() != head.digest:
+            self._damage(1)
+            return True
+        act(raw)
+        return True
+
+    def _use_for(self, head: Head) -> Callable[[bytes], None] | None:
+        """What a block that is no chunk is good for; None for nothing."""
+        digest = head.digest
+        if head.codec == DAG_CBOR and self._focus is None:
+            if head.cid in self._bundle_cids:
+                return None if self.result.courses else self._bundle
+            return self._page
+        if head.codec != RAW:
+            return None  # nodes of the UnixFS tree are made of the index
+        if digest in self._expected and head.length <= MAX_ENTRY:
+            return self._envelope
+        arrival = self._by_manifest.get(digest)
+        if arrival is not None:
+            if self._focus is None and arrival.state in {"done", "refused"}:
+                self._passing = True
+            return None if self._focus or arrival.state != "waiting" else lambda raw: self._manifest(arrival, raw)
+        waiting = self._open
+        if waiting is not None and waiting.state == "open" and digest in waiting.packed.parts:
+            return (lambda raw: self._part(waiting, digest, raw)) if self._download is None else None
+        if digest != _EMPTY and not self._passing and self._focus is None:
+            self.result.unknown += 1
+        return None
+
+    def _damage(self, blocks: int) -> None:
+        if self._focus is None:  # else they were counted before
+            self.result.damaged += blocks
+
+    def _skip(self) -> None:
+        left = self._decoder.skip()
+        if left and self._source.seekable and self._decoder.offset + left <= self._source.size:
+            self._source.pass_over(left)
+            self._decoder.jump()
+
+    # -- courses --------------------------------------------------------------------------------------------------
+
+    def _bundle(self, raw: bytes) -> None:
+        try:
+            packed = decode_bundle(raw)
+        except NotOurs as wrong:
+            raise UsageProblem(f"No p2plearn wrote this file, or a newer one: {wrong}.", _HINT) from None
+        self.result.courses = [Arrival(one) for one in packed]
+        self._by_manifest = {one.packed.course: one for one in self.result.courses}
+
+    def _manifest(self, arrival: Arrival, raw: bytes) -> None:
+        self._leave_course()
+        self._passing = True
+        course = arrival.packed.course
+        try:
+            signed = open_manifest(raw, arrival.packed.signature, course)
+            if tuple(part.digest for part in signed.manifest.index) != arrival.packed.parts:
+                raise PeerFault("the file names another index than the manifest")
+        except PeerFault as fault:
+            arrival.state, arrival.problem = "refused", f"not what its author signed: {fault}"
+            return
+        arrival.signed = signed
+        blocked = self._house.refusal(course, signed.manifest.author)
+        if blocked:
+            arrival.state, arrival.problem = "refused", blocked
+            return
+        row = self._store.course(course)
+        if row is not None and row.complete:
+            self._store.custody.claim(course, "imported")
+            arrival.state = "done"
+            return
+        self._passing = False
+        self._reopen(arrival)
+
+    def _reopen(self, arrival: Arrival) -> None:
+        arrival.state = "open"
+        self._open = arrival
+        index_raw = self._store.index_bytes(arrival.packed.course)
+        if index_raw is not None:
+            self._begin(arrival, index_raw)
+
+    def _part(self, arrival: Arrival, digest: bytes, raw: bytes) -> None:
+        arrival.parts[digest] = raw
+        if all(part in arrival.parts for part in arrival.packed.parts):
+            self._begin(arrival, b"".join(arrival.parts[part] for part in arrival.packed.parts))
+
+    def _begin(self, arrival: Arrival, index_raw: bytes) -> None:
+        signed = arrival.signed
+        if signed is None:
+            raise AssertionError("a manifest came before its index")
+        arrival.parts.clear()
+        try:
+            index = decode_index(index_raw, signed.manifest)
+        except PeerFault as fault:
+            arrival.state, arrival.problem = "refused", f"its index breaks the rules: {fault}"
+            self._open = None
+            return
+        self._store.custody.claim(signed.course, "imported")
+        self._download = self._store.begin_download(signed, index_raw, index, None, "imported")
+        self._slots = {}
+        for slot in range(len(index)):
+            self._slots.setdefault(index.digest(slot), slot)
+        self._house.began(signed.course)
+
+    def _chunk(self, head: Head, slot: int) -> bool:
+        download = self._download
+        if download is None:
+            raise AssertionError("slots belong to a download")
+        if download.has(slot) or head.length != download.length(slot):
+            self._damage(0 if download.has(slot) else 1)
+            self._skip()
+            return True
+        raw = self._decoder.body()
+        if raw is None:
+            return False
+        self._offers.append((slot, [raw]))
+        self._offered += len(raw)
+        if self._offered >= BATCH_BYTES:
+            self._take_chunks()
+        return True
+
+    def _take_chunks(self) -> None:
+        if self._download is None or not self._offers:
+            return
+        verdicts = self._download.put_many(self._offers)
+        right = sum(len(pieces[0]) for (_, pieces), good in zip(self._offers, verdicts, strict=True) if good)
+        self._damage(verdicts.count(False))
+        if self._open is not None:
+            self._open.stored += right
+        self._uncommitted += right
+        self._offers, self._offered = [], 0
+        if self._uncommitted >= COMMIT_BYTES:
+            self._download.commit()
+            self._uncommitted = 0
+
+    def _leave_course(self) -> None:
+        """Keep what came of the open course, and see how it stands."""
+        arrival, download = self._open, self._download
+        try:
+            self._take_chunks()
+        finally:
+            self._open = self._download = None
+            self._slots, self._offers, self._offered, self._uncommitted = {}, [], 0, 0
+            if download is not None:
+                download.close()
+        if arrival is not None and arrival.state == "open":
+            row = self._store.course(arrival.packed.course)
+            # What isn't complete waits for a second look at the file, or for another copy of it.
+            arrival.state = "done" if row is not None and row.complete else "waiting"
+
+    # -- people ---------------------------------------------------------------------------------------------------
+
+    def _page(self, raw: bytes) -> None:
+        try:
+            page = decode_page(raw)
+        except NotOurs:
+            self.result.unknown += 1
+            return
+        self._leave_course()
+        self._take_envelopes()
+        self._expected = set(page.ids)
+        self.result.people_whole = self.result.people_whole or page.last
+
+    def _envelope(self, raw: bytes) -> None:
+        self._envelopes.append(raw)
+        if len(self._envelopes) >= BATCH_ENVELOPES:
+            self._take_envelopes()
+
+    def _take_envelopes(self) -> None:
+        if not self._envelopes:
+            return
+        raws, self._envelopes = self._envelopes, []
+        taken = self._feed.take(raws, self._house.follows(), self._house.clock(), self._house.refuses)
+        result = self.result
+        result.people_new += len(taken.new)
+        result.people_known += taken.known + taken.stale
+        result.people_refused += taken.unwanted + taken.early + len(taken.faults)
+
+
+_HINT: Final = "A file for `p2plearn import` is one that `p2plearn export` wrote."
+
+
+def _bundles(header: Header) -> frozenset[bytes]:
+    """The roots that may be a bundle; raises UsageProblem when none is."""
+    found = frozenset(root for root in header.roots if root[:4] == DAG_CBOR_CID)
+    if not found:
+        shown = ", ".join(_shown(root) for root in header.roots[:3]) or "none"
+        raise UsageProblem(f"This CAR file has no p2plearn course in it (its roots: {shown}).", _HINT)
+    return found
+
+
+def _shown(cid: bytes) -> str:
+    return cid_text(cid[:128])

@@ -1,0 +1,199 @@
+"""Commands for where no network is: ``export`` into a file that is carried, ``import`` of one that was."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from p2plearn.commands.scope import Command, PathWord, Scope, held_course, pass_scope
+from p2plearn.errors import IntegrityProblem, Refused, UsageProblem
+from p2plearn.operations import ExportRequest, ImportRequest, ImportResult
+
+if TYPE_CHECKING:
+    from p2plearn.operations import ExportResult
+
+T = TypeVar("T")
+
+_PUMP_BYTES: Final = 256 * 1024
+_POLL_MS: Final = 100
+
+
+@click.command(cls=Command)
+@click.argument("hashes", metavar="HASH...", nargs=-1)
+@click.option("-o", "--output", required=True, type=PathWord(path_type=Path, allow_dash=True), metavar="FILE",
+              help="The file to write, such as courses.car (- for standard output).")  # fmt: skip
+@click.option("--all", "everything", is_flag=True, help="Every course that is complete here.")
+@click.option("--only-these", is_flag=True, help="Without the other versions of these courses that are here.")
+@click.option("--people", type=click.Choice(["all", "courses", "none"]), default="all", show_default=True,
+              help="What people said: the whole catalogue and these courses' discussions, only what is about these "
+                   "courses, or nothing.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@pass_scope
+def export(
+    scope: Scope, *, hashes: tuple[str, ...], output: Path, everything: bool, only_these: bool, people: str,
+    force: bool,
+) -> None:  # fmt: skip
+    """Write courses into one CAR file, to be carried to where no network is."""
+    from p2plearn import terminal, views
+
+    if bool(hashes) == everything:
+        raise UsageProblem("Name the courses to export, or say --all.", "`p2plearn list` shows those that are here.")
+    to_stdout = str(output) == "-"
+    if to_stdout and scope.as_json:
+        raise UsageProblem("With -o - standard output holds the file: --json has no place there.")
+    if to_stdout and sys.stdout.isatty():
+        raise UsageProblem("A CAR file is nothing for a terminal.", "Name a file (-o FILE.car), or pipe it on.")
+    scope.interrupted = "Interrupted. What was written is kept: the same command goes on from there."
+    client = scope.client()
+    courses = tuple(dict.fromkeys(held_course(client, text) for text in hashes))
+
+    def ask(path: str, display: terminal.Display) -> ExportResult:
+        request = ExportRequest(path, courses, everything, not only_these, people, force)
+        with display:
+            return client.export(request, display.show)
+
+    if to_stdout:
+        quiet = terminal.RareLines("Exporting")  # its thread may be left behind, a bar would take the cursor with it
+        with _pipe(scope) as (path, reading, _):
+            result = _beside(lambda: ask(path, quiet), lambda done: _drain(reading, sys.stdout.fileno(), done))
+    else:
+        result = ask(os.path.abspath(output), terminal.display("Exporting", as_json=scope.as_json))
+    if scope.as_json:
+        scope.emit(result.as_json())
+    else:
+        terminal.note(views.exported(result))
+        if not to_stdout:
+            click.echo(result.path)
+
+
+@click.command("import", cls=Command)
+@click.argument("file", type=PathWord(path_type=Path, allow_dash=True))
+@pass_scope
+def import_(scope: Scope, *, file: Path) -> int:
+    """Take in the courses, and what people said, of a file that `p2plearn export` wrote (- for standard input)."""
+    from p2plearn import terminal, views
+
+    scope.interrupted = "Interrupted. What was taken in is kept: the same command goes on from there."
+    client = scope.client()
+
+    def ask(path: str, display: terminal.Display) -> ImportResult:
+        with display:
+            return client.take_in(ImportRequest(path), display.show)
+
+    if str(file) == "-":
+        quiet = terminal.JsonLines() if scope.as_json else terminal.RareLines("Importing")
+        with _pipe(scope) as (path, _, writing):
+            result = _beside(lambda: ask(path, quiet), lambda done: _pour(sys.stdin.fileno(), writing, done))
+    else:
+        result = ask(os.path.abspath(file), terminal.display("Importing", as_json=scope.as_json))
+    scope.emit(result.as_json()) if scope.as_json else click.echo(views.imported(result))
+    return _verdict(result)
+
+
+def _verdict(result: ImportResult) -> int:
+    """The exit code: the findings are the answer, also for a script, so they stay the last line."""
+    from p2plearn.terminal import note
+
+    states = {str(course.get("state")) for course in result.courses}
+    if result.problem or result.damaged or states & {"incomplete", "absent"}:
+        what = result.problem or "some of it is damaged"
+        note(
+            f"p2plearn: the file is not whole: {what}. What was right is kept.\n"
+            "  Import another copy of it, which goes on from there; or `p2plearn get HASH` where there is a network."
+        )
+        return IntegrityProblem.exit_code
+    return Refused.exit_code if "refused" in states else 0
+
+
+# -- standard input and output: the node has one end of a pipe in the home, this process the other ---------------------
+
+
+@contextlib.contextmanager
+def _pipe(scope: Scope) -> Iterator[tuple[str, int, io.FileIO]]:
+    """A pipe's path and both its ends, held open here: neither side waits for the other, and nothing in it is lost."""
+    scope.client().status()  # without a node there is no home to put it in
+    folder = tempfile.mkdtemp(prefix=".pipe-", dir=scope.home.path)
+    try:
+        path = os.path.join(folder, "car")
+        os.mkfifo(path, 0o600)
+        with (
+            io.FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as reading,
+            io.FileIO(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), "w") as writing,
+        ):
+            yield path, reading.fileno(), writing
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _beside(call: Callable[[], T], pump: Callable[[threading.Event], Any]) -> T:
+    """Make a call in a thread while this one pumps; when pumping fails, the process ends and with it the call."""
+    done = threading.Event()
+    outcome: list[T | BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(call())
+        except BaseException as error:
+            outcome.append(error)
+        finally:
+            done.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    pump(done)
+    done.wait()
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _drain(pipe: int, out: int, done: threading.Event) -> None:
+    """From the pipe to ``out``, until the call is done and the pipe is empty."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    while True:
+        ended = done.is_set()
+        try:
+            data = memoryview(os.read(pipe, _PUMP_BYTES))
+        except BlockingIOError:
+            if ended:
+                return
+            poll.poll(_POLL_MS)
+            continue
+        while data:
+            data = data[os.write(out, data) :]
+
+
+def _pour(source: int, pipe: io.FileIO, done: threading.Event) -> None:
+    """From ``source`` into the pipe, until it ends or the call does."""
+    incoming, outgoing = select.poll(), select.poll()
+    incoming.register(source, select.POLLIN)
+    outgoing.register(pipe, select.POLLOUT)
+    while not done.is_set():
+        if not incoming.poll(_POLL_MS):
+            continue
+        data = memoryview(os.read(source, _PUMP_BYTES))
+        if not data:
+            pipe.close()  # the node sees the end
+            return
+        while data and not done.is_set():
+            try:
+                data = data[os.write(pipe.fileno(), data) :]
+            except BlockingIOError:
+                outgoing.poll(_POLL_MS)
+
+
+def attach(group: click.Group) -> None:
+    """Put them on the command line."""
+    for command in (export, import_):
+        group.add_command(command)
