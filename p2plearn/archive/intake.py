@@ -369,7 +369,9 @@ class Intake:
         result = self.result
         result.people_new += len(taken.new)
         result.people_known += taken.known + taken.stale
-        result.people_refused += taken.unwanted + taken.early + len(taken.faults)
+        result.people_refused += (
+            taken.waiting + taken.early + taken.hasty + taken.elsewhere + taken.blocked + len(taken.faults)
+        )
 
 
 _HINT: Final = "A file for `p2plearn import` is one that `p2plearn export` wrote."

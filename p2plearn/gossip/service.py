@@ -19,6 +19,7 @@ from p2plearn.errors import Refused, UsageProblem
 from p2plearn.gossip import envelope as env
 from p2plearn.gossip.discussion import Order
 from p2plearn.gossip.envelope import CATALOGUE, Envelope, tidy_text
+from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.moderation import Moderation
 from p2plearn.gossip.reading import Query
 from p2plearn.people import (
