@@ -124,6 +124,36 @@ SETTINGS: Final[tuple[Row, ...]] = (
         reason="Each costs about 100 KiB and a descriptor; a DHT of thousands of nodes needs some tens.",
     ),
     Row(
+        "relay.use", "flag", True, "",
+        reason="Behind a router, be called by way of nodes that others can call. Off: only nodes that this one calls "
+        "reach it.",
+    ),
+    Row(
+        "relay.serve", "text", "auto", "", choices=("auto", "yes", "no"),
+        reason="Whether nodes behind routers are called by way of this one, within the limits below; auto: when "
+        "others can call this node. It is what lets two homes talk at all.",
+    ),
+    Row(
+        "relay.places", "count", 128, "nodes", least=0, most=10_000,
+        reason="Nodes that can be called by way of this one: each keeps one connection open, which costs 100 KiB.",
+    ),
+    Row(
+        "relay.calls", "count", 32, "calls", least=0, most=1000,
+        reason="Relayed calls at once. Each holds up to 64 KiB on its way.",
+    ),
+    Row(
+        "relay.call_seconds", "seconds", 600.0, "seconds", least=10, most=86_400,
+        reason="How long a relayed call may last: two nodes find a direct way in seconds, or there is none.",
+    ),
+    Row(
+        "relay.call_bytes", "size", 4 * MIB, "bytes", least=64 * KIB,
+        reason="Most that a relayed call may move each way: ratings, posts and a small course, no videos.",
+    ),
+    Row(
+        "relay.rate", "size", 256 * KIB, "bytes a second", least=16 * KIB,
+        reason="Most that all relayed calls move together: not to be felt on a home line.",
+    ),
+    Row(
         "transfer.serve_streams", "count", 32, "streams", least=1, most=1024,
         reason="Courses served at once. More than that and each gets too little to be of use: say busy instead.",
     ),

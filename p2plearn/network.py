@@ -27,7 +27,9 @@ from p2plearn.net.guard import StreamGuard, StreamLimits, guard_streams
 from p2plearn.net.joining import Joining
 from p2plearn.net.lan import LanDiscovery
 from p2plearn.net.peers import AddressBook
+from p2plearn.net.reach.reaching import Reaching, ReachSettings
 from p2plearn.net.standing import Fault, Standing
+from p2plearn.net.swarm import CourseHost
 from p2plearn.transfer.channel import STREAM_ERRORS, Channel
 from p2plearn.transfer.protocol import FROM_SERVER, PROTOCOL
 from p2plearn.transfer.serve import Upload
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DIAL_SECONDS: Final = 10.0
+DIRECT_SECONDS: Final = 6.0
+"""For a direct way to a peer that a relay leads to, before courses go over the relay, which lends little."""
+
 ASK_NEIGHBOURS: Final = 16
 """Connected peers asked whether they have a course, on the off chance: a LAN without a DHT works by this."""
 
@@ -65,9 +70,12 @@ Offer = Callable[["RemotePeer"], Awaitable[None]]
 class RemotePeer:
     """A peer that may have a course; see ``transfer.session.Peer``."""
 
-    def __init__(self, host: BasicHost, guard: StreamGuard, info: PeerInfo, *, guess: bool = False) -> None:
+    def __init__(
+        self, host: BasicHost, guard: StreamGuard, reaching: Reaching, info: PeerInfo, *, guess: bool = False
+    ) -> None:
         self._host = host
         self._guard = guard
+        self._reaching = reaching
         self._info = info
         self.guess = guess
         self.name = str(info.peer_id)
@@ -78,6 +86,7 @@ class RemotePeer:
             await connect(self._host, self._info, DIAL_SECONDS)
         except ConnectFailed as failed:
             raise Unreachable(failed.message) from failed
+        await self._reaching.direct(self._info.peer_id, DIRECT_SECONDS)
         try:
             with trio.fail_after(DIAL_SECONDS):
                 stream = await self._host.new_stream(self._info.peer_id, [TProtocol(PROTOCOL)])
@@ -95,7 +104,7 @@ class Network:
 
     def __init__(
         self,
-        host: BasicHost,
+        host: CourseHost,
         *,
         named: Iterable[PeerInfo],
         book: AddressBook,
@@ -103,6 +112,8 @@ class Network:
         limits: StreamLimits,
         standing: Standing,
         upload: Upload,
+        reach: ReachSettings | None = None,
+        may_lend: Callable[[], bool] = lambda: True,
     ) -> None:
         self._host = host
         self._dht = CourseDHT(host)
@@ -111,6 +122,9 @@ class Network:
         self.directory = Directory(host, self._dht)
         self._named = list(named)
         self._joining = Joining(host, named=self._named, book=book, more=self._known_to_dht)
+        self._reaching = Reaching(host, reach or ReachSettings(), moved=self.directory.look_at_addresses)
+        self._reaching.may_lend = may_lend
+        self._joining.when_changed = self._reaching.network_changed
         self._lan = LanDiscovery(host, self._joining.suggest) if on_lan else None
         self._upload = upload
 
@@ -119,6 +133,7 @@ class Network:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._dht.run)
             await nursery.start(self.directory.run)
+            await nursery.start(self._reaching.run)
             await nursery.start(self._joining.run)
             if self._lan is not None:
                 await nursery.start(self._lan.run)
@@ -147,7 +162,7 @@ class Network:
         async def once(info: PeerInfo, *, guess: bool = False) -> None:
             if info.peer_id not in seen and not self._guard.banned(info.peer_id):
                 seen.add(info.peer_id)
-                await offer(RemotePeer(self._host, self._guard, info, guess=guess))
+                await offer(RemotePeer(self._host, self._guard, self._reaching, info, guess=guess))
 
         for text in named:
             await once(read_peer(text, "--from"))
@@ -193,7 +208,7 @@ class Network:
 
     async def providers(self, course: bytes, first: Node, offer: Offer) -> None:
         """Offer ``first``, then who else may have ``course``."""
-        await offer(RemotePeer(self._host, self._guard, PeerInfo(ID(peer_id_of(first)), [])))
+        await offer(RemotePeer(self._host, self._guard, self._reaching, PeerInfo(ID(peer_id_of(first)), [])))
         await self.candidates(course, [], offer)
 
     def connected(self) -> list[dict[str, Any]]:
@@ -204,12 +219,13 @@ class Network:
                 "peer_id": str(peer),
                 "addresses": [full(address, peer) for address in conn.get_transport_addresses()],
                 "direction": conn.direction.name.lower(),
+                "way": "relay" if self._reaching.circuits.is_relayed(peer) else "direct",
                 "found_by": self._found_by(peer),
                 "seconds": now - getattr(conn.muxed_conn, "opened_at", now),
                 "rtt": getattr(conn.muxed_conn, "rtt", 0.0),
             }
             for peer, conns in self._host.get_network().connections.items()
-            for conn in conns[:1]
+            for conn in (self._host.get_network().direct(peer) or conns)[:1]
         ]
 
     def _found_by(self, peer: ID) -> str:
@@ -229,6 +245,7 @@ class Network:
                 "lateness": told.lateness,
                 "last_error": told.last_error,
             },
+            "reach": self._reaching.figures(),
             "lan": {
                 "on": self._lan is not None,
                 "heard": len(self._lan.heard) if self._lan is not None else 0,

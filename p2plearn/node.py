@@ -45,6 +45,8 @@ from p2plearn.net.host import build_host, key_pair
 from p2plearn.net.muting import mute_libp2p
 from p2plearn.net.peers import AddressBook
 from p2plearn.net.power import read_battery, read_metered
+from p2plearn.net.reach.lending import LendingLimits
+from p2plearn.net.reach.reaching import ReachSettings
 from p2plearn.net.standing import Standing
 from p2plearn.net.swarm import ConnectionLimits
 from p2plearn.network import Network, by_node
@@ -183,6 +185,8 @@ class _Node:
             limits=self._stream_limits(),
             standing=self._standing,
             upload=chunks.upload,
+            reach=self._reach_settings(),
+            may_lend=lambda: not courtesy.paused and not courtesy.manners.metered,
         )
         keeper = self._keeper(network, courtesy)
         keeper.refuses = self._people.refusal
@@ -277,6 +281,17 @@ class _Node:
         limits.protocol_per_peer.update({HEARTBEAT: 3, CUSTODY: 8})
         limits.protocol_total.update({HEARTBEAT: 256, CUSTODY: 64})
         return limits
+
+    def _reach_settings(self) -> ReachSettings:
+        settings = self._settings
+        lending = LendingLimits(
+            reservations=settings.count("relay.places"),
+            circuits=settings.count("relay.calls"),
+            seconds=round(settings.seconds("relay.call_seconds")),
+            data=settings.count("relay.call_bytes"),
+            rate=settings.count("relay.rate"),
+        )
+        return ReachSettings(settings.text("relay.serve"), settings.flag("relay.use"), lending=lending)
 
     def _bootstrap_nodes(self) -> list[PeerInfo]:
         files = [file for file in (SHIPPED_BOOTSTRAP, self._paths.bootstrap) if file is not None]

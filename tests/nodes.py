@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -99,12 +99,14 @@ class RealNode:
         extra: Sequence[str] = (),
         env: dict[str, str] | None = None,
         start_seconds: float = 60.0,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.home = Home(folder)
         self.bootstrap, self.listen, self.mdns, self.extra = list(bootstrap), list(listen), mdns, list(extra)
         # Nodes keep nothing for each other unless a test is about that: then who has what is the test's own doing.
         self.env = {"P2PLEARN_STORAGE_GIVE": "0"} | (env or {})
         self.start_seconds = start_seconds
+        self.prefix = list(prefix)  # goes before the node's command line: "ip netns exec NAME"
         self.process: subprocess.Popen[bytes] | None = None
         self.facts: dict[str, Any] = {}
         self.ready_seconds = 0.0
@@ -131,7 +133,7 @@ class RealNode:
         begun = time.monotonic()
         with self.home.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command(*arguments, home=self.home.path),
+                self.prefix + command(*arguments, home=self.home.path),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -206,6 +208,14 @@ class RealNode:
             encoding="utf-8",
             env=environment(**self.env),
         )
+
+    def wait_for(self, what: Callable[[dict[str, Any]], object], seconds: float = 90.0) -> dict[str, Any]:
+        """The status, once ``what`` is true of it."""
+        deadline = time.monotonic() + seconds
+        while not what(status := self.run("node", "status")):
+            assert time.monotonic() < deadline, f"it did not come to that: {status}\n{self.log}"
+            time.sleep(0.25)
+        return status
 
     def wait_until(self, what: str, least: int, seconds: float = 30.0) -> dict[str, Any]:
         """The status, once its number ``what`` ("peers", "courses") is at least ``least``."""

@@ -62,6 +62,14 @@ class Directory:
         """How many peers confirmed that they will name us for ``course``."""
         return len(self._schedule.holders(course))
 
+    def look_at_addresses(self) -> None:
+        """Our addresses may be others now: if so, tell everything anew, and soon."""
+        addresses = frozenset(str(a) for a in self._host.get_addrs())
+        if self._told_addresses and addresses != self._told_addresses:
+            self._schedule.addresses_changed(trio.current_time())
+            self._wake.set()
+        self._told_addresses = addresses
+
     def figures(self) -> Figures:
         """Numbers for status."""
         return self._schedule.figures(trio.current_time())
@@ -90,11 +98,7 @@ class Directory:
 
     async def _watch_addresses(self) -> None:
         while True:
-            addresses = frozenset(str(a) for a in self._host.get_addrs())
-            if self._told_addresses and addresses != self._told_addresses:
-                self._schedule.addresses_changed(trio.current_time())
-                self._wake.set()
-            self._told_addresses = addresses
+            self.look_at_addresses()
             await trio.sleep(ADDRESS_CHECK_SECONDS)
 
     async def _tell_safely(self, courses: list[bytes]) -> None:

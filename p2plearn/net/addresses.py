@@ -22,7 +22,10 @@ MAX_ADDRESSES = 16
 """Addresses kept, told or tried of one peer: a laptop with VPN, docker and two radios has ten; more is abuse."""
 
 HOSTS = ("ip4", "ip6", "dns", "dns4", "dns6")
-"""What an address may begin with for our transport to dial it: then ``tcp``, then at most a ``p2p``."""
+"""What an address may begin with for us to dial it: then ``tcp``, maybe ``ws``, then at most a ``p2p``."""
+
+CIRCUIT = "p2p-circuit"
+"""In an address: by way of the relay before it (which is named with its ``p2p``), to the peer after it."""
 
 
 class Reach(enum.IntEnum):
@@ -36,8 +39,15 @@ class Reach(enum.IntEnum):
 
 
 def reach(address: Multiaddr) -> Reach:
-    """How far ``address`` reaches; NONE for what can't be dialled over TCP at all (wildcard, port 0, relay, UDP)."""
+    """How far ``address`` reaches; NONE for what can't be dialled over TCP at all (wildcard, port 0, UDP).
+
+    One by way of a relay reaches as far as its relay.
+    """
     return _reach(address.to_bytes())
+
+
+_DIRECT = (["tcp"], ["tcp", "p2p"], ["tcp", "ws"], ["tcp", "ws", "p2p"])
+_SHAPES = (*_DIRECT, *([*way, CIRCUIT, *to] for way in _DIRECT if "p2p" in way for to in ([], ["p2p"])))
 
 
 @lru_cache(maxsize=8192)  # a lookup asks it thousands of times of the same few hundred addresses
@@ -45,7 +55,7 @@ def _reach(raw: bytes) -> Reach:
     try:
         address = Multiaddr(raw)
         kind, *rest = [p.name for p in address.protocols()]
-        if kind not in HOSTS or rest not in (["tcp"], ["tcp", "p2p"]):
+        if kind not in HOSTS or rest not in _SHAPES:
             return Reach.NONE
         if int(address.value_for_protocol("tcp") or 0) == 0:
             return Reach.NONE
@@ -86,6 +96,23 @@ def _bare(raw: bytes) -> Multiaddr:
     return address.decapsulate(Multiaddr(f"/p2p/{value}")) if value else address
 
 
+def is_relayed(address: Multiaddr) -> bool:
+    """Whether ``address`` is by way of a relay."""
+    return any(part.name == CIRCUIT for part in address.protocols())
+
+
+def is_websocket(address: Multiaddr) -> bool:
+    """Whether ``address`` is dialled as a WebSocket (that of its relay, if it has one)."""
+    return any(part.name == "ws" for part in address.protocols())
+
+
+def relay_of(address: Multiaddr) -> PeerInfo:
+    """The relay of ``address``, a relayed one with a reach, and where that is."""
+    text = str(address).partition(f"/{CIRCUIT}")[0]
+    found: PeerInfo = info_from_p2p_addr(Multiaddr(text))
+    return found
+
+
 def believable(addresses: Iterable[Multiaddr], told_over: Reach) -> list[Multiaddr]:
     """Those of ``addresses`` worth keeping when told by a peer that we reach over ``told_over``.
 
@@ -108,7 +135,7 @@ def dial_order(addresses: Iterable[Multiaddr]) -> list[Multiaddr]:
     """Which of ``addresses`` to try, best first, bare and without duplicates; empty when none can be dialled.
 
     Loopback is tried only when nothing else is known: on the same machine the others work too, elsewhere it would be
-    a knock at our own door.
+    a knock at our own door. A relay is the last resort, since it lends little; a WebSocket comes after plain TCP.
     """
     kept: dict[bytes, tuple[Reach, Multiaddr]] = {}
     for address in addresses:
@@ -121,7 +148,7 @@ def dial_order(addresses: Iterable[Multiaddr]) -> list[Multiaddr]:
         rows = [row for row in rows if row[0] > Reach.LOOPBACK]
     # The nearest network first: two nodes behind one router often can't reach each other by its public side.
     order = {Reach.PRIVATE: 0, Reach.GLOBAL: 1, Reach.LINK: 2, Reach.LOOPBACK: 3}
-    rows.sort(key=lambda row: order[row[0]])
+    rows.sort(key=lambda row: (is_relayed(row[1]), order[row[0]], is_websocket(row[1])))
     return [address for _, address in rows[:MAX_ADDRESSES]]
 
 

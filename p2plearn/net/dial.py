@@ -11,7 +11,7 @@ from libp2p.abc import IHost
 from libp2p.peer.peerinfo import PeerInfo
 
 from p2plearn.errors import P2plearnError
-from p2plearn.net.addresses import dial_order, full
+from p2plearn.net.addresses import bare, dial_order
 from p2plearn.net.swarm import CourseSwarm, DialFailed
 
 Reason = Literal["no-address", "refused", "timed-out", "unreachable", "wrong-peer", "banned", "handshake", "self"]
@@ -76,7 +76,7 @@ async def connect(host: IHost, peer: PeerInfo, deadline: float) -> None:
     except DialFailed as error:
         reasons = [why(e) for _, e in error.attempts]
         reason: Reason = next((r for r in _TELLING if r in reasons), "timed-out")
-        tried = tuple(full(address, peer.peer_id).partition("/p2p/")[0] for address, _ in error.attempts)
+        tried = tuple(str(bare(address)) for address, _ in error.attempts)
         raise ConnectFailed(name, reason, tried) from error
 
 

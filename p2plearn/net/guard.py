@@ -75,10 +75,16 @@ class StreamLimits:
             "/ipfs/id/1.0.0": 4,
             "/ipfs/id/push/1.0.0": 4,
             "/ipfs/ping/1.0.0": 2,
+            "/libp2p/autonat/1.0.0": 2,
+            "/libp2p/dcutr": 2,
+            "/libp2p/circuit/relay/0.2.0/hop": 16,  # a call each; how many are served at all, lending decides
+            "/libp2p/circuit/relay/0.2.0/stop": 16,
             "/p2plearn/kad/1.0.0": 16,  # a lookup of each of its own courses at once, paced by the asker
         }
     )
-    protocol_total: dict[str, int] = field(default_factory=lambda: {"/p2plearn/kad/1.0.0": 64})
+    protocol_total: dict[str, int] = field(
+        default_factory=lambda: {"/p2plearn/kad/1.0.0": 64, "/libp2p/autonat/1.0.0": 16}
+    )
     flood_slack: int = 64  # streams over the limit in a burst before each further one counts as flooding
 
 

@@ -15,7 +15,6 @@ from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as new_x25519_key_pair
 from libp2p.custom_types import TProtocol
-from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
@@ -24,7 +23,7 @@ from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
 from p2plearn.net.addresses import Reach, list_interfaces, reach
-from p2plearn.net.swarm import ConnectionLimits, course_host
+from p2plearn.net.swarm import ConnectionLimits, CourseHost, course_host
 from p2plearn.net.tcp import TcpTransport
 from p2plearn.net.tls import PROTOCOL as TLS
 from p2plearn.net.tls import TlsTransport
@@ -48,7 +47,7 @@ def key_pair(seed: bytes) -> KeyPair:
     return create_new_key_pair(seed)
 
 
-def build_host(keys: KeyPair, limits: ConnectionLimits | None = None) -> BasicHost:
+def build_host(keys: KeyPair, limits: ConnectionLimits | None = None) -> CourseHost:
     """A host that isn't listening yet (``async with host.run(addrs)`` does that), and never dials on its own account.
 
     Guard it (``guard.guard_streams``) before it runs.

@@ -89,6 +89,8 @@ class Joining:
         self.last_failures: dict[str, str] = {}
         """Why the last call to a peer failed, for status; gone once it succeeds."""
         self.network_changes = 0
+        self.when_changed: Callable[[], None] = lambda: None
+        """Called when the machine is on another network, or slept, after the connected ones were asked for a sign."""
 
     def suggest(self, peer: PeerInfo, source: Source = Source.LAN) -> None:
         """``peer`` may be worth a call."""
@@ -125,6 +127,7 @@ class Joining:
     def network_changed(self) -> None:
         """Call everybody due again now, and have the connected ones give a sign of life."""
         self.network_changes += 1
+        self.when_changed()
         self._candidates.network_changed(trio.current_time())
         self._wake.set()
 

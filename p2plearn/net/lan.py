@@ -23,7 +23,7 @@ from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 from trio import TaskStatus  # type: ignore[attr-defined]  # trio re-exports it, mypy overlooks it
 
-from p2plearn.net.addresses import MAX_ADDRESSES, Reach, bare, dial_order, list_interfaces, reach
+from p2plearn.net.addresses import MAX_ADDRESSES, Reach, bare, dial_order, is_relayed, list_interfaces, reach
 
 log = logging.getLogger("p2plearn.net")
 
@@ -78,7 +78,8 @@ class LanDiscovery:
 
     def _addresses(self) -> list[str]:
         """What to announce; loopback only if there is nothing else (nodes on one machine, tests)."""
-        return [str(address) for address in dial_order(self._host.get_addrs())[:TOLD_ADDRESSES]]
+        own = [address for address in self._host.get_addrs() if not is_relayed(address)]
+        return [str(address) for address in dial_order(own)[:TOLD_ADDRESSES]]
 
     async def _start(self, addresses: list[str], token: trio.lowlevel.TrioToken) -> MDNSDiscovery | None:
         if not addresses:

@@ -20,7 +20,7 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
-from p2plearn.net.addresses import Reach, bare, reach
+from p2plearn.net.addresses import Reach, bare, is_relayed, reach
 
 log = logging.getLogger("p2plearn.net")
 
@@ -147,8 +147,8 @@ class AddressBook:
 
 
 def _is_plausible(address: Multiaddr) -> bool:
-    """Whether ``address`` may mean the same thing after a restart: a link-local one does not."""
-    return reach(address) not in (Reach.NONE, Reach.LINK)
+    """Whether ``address`` may mean the same after a restart: not link-local ones or places at relays."""
+    return reach(address) not in (Reach.NONE, Reach.LINK) and not is_relayed(address)
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -21,13 +21,14 @@ import logging
 import time
 import weakref
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import trio
 from libp2p import generate_peer_id_from
 from libp2p.abc import IMuxedConn, INetConn, ITransport
+from libp2p.connection_types import ConnectionType
 from libp2p.crypto.keys import KeyPair
 from libp2p.host.basic_host import BasicHost
 from libp2p.network.config import ConnectionConfig
@@ -35,17 +36,21 @@ from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
+from libp2p.security.pnet.protector import new_protected_conn
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
 from p2plearn.net import bounded
-from p2plearn.net.addresses import Reach, dial_order, reach_of_ip
+from p2plearn.net.addresses import Reach, bare, dial_order, is_relayed, reach_of_ip
 from p2plearn.net.peerstore import CoursePeerStore
 
 log = logging.getLogger("p2plearn.net")
 
 DIAL_STAGGER = 0.25
 """Seconds before the next address of a peer is tried beside the ones under way (RFC 8305 recommends 250 ms)."""
+
+RELAY_WAIT = 1.0
+"""Seconds that direct addresses get before a relay is tried beside them: what it lends is little, and not its own."""
 
 DIAL_DEADLINE = 10.0
 """Seconds after which a dial by libp2p itself (which hands in no deadline) gives up."""
@@ -141,6 +146,8 @@ class CourseSwarm(Swarm):
         self.report: Callable[[str, Exception], None] = _log_once
         self.refuses: Callable[[ID], bool] = lambda _peer: False
         """Says whether connections with a peer are refused (``guard`` sets it); asked after the handshake."""
+        self.own_addresses: Callable[[], list[Multiaddr]] = self._listening
+        """Where this machine is called; never dialled. ``CourseHost`` knows what wildcards mean."""
         self._secured: weakref.WeakSet[Any] = weakref.WeakSet()
         self._pending = 0
         self._pending_by_ip: Counter[str] = Counter()
@@ -237,20 +244,49 @@ class CourseSwarm(Swarm):
             self._ongoing_dials.pop(peer_id, None)
             done.set()
 
+    async def dial_at(self, peer_id: ID, addresses: Sequence[Multiaddr], deadline: float) -> INetConn:
+        """A new connection to ``peer_id`` at one of ``addresses``, whatever others there are; raises DialFailed."""
+        if peer_id == self.self_id or self.refuses(peer_id):
+            raise DialFailed(peer_id, [])
+        return await self._race(peer_id, list(addresses), deadline)
+
+    def direct(self, peer_id: ID) -> list[INetConn]:
+        """The live connections to ``peer_id`` that no relay is between."""
+        return [c for c in self.get_connections(peer_id) if c.get_connection_type() is not ConnectionType.RELAYED]
+
+    async def accept(self, raw: RawConnection, came_by: Multiaddr) -> None:
+        """Take in a connection that another way than a listener brought; stays until it ends. Never raises for it."""
+        await self._do_handle_inbound_connection(raw, came_by, None)
+
+    def _listening(self) -> list[Multiaddr]:
+        return [a for listener in self.listeners.values() for a in listener.get_addrs()]
+
+    async def take_outbound(self, raw: RawConnection, peer_id: ID) -> INetConn:
+        """Make a connection to ``peer_id`` of ``raw``, which came about otherwise than by a transport's dialling.
+
+        Raises SwarmException, with ``raw`` closed.
+        """
+        wire = raw if self.psk is None else new_protected_conn(raw, self.psk)
+        return await self.upgrade_outbound_raw_conn(wire, peer_id)
+
     def _addresses_of(self, peer_id: ID) -> list[Multiaddr]:
-        own = {str(a) for listener in self.listeners.values() for a in listener.get_addrs()}
-        return [a for a in self.peerstore.addresses(peer_id) if str(a) not in own]
+        # Every home has a 192.168.1.2: at that address, another peer's is this very machine.
+        own = {a.to_bytes() for a in self.own_addresses()}
+        return [a for a in self.peerstore.addresses(peer_id) if bare(a).to_bytes() not in own]
 
     async def _race(self, peer_id: ID, addresses: list[Multiaddr], deadline: float) -> INetConn:
         """Dial ``addresses`` in order, ``DIAL_STAGGER`` apart or as soon as one failed; the first connection wins."""
         winners: list[INetConn] = []
         attempts: list[tuple[Multiaddr, BaseException]] = []
         untried = set(addresses)
+        under_way: list[trio.Event] = []
 
         async def attempt(address: Multiaddr, failed: trio.Event) -> None:
             try:
                 async with self._global_dial_limiter:
-                    connection = await self._dial_addr_single_attempt(address, peer_id)
+                    # libp2p adds the peer's id itself, but not to an address that has a relay's in it.
+                    target = Multiaddr(f"{address}/p2p/{peer_id}") if is_relayed(address) else address
+                    connection = await self._dial_addr_single_attempt(target, peer_id)
             except Exception as error:
                 attempts.append((address, error))
                 failed.set()
@@ -263,7 +299,13 @@ class CourseSwarm(Swarm):
         with trio.move_on_at(deadline):
             async with trio.open_nursery() as nursery:
                 for address in addresses:
+                    if under_way and is_relayed(address) and not is_relayed(addresses[0]):
+                        with trio.move_on_after(RELAY_WAIT):
+                            for earlier in under_way:
+                                await earlier.wait()
+                        under_way.clear()
                     failed = trio.Event()
+                    under_way.append(failed)
                     nursery.start_soon(attempt, address, failed)
                     with trio.move_on_after(DIAL_STAGGER):
                         await failed.wait()
@@ -287,7 +329,8 @@ class CourseSwarm(Swarm):
             return
         self._pending += 1
         self._pending_by_ip[ip] += 1
-        raw = RawConnection(read_write_closer, False)
+        ready = isinstance(read_write_closer, RawConnection)
+        raw = read_write_closer if ready else RawConnection(read_write_closer, False)
         try:
             muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
         except Exception as error:
@@ -325,6 +368,27 @@ class CourseSwarm(Swarm):
         return await super().add_conn(muxed_conn, direction)
 
 
+class CourseHost(BasicHost):
+    """A host that may be reached by more ways than those it listens on.
+
+    (The stock one takes the first ``/p2p/`` of an address for its own, which in a relayed one is the relay's.)
+    """
+
+    announced: Callable[[], list[Multiaddr]] = staticmethod(list)
+    """Addresses others can dial beyond the listening ones, with no ``/p2p/`` of ours at the end; they come first."""
+
+    def own_addresses(self) -> list[Multiaddr]:
+        """The addresses listened on, as others on this network dial them, without ``/p2p/``."""
+        listening = self.get_transport_addrs()
+        return listening if self._addrs_factory is None else self._addrs_factory(listening)
+
+    def get_addrs(self) -> list[Multiaddr]:
+        """Where this host can be dialled, each address with ``/p2p/`` and its id, the most useful first."""
+        own = Multiaddr(f"/p2p/{self.get_id()}")
+        found = [*self.announced(), *self.own_addresses()]
+        return [bare(address).encapsulate(own) for address in dict.fromkeys(found)]
+
+
 def course_host(
     keys: KeyPair,
     upgrader: TransportUpgrader,
@@ -332,7 +396,7 @@ def course_host(
     *,
     limits: ConnectionLimits | None = None,
     addrs_factory: Callable[[list[Multiaddr]], list[Multiaddr]] | None = None,
-) -> BasicHost:
+) -> CourseHost:
     """A libp2p host over a ``CourseSwarm``, with exactly the security and muxers of ``upgrader``: nothing else is
     offered or accepted. ``addrs_factory`` makes of the addresses listened on those that others are told.
 
@@ -345,7 +409,9 @@ def course_host(
     swarm = CourseSwarm(peer_id, peerstore, upgrader, transport, limits or ConnectionLimits())
     factory = None if addrs_factory is None else _for_a_moment(addrs_factory)
     # What a single peer says it sees of us would change our signed record at will; what we listen on does not.
-    return BasicHost(network=swarm, addrs_factory=factory, disable_identify_address_discovery=True)
+    host = CourseHost(network=swarm, addrs_factory=factory, disable_identify_address_discovery=True)
+    swarm.own_addresses = host.own_addresses
+    return host
 
 
 def _for_a_moment(factory: Callable[[list[Multiaddr]], list[Multiaddr]]) -> Callable[..., list[Multiaddr]]:

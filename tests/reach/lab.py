@@ -1,0 +1,143 @@
+"""Networks for tests, made of network namespaces: an internet, machines in the open, homes behind routers.
+
+    with Lab() as lab:
+        open_machine = lab.public(1)            # 5.5.1.2, its own place in the internet
+        home = lab.home(1, kind="symmetric")    # 192.168.1.2 behind a router that others see as 7.7.1.1
+        RealNode(..., prefix=home.prefix, listen=["/ip4/0.0.0.0/tcp/4017"])
+
+Nothing in it leads to a real network: the addresses are public ones only in name. Skips the test where namespaces or
+TUN devices can't be made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+
+from tests.reach import router
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A namespace where a node can run: ``prefix`` goes before its command line."""
+
+    namespace: str
+    address: str
+    router: str = ""
+
+    @property
+    def prefix(self) -> list[str]:
+        return ["ip", "netns", "exec", self.namespace]
+
+
+class Lab:
+    """See the head of this file."""
+
+    def __init__(self) -> None:
+        self._tag = f"p2pl{uuid.uuid4().hex[:5]}"
+        self._made: list[str] = []
+        self._routers: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> Lab:
+        if sys.platform != "linux" or shutil.which("ip") is None:
+            pytest.skip("needs Linux and iproute2 to make network namespaces")
+        try:
+            self.internet = self._namespace("net")
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"may not make network namespaces: {error.stderr.decode().strip()}")
+        self._forwards(self.internet)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._routers:
+            with process:
+                if process.stdin is not None:
+                    process.stdin.close()
+                process.wait(10)
+        for name in self._made:
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+    def public(self, number: int) -> Machine:
+        """A machine in the open."""
+        name = self._namespace(f"pub{number}")
+        self.cable(self.internet, f"5.5.{number}.1/24", name, f"5.5.{number}.2/24")
+        self.ip("-n", name, "route", "add", "default", "via", f"5.5.{number}.1")
+        return Machine(name, f"5.5.{number}.2")
+
+    def home(self, number: int, *, kind: str = "cone") -> Machine:
+        """A machine behind a router; every home has the same addresses inside, as real ones do."""
+        name, gateway = self._namespace(f"home{number}"), self._namespace(f"gw{number}")
+        self.cable(gateway, "192.168.1.1/24", name, "192.168.1.2/24")
+        self.ip("-n", name, "route", "add", "default", "via", "192.168.1.1")
+        self._forwards(gateway)
+        inside, outside, seen_as = "nat0", f"out{number}", f"7.7.{number}.1"
+        for namespace, device in ((gateway, inside), (self.internet, outside)):
+            try:
+                self.ip("-n", namespace, "tuntap", "add", "dev", device, "mode", "tun")
+            except subprocess.CalledProcessError as error:
+                pytest.skip(f"may not make TUN devices: {error.stderr.decode().strip()}")
+            self.ip("-n", namespace, "link", "set", device, "up")
+        self.ip("-n", gateway, "route", "add", "default", "dev", inside)
+        self.ip("-n", self.internet, "route", "add", f"{seen_as}/32", "dev", outside)
+        arguments = ["--inside", inside, "--outside", outside, "--outside-namespace", self.internet]
+        arguments += ["--address", seen_as, "--kind", kind]
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", gateway, sys.executable, router.__file__, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        self._routers.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", "the router did not start"
+        return Machine(name, "192.168.1.2", gateway)
+
+    def cable(self, one: str, one_address: str, two: str, two_address: str) -> tuple[str, str]:
+        """Join two namespaces by a cable; the names of its two ends."""
+        ends = (f"c{uuid.uuid4().hex[:8]}", f"c{uuid.uuid4().hex[:8]}")
+        self.ip("link", "add", ends[0], "netns", one, "type", "veth", "peer", "name", ends[1], "netns", two)
+        for namespace, end, address in ((one, ends[0], one_address), (two, ends[1], two_address)):
+            if address:
+                self.ip("-n", namespace, "addr", "add", address, "dev", end, *(["nodad"] if ":" in address else []))
+            self.ip("-n", namespace, "link", "set", end, "up")
+        return ends
+
+    def ip(self, *words: str) -> None:
+        """Run ``ip``; raises CalledProcessError."""
+        subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    def machine(self, name: str) -> str:
+        """A namespace with nothing but loopback."""
+        return self._namespace(name)
+
+    def _namespace(self, name: str) -> str:
+        full = f"{self._tag}-{name}"
+        self.ip("netns", "add", full)
+        self._made.append(full)
+        self.ip("-n", full, "link", "set", "lo", "up")
+        return full
+
+    def _forwards(self, namespace: str) -> None:
+        for version in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            command = f"echo 1 > /proc/sys/net/{version}"
+            with contextlib.suppress(subprocess.CalledProcessError):  # one of the two may be missing
+                subprocess.run(["ip", "netns", "exec", namespace, "sh", "-c", command], check=True, capture_output=True)
+
+
+def random_course(folder: Path, size: int) -> Path:
+    """A course of one file with ``size`` bytes that no compression and no other course shares."""
+    folder.mkdir(parents=True)
+    (folder / "lesson.bin").write_bytes(os.urandom(size))
+    return folder
