@@ -23,9 +23,10 @@ from p2plearn.dht.directory import Directory
 from p2plearn.dht.kademlia import CourseDHT
 from p2plearn.net.addresses import full, read_peer
 from p2plearn.net.dial import ConnectFailed, connect
-from p2plearn.net.guard import StreamGuard, StreamLimits, guard_streams
+from p2plearn.net.guard import StreamGuard, guard_streams
 from p2plearn.net.joining import Joining
 from p2plearn.net.lan import LanDiscovery
+from p2plearn.net.limits import StreamLimits
 from p2plearn.net.peers import AddressBook
 from p2plearn.net.reach.reaching import Reaching, ReachSettings
 from p2plearn.net.standing import Fault, Standing

@@ -40,15 +40,14 @@ from p2plearn.gossip.turns import PROTOCOL as SYNC
 from p2plearn.lock import NodeLock
 from p2plearn.monitoring.sd_notify import Notifier
 from p2plearn.net.bootstrap import gather
-from p2plearn.net.guard import StreamLimits
 from p2plearn.net.host import build_host, key_pair
+from p2plearn.net.limits import ConnectionLimits, StreamLimits
 from p2plearn.net.muting import mute_libp2p
 from p2plearn.net.peers import AddressBook
 from p2plearn.net.power import read_battery, read_metered
 from p2plearn.net.reach.lending import LendingLimits
 from p2plearn.net.reach.reaching import ReachSettings
 from p2plearn.net.standing import Standing
-from p2plearn.net.swarm import ConnectionLimits
 from p2plearn.network import Network, by_node
 from p2plearn.service import NodeService
 from p2plearn.store.space import StoreLimits

@@ -30,6 +30,9 @@ log = logging.getLogger("p2plearn.custody")
 ASK_SECONDS: Final = 5.0
 """For one exchange, dialling included."""
 
+FIRST_SECONDS: Final = 10.0
+"""For a node that opened a stream to say its first beat."""
+
 AT_ONCE: Final = 16
 """Exchanges under way at a time."""
 
@@ -121,9 +124,11 @@ class Vigil:
             return
         line = Line(stream, BEATS)
         self._inbound += 1
+        patience = FIRST_SECONDS
         try:
             while True:
-                beat = await line.receive(max(60.0, 4 * self.interval))
+                beat = await line.receive(patience)
+                patience = max(60.0, 4 * self.interval)
                 assert isinstance(beat, Beat)  # noqa: S101 - BEATS admits nothing else
                 self._heard(node, beat)
                 answer = self.beat_for(node)

@@ -44,7 +44,8 @@ from trio import TaskStatus  # type: ignore[attr-defined]  # trio re-exports it,
 from p2plearn.dht.lookup import WIDTH, Lookup
 from p2plearn.dht.providers import CourseProviderStore
 from p2plearn.net.addresses import Reach, believable, reach, reach_of_ip
-from p2plearn.net.peerstore import CoursePeerStore
+from p2plearn.net.paced import Paced
+from p2plearn.net.peerstore import CoursePeerStore, heard_over
 
 log = logging.getLogger("p2plearn.dht")
 
@@ -290,6 +291,7 @@ class CourseDHT(KadDHT):
             try:
                 answer = await self.query(peer, request)
                 told_over = self._told_over(peer)
+                heard_over.set(told_over)
                 nearer = self._learn(answer.closerPeers, told_over)
                 if found is not None:
                     for provider in self._parse(answer.providerPeers, told_over):
@@ -457,7 +459,7 @@ class CourseDHT(KadDHT):
     async def handle_stream(self, stream: INetStream) -> None:
         """Serve one inbound stream, for at most ``SERVE_SECONDS``."""
         with trio.move_on_after(SERVE_SECONDS) as scope:
-            await super().handle_stream(stream)
+            await super().handle_stream(Paced(stream))
         if scope.cancelled_caught:
             await stream.reset()
 

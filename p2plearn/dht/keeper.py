@@ -67,6 +67,9 @@ INCOMING: Final = 3
 ANSWER_SECONDS: Final = 20.0
 """For a question to come or be answered, and between two signs of progress."""
 
+FIRST_SECONDS: Final = 10.0
+"""For a node that opened a stream to begin its question."""
+
 STALLED_SECONDS: Final = 120.0
 """A unit of which nothing came for so long gives its place to another: who has it may be paused for a week."""
 
@@ -233,7 +236,7 @@ class Keeper:
         """One question of a peer's. Raises PeerFault for one that breaks the protocol."""
         line = Line(stream, ASKED)
         try:
-            match await line.receive(ANSWER_SECONDS):
+            match await line.receive(FIRST_SECONDS):
                 case Offer() as offer:
                     await self._consider(line, node, offer)
                 case Receipts(receipts):

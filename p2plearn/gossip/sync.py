@@ -13,6 +13,7 @@ A peer has a bounded number of exchanges, of bytes a turn, of seconds a turn and
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections import OrderedDict
@@ -36,6 +37,7 @@ from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.intake import Blame, Intake
 from p2plearn.gossip.turns import MAX_TURN, PROTOCOL, Turn, decode, encode
 from p2plearn.net.dial import ConnectFailed, connect
+from p2plearn.net.rates import Floor
 from p2plearn.net.standing import Fault
 
 if TYPE_CHECKING:
@@ -58,7 +60,12 @@ GATHER_SECONDS: Final = 0.15
 """What is new within this time is told together."""
 MAX_FRESH: Final = 2_000
 """News not told yet; what is beyond that travels with the periodic exchanges."""
+HEAD: Final = 4
+"""Bytes of a turn's length."""
+FIRST_SECONDS: Final = 10.0
+"""For a peer that opened an exchange to begin it."""
 TURN_SECONDS: Final = 30.0
+"""For a peer to think, and for a turn to go out."""
 EXCHANGE_SECONDS: Final = 600.0
 DIAL_SECONDS: Final = 8.0
 AT_ONCE: Final = 4
@@ -129,11 +136,12 @@ class Sync:
         """One exchange that a peer began. Raises PeerFault; ``net.guard`` counts it."""
         exchange = await self._new_exchange()
         peer = stream.muxed_conn.peer_id
-        compared = False
+        compared, patience = False, FIRST_SECONDS
         with trio.fail_after(EXCHANGE_SECONDS):
             try:
                 while True:
-                    turn = await self._receive(stream)
+                    turn = await self._receive(stream, patience)
+                    patience = TURN_SECONDS
                     if turn is None:
                         if compared:
                             self.figures.compared = time.monotonic()
@@ -372,31 +380,37 @@ class Sync:
         with trio.fail_after(TURN_SECONDS):
             await stream.write(raw)
 
-    async def _receive(self, stream: INetStream) -> Turn | None:
+    async def _receive(self, stream: INetStream, patience: float = TURN_SECONDS) -> Turn | None:
         """The peer's next turn; None when it has closed. Raises PeerFault, TooSlowError."""
-        with trio.fail_after(TURN_SECONDS):
-            head = await _read(stream, 4)
-            if not head:
-                return None
-            length = int.from_bytes(head, "big")
-            if not 0 < length <= MAX_TURN:
-                raise PeerFault(f"sync: a turn of {length} bytes")
-            packed = await _read(stream, length)
+        with trio.fail_after(patience):
+            head = await _read(stream, HEAD)
+        if not head:
+            return None
+        length = int.from_bytes(head, "big")
+        if not 0 < length <= MAX_TURN:
+            raise PeerFault(f"sync: a turn of {length} bytes")
+        packed = await _read(stream, length)
         self.figures.bytes_in += length + 4
         return decode(packed)
 
 
 async def _read(stream: Any, count: int) -> bytes:
-    """``count`` bytes, or none at all at the end of the stream; raises PeerFault for an end in the middle."""
+    """``count`` bytes, or none at all at the end of the stream; raises PeerFault for an end in the middle.
+
+    Raises TooSlowError when they come in drops (``net.limits.FLOOR_BYTES``).
+    """
     pieces: list[bytes] = []
     left = count
+    floor = Floor(trio.current_time())
     while left:
         try:
-            piece = await stream.read(left)
+            with trio.fail_at(floor.deadline if pieces or count > HEAD else math.inf):
+                piece = await stream.read(left)
         except (EOFError, StreamEOF):
             piece = b""
         if not piece:
             break
+        floor.came(len(piece), trio.current_time())
         pieces.append(piece)
         left -= len(piece)
     if left and pieces:

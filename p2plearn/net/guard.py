@@ -15,9 +15,9 @@ tasks past its handler); whoever adds it subclasses it.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import trio
@@ -31,6 +31,10 @@ from libp2p.protocol_muxer.exceptions import MultiselectError
 from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamError
 
 from p2plearn.errors import PeerFault
+from p2plearn.net.addresses import Reach, reach_of_ip
+from p2plearn.net.limits import StreamLimits
+from p2plearn.net.peerstore import heard_over
+from p2plearn.net.rates import Rates
 from p2plearn.net.standing import Fault, Standing
 from p2plearn.net.swarm import CourseSwarm
 
@@ -61,33 +65,6 @@ OFFENCES: tuple[type[BaseException], ...] = (
 """What a handler raises when the input breaks a format."""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamLimits:
-    """How many streams may be open towards us. Higher: more served at once; lower: less memory under attack.
-
-    A stream costs some 10 KB and, once read from, its window (256 KiB and more).
-    """
-
-    per_peer: int = 48  # a getter opens a handful, plus identify, ping and DHT: 48 is ten times that
-    total: int = 512  # what a laptop's memory stands at full windows
-    protocol_per_peer: dict[str, int] = field(
-        default_factory=lambda: {
-            "/ipfs/id/1.0.0": 4,
-            "/ipfs/id/push/1.0.0": 4,
-            "/ipfs/ping/1.0.0": 2,
-            "/libp2p/autonat/1.0.0": 2,
-            "/libp2p/dcutr": 2,
-            "/libp2p/circuit/relay/0.2.0/hop": 16,  # a call each; how many are served at all, lending decides
-            "/libp2p/circuit/relay/0.2.0/stop": 16,
-            "/p2plearn/kad/1.0.0": 16,  # a lookup of each of its own courses at once, paced by the asker
-        }
-    )
-    protocol_total: dict[str, int] = field(
-        default_factory=lambda: {"/p2plearn/kad/1.0.0": 64, "/libp2p/autonat/1.0.0": 16}
-    )
-    flood_slack: int = 64  # streams over the limit in a burst before each further one counts as flooding
-
-
 class StreamGuard:
     """What ``guard_streams`` put in place; ``blame`` is for whoever finds a fault elsewhere."""
 
@@ -99,6 +76,8 @@ class StreamGuard:
         self._host = host
         self._swarm: CourseSwarm = host.get_network()
         self._open: Counter[ID] = Counter()
+        self._open_by_ip: Counter[str] = Counter()
+        self._requests = Rates(limits.requests_burst, limits.requests_per_second)
         self._by_protocol: Counter[str] = Counter()
         self._by_peer_protocol: Counter[tuple[ID, str]] = Counter()
         self._refused: Counter[ID] = Counter()
@@ -108,12 +87,14 @@ class StreamGuard:
     def install(self) -> None:
         """Take the doors. Once a host."""
         self._swarm.refuses = self.banned
+        self._swarm.blame = lambda peer, error: self._judge(peer, "connection", error)
         self._swarm.report = self._background_failed
         self._swarm.set_stream_handler(self._at_the_door)
         identify = self._host._identify_task_entry
 
         async def identify_safely(peer: ID, reason: str) -> None:
             # libp2p runs it as a system task of trio's: what it lets out would end the whole program.
+            heard_over.set(told_over(self._swarm.get_connections(peer)))
             try:
                 await identify(peer, reason)
             except Exception as error:
@@ -146,6 +127,7 @@ class StreamGuard:
             return handler
         per_peer = self.limits.protocol_per_peer.get(protocol, self.limits.per_peer)
         in_all = self.limits.protocol_total.get(protocol, self.limits.total)
+        seconds = self.limits.seconds.get(protocol, math.inf)
 
         async def guarded(stream: INetStream) -> None:
             peer = stream.muxed_conn.peer_id
@@ -155,8 +137,13 @@ class StreamGuard:
                 return
             self._by_peer_protocol[key] += 1
             self._by_protocol[protocol] += 1
+            heard_over.set(told_over([stream]))
             try:
-                await self._contain(peer, protocol, handler, stream)
+                with trio.move_on_after(seconds) as scope:
+                    await self._contain(peer, protocol, handler, stream)
+                if scope.cancelled_caught:
+                    self.blame(peer, Fault.SLOW, protocol)
+                    await reset(stream)
             finally:
                 _drop(self._by_peer_protocol, key)
                 _drop(self._by_protocol, protocol)
@@ -169,30 +156,44 @@ class StreamGuard:
         if self.banned(peer):
             await reset(stream)
             return
-        if self._open[peer] >= self.limits.per_peer or self._open.total() >= self.limits.total:
-            if self._open[peer] >= self.limits.per_peer:
-                self._refused[peer] += 1
-                if self._refused[peer] > self.limits.flood_slack:
-                    self.blame(peer, Fault.FLOOD, "too many streams")
+        ip = _remote_ip(stream)
+        if not self._has_room(peer, ip):
             await reset(stream)
             return
         self._open[peer] += 1
+        self._open_by_ip[ip] += 1
         try:
             await self._contain(peer, "negotiation", self._admit, stream)
         finally:
             _drop(self._open, peer)
+            _drop(self._open_by_ip, ip)
             if not self._open[peer]:
                 self._refused.pop(peer, None)
+
+    def _has_room(self, peer: ID, ip: str) -> bool:
+        """Whether one more stream of ``peer`` may be; who goes on and on asking beyond its share is blamed."""
+        limits = self.limits
+        mine = self._requests.take(str(peer), trio.current_time()) and self._open[peer] < limits.per_peer
+        if not mine:
+            self._refused[peer] += 1
+            if self._refused[peer] > limits.flood_slack:
+                self.blame(peer, Fault.FLOOD, "too many streams")
+            return False
+        spared = self._swarm.limits.spare_loopback and reach_of_ip(ip) is Reach.LOOPBACK
+        return (spared or self._open_by_ip[ip] < limits.per_ip) and self._open.total() < limits.total
 
     async def _contain(self, peer: ID, protocol: str, handler: Handler, stream: INetStream) -> None:
         try:
             await handler(stream)
         except Exception as error:
-            kind = classify(error)
-            if kind is not None:
-                self._log(peer, protocol, kind, error)
-                self.blame(peer, kind, f"{protocol}: {type(error).__name__}")
+            self._judge(peer, protocol, error)
             await reset(stream)
+
+    def _judge(self, peer: ID, protocol: str, error: Exception) -> None:
+        kind = classify(error)
+        if kind is not None:
+            self._log(peer, protocol, kind, error)
+            self.blame(peer, kind, f"{protocol}: {type(error).__name__}")
 
     def _log(self, peer: ID, protocol: str, kind: Fault, error: Exception) -> None:
         key = (str(peer), protocol, type(error).__name__)
@@ -239,6 +240,20 @@ def classify(error: BaseException) -> Fault | None:
     if isinstance(error, HANGUPS):
         return None
     return Fault.CRASH
+
+
+def told_over(connections: Iterable[Any]) -> Reach:
+    """How far the first of ``connections`` (or streams of one) reaches; GLOBAL when that can't be told."""
+    for connection in connections:
+        ip = _remote_ip(connection)
+        if ip:
+            return reach_of_ip(ip)
+    return Reach.GLOBAL
+
+
+def _remote_ip(stream: Any) -> str:
+    remote = getattr(stream.muxed_conn, "get_remote_address", lambda: None)()
+    return str(remote[0]) if remote else ""
 
 
 async def reset(stream: Any) -> None:

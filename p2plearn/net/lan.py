@@ -121,7 +121,9 @@ class LanDiscovery:
             log.warning("what a peer on the LAN announced made us fail: %s: %s", type(error).__name__, error)
 
     def _take(self, peer: ID, addresses: Sequence[Multiaddr]) -> None:
-        usable = [bare(a) for a in addresses if reach(a) > Reach.NONE][:MAX_ADDRESSES]
+        # Nodes of one machine without a network find each other by loopback; nobody else has reason to tell it.
+        alone = all(reach(Multiaddr(a)) <= Reach.LOOPBACK for a in self._addresses())
+        usable = [bare(a) for a in addresses if reach(a) > (Reach.NONE if alone else Reach.LOOPBACK)][:MAX_ADDRESSES]
         if peer == self._host.get_id() or not usable:
             return
         info = PeerInfo(peer, usable)

@@ -5,6 +5,8 @@
 - One identify message may carry a thousand addresses and a megabyte of protocol names; here both are capped.
 - Addresses of a connected peer expire after two minutes (``connect`` sets that time for the whole peer), so others
   stop hearing of it; here a time to live never shrinks.
+- A peer across the network that names loopback or link-local addresses, its own or others', would have us knock at our
+  own doors: what is heard of peers is held against how far away it was said (``heard_over``).
 - Whoever asks is told when a peer's protocols become known: that is how an inbound peer gets into the routing table.
 
 Imports only libp2p and ``addresses``.
@@ -13,13 +15,14 @@ Imports only libp2p and ``addresses``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 
 from libp2p.peer.envelope import Envelope
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore, _peer_record_signer_matches
 from multiaddr import Multiaddr
 
-from p2plearn.net.addresses import MAX_ADDRESSES, Reach, reach
+from p2plearn.net.addresses import MAX_ADDRESSES, Reach, believable, reach
 
 MAX_PEERS = 1024
 """Peers remembered in memory; past it the stock store drops expired ones, then those without addresses."""
@@ -32,6 +35,10 @@ MAX_PROTOCOL_LENGTH = 140
 
 MIN_TTL = 3600
 """Seconds for which an address is good at least."""
+
+
+heard_over: ContextVar[Reach | None] = ContextVar("heard_over", default=None)
+"""How far the connection reaches over which a peer is speaking to the task at hand; None: the words are our own."""
 
 
 class CoursePeerStore(PeerStore):
@@ -59,7 +66,9 @@ class CoursePeerStore(PeerStore):
         if known is not None and known.is_expired():
             known.clear_addrs()
         longest = max(ttl, MIN_TTL, 0 if known is None else known.get_ttl())
-        super().add_addrs(peer_id, [a for a in addrs[:64] if reach(a) > Reach.NONE], longest)
+        told = heard_over.get()
+        usable = [a for a in addrs[:64] if reach(a) > Reach.NONE] if told is None else believable(addrs[:64], told)
+        super().add_addrs(peer_id, usable, longest)
         entry = self.peer_data_map.get(peer_id)
         if entry is not None and len(entry.addrs) > MAX_ADDRESSES:
             del entry.addrs[: len(entry.addrs) - MAX_ADDRESSES]

@@ -22,7 +22,6 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import trio
@@ -41,8 +40,10 @@ from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
 from p2plearn.net import bounded
-from p2plearn.net.addresses import Reach, bare, dial_order, is_relayed, reach_of_ip
+from p2plearn.net.addresses import HOSTS, Reach, bare, dial_order, is_relayed, reach, reach_of_ip
+from p2plearn.net.limits import ConnectionLimits
 from p2plearn.net.peerstore import CoursePeerStore
+from p2plearn.net.rates import Rates
 
 log = logging.getLogger("p2plearn.net")
 
@@ -61,20 +62,6 @@ OWN_ADDRESSES_SECONDS = 2.0
 
 CLOSE_SECONDS = 2.0
 """For saying goodbye when the node stops; past it sockets are just closed."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
-    """How many connections a node keeps. Higher: more peers to learn from; lower: less memory (about 60 KB each)."""
-
-    total: int = 256  # a laptop serving a school; a Kademlia node of a large network needs some 100
-    for_own_calls: int = 64  # of these: else whoever calls us first decides whether we can call anybody
-    per_peer: int = 3  # both may dial at once, and a stale one may linger; past it the oldest goes
-    per_ip: int = 64  # inbound ones of one address (but this machine's): a school behind one router has as many
-    pending: int = 64  # handshakes under way: each costs a key exchange, and a stalled one 10 s of a place ...
-    pending_per_ip: int = 16  # ... so one address (a school behind one router) may not take them all
-    upgrade_timeout: float = 10.0  # a handshake over a bad line takes 2 s; an attacker's takes for ever
-    negotiate_timeout: float = 10.0  # for the protocol name at the head of a stream
 
 
 class DialFailed(SwarmException):
@@ -148,6 +135,11 @@ class CourseSwarm(Swarm):
         """Says whether connections with a peer are refused (``guard`` sets it); asked after the handshake."""
         self.own_addresses: Callable[[], list[Multiaddr]] = self._listening
         """Where this machine is called; never dialled. ``CourseHost`` knows what wildcards mean."""
+        self.blame: Callable[[ID, Exception], None] = lambda _peer, _why: None
+        """Is told of a peer whose connection broke the muxer's protocol, and how (``guard`` sets it)."""
+        self._arrivals = Rates(limits.arrivals_burst, limits.arrivals_per_second)
+        self._dials = Rates(limits.dials_burst, limits.dials_per_second)
+        self._dials_to = Rates(limits.dials_per_ip_burst, limits.dials_per_ip_per_second)
         self._secured: weakref.WeakSet[Any] = weakref.WeakSet()
         self._pending = 0
         self._pending_by_ip: Counter[str] = Counter()
@@ -283,6 +275,7 @@ class CourseSwarm(Swarm):
 
         async def attempt(address: Multiaddr, failed: trio.Event) -> None:
             try:
+                await trio.sleep(self._wait_to_dial(address))
                 async with self._global_dial_limiter:
                     # libp2p adds the peer's id itself, but not to an address that has a relay's in it.
                     target = Multiaddr(f"{address}/p2p/{peer_id}") if is_relayed(address) else address
@@ -317,13 +310,26 @@ class CourseSwarm(Swarm):
         attempts += [(a, TimeoutError("no answer in time")) for a in addresses if str(a) not in tried]
         raise DialFailed(peer_id, attempts)
 
+    def _wait_to_dial(self, address: Multiaddr) -> float:
+        """Seconds until a dial to ``address`` is due: what others tell us must not make us a nuisance to anybody."""
+        if self.limits.spare_loopback and reach(address) is Reach.LOOPBACK:
+            return 0.0
+        now = trio.current_time()
+        if is_relayed(address):  # a word over a connection that is there
+            return self._dials.book("", now)
+        host = next((str(address.value_for_protocol(p.name)) for p in address.protocols() if p.name in HOSTS), "")
+        return max(self._dials.book("", now), self._dials_to.book(host, now))
+
     # Accepting.
 
     async def _do_handle_inbound_connection(self, read_write_closer: Any, maddr: Multiaddr, failure_event: Any) -> None:
         """Handshake with whoever connected, then stay until *that* connection ends, so that its place is free again."""
         remote = read_write_closer.get_remote_address()
         ip = remote[0] if remote else ""
-        many = self._inbound_by_ip[ip] >= self.limits.per_ip and reach_of_ip(ip) is not Reach.LOOPBACK
+        spared = self.limits.spare_loopback and reach_of_ip(ip) is Reach.LOOPBACK
+        many = not spared and (
+            self._inbound_by_ip[ip] >= self.limits.per_ip or not self._arrivals.take(ip, trio.current_time())
+        )
         if many or self._pending >= self.limits.pending or self._pending_by_ip[ip] >= self.limits.pending_per_ip:
             await read_write_closer.close()
             return
@@ -365,6 +371,8 @@ class CourseSwarm(Swarm):
         for stale in old[: max(0, len(old) + 1 - self.limits.per_peer)]:
             if self.background_nursery is not None:
                 self.background_nursery.start_soon(_quietly, stale.close)
+        if hasattr(muxed_conn, "on_fault"):
+            muxed_conn.on_fault = lambda why: self.blame(muxed_conn.peer_id, why)
         return await super().add_conn(muxed_conn, direction)
 
 

@@ -9,13 +9,16 @@ full window every 10 ms, over-credits windows without bound and answers each rea
 - holds a peer to its credit, and to caps on streams and on what it may leave unread.
 
 What must hold: bytes of a stream arrive in order, once; a peer that breaks the protocol loses its connection and
-nothing else; what one connection can make us hold is bounded by ``MAX_STREAMS`` windows (a few times their size, in
-however small pieces it comes), and a window only grows while its reader keeps up.
+nothing else, and is told on (``on_fault``). What one connection can make us hold is bounded by ``MAX_STREAMS`` windows
+(a few times their size, in however small pieces it comes); a window only grows while its reader keeps up, on streams
+that we opened. Frames that carry nothing are counted, and a frame that has begun goes on (``net.limits`` has figures).
 """
 
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -32,6 +35,18 @@ from libp2p.stream_muxer.exceptions import (
 from multiaddr import Multiaddr
 
 from p2plearn.errors import PeerFault
+from p2plearn.net.limits import (
+    BYTES_A_FRAME,
+    FRAMES_BURST,
+    FRAMES_PER_SECOND,
+    KEEPALIVE_SECONDS,
+    LINGER_SECONDS,
+    MAX_CONTROL,
+    MAX_STRAY,
+    MAX_STREAMS,
+    SYN_FRAMES,
+)
+from p2plearn.net.rates import Floor
 from p2plearn.net.tls import TlsSession
 from p2plearn.net.yamux_stream import (
     ACK,
@@ -50,21 +65,6 @@ from p2plearn.net.yamux_stream import (
 logger = logging.getLogger(__name__)
 
 PROTOCOL: Final = "/yamux/1.0.0"
-
-MAX_STREAMS: Final = 256
-"""Streams open at once in one connection, from each side; what is beyond is reset."""
-
-MAX_CONTROL: Final = 64 * 1024
-"""Control frames waiting to be written; a peer that makes us queue more isn't reading, and is cut."""
-
-MAX_STRAY: Final = 16 * 1024 * 1024
-"""Bytes that a peer may send to streams that are gone (it can't know yet) between two keepalives."""
-
-KEEPALIVE_SECONDS: Final = 30.0
-"""Between two pings; when nothing at all came from one to the next, the peer is gone."""
-
-LINGER_SECONDS: Final = 60.0
-"""A stream that we closed and the peer didn't is reset after this."""
 
 
 class _Goodbye(Exception):
@@ -92,6 +92,12 @@ class YamuxConn(IMuxedConn):
         self.rtt = 0.0
         """Seconds of the last ping's round trip, 0 before there was one."""
         self.opened_at = trio.current_time()
+        self.on_fault: Callable[[Exception], None] | None = None
+        """Told what it did, when the peer breaks the protocol or is too slow."""
+        self._frames = float(FRAMES_BURST)  # that the peer may still send
+        self._frames_at = self.opened_at
+        self._spent = 0  # frames that came since they were last counted
+        self._earned = 0  # bytes that bring the peer frames
         self._closed = False
         self._scope: trio.CancelScope | None = None
 
@@ -125,8 +131,10 @@ class YamuxConn(IMuxedConn):
                     await self._read_frames()
                 except _Goodbye as goodbye:
                     reason = str(goodbye)
-                except PeerFault as fault:
+                except (PeerFault, trio.TooSlowError) as fault:
                     reason = str(fault)
+                    if self.on_fault is not None:
+                        self.on_fault(fault)
                     self.control(GO_AWAY, 0, 0, 1)
                     with trio.move_on_after(1):
                         await self._flush_control()
@@ -215,6 +223,7 @@ class YamuxConn(IMuxedConn):
                 parts.insert(0, bytes(self._control))
                 self._control.clear()
             await self.secured_conn.write(b"".join(parts))
+            self._earned += sum(map(len, parts))
         except (IOException, RawConnError) as error:
             self._end()
             raise MuxedStreamReset(f"connection broke: {error}") from error
@@ -267,12 +276,17 @@ class YamuxConn(IMuxedConn):
         stream: YamuxStream | None = None
         left = 0  # payload of the current frame still to come
         fin = False
+        floor: Floor | None = None  # while a frame is unfinished
         while not self._closed:
-            batch = await self._next_batch()
+            with trio.move_on_at(floor.deadline if floor else math.inf) as slow:
+                batch = await self._next_batch()
+            if slow.cancelled_caught:
+                raise trio.TooSlowError("yamux: a frame that comes in drops")
             if not batch:
                 return
             self._heard = True
             at, end = 0, len(batch)
+            self._earned += end
             while at < end:
                 if left:
                     piece = batch[at : at + left]
@@ -297,8 +311,26 @@ class YamuxConn(IMuxedConn):
                     fin = False
                     if stream is not None:
                         stream.peer_finished()
+            if not (left or header):
+                floor = None
+            elif floor is None:
+                floor = Floor(trio.current_time())
+            else:
+                floor.came(end, trio.current_time())
+            self._count_frames()
             # Other tasks have their turn after each batch, however fast the peer is.
             await trio.lowlevel.checkpoint()
+
+    def _count_frames(self) -> None:
+        """Hold the frames of a batch against what the peer has earned."""
+        now = trio.current_time()
+        earned, self._earned = self._earned / BYTES_A_FRAME, 0
+        self._frames = min(
+            self._frames + earned + (now - self._frames_at) * FRAMES_PER_SECOND - self._spent, float(FRAMES_BURST)
+        )
+        self._frames_at, self._spent = now, 0
+        if self._frames < 0:
+            raise PeerFault("yamux: frames without end that carry nothing")
 
     async def _next_batch(self) -> memoryview:
         if isinstance(self.secured_conn, TlsSession):
@@ -311,6 +343,7 @@ class YamuxConn(IMuxedConn):
         """Act on a header: the stream whose payload follows, its length, and whether the peer is done with it."""
         if version != 0:
             raise PeerFault(f"yamux: version {version}")
+        self._spent += 1
         if kind == PING:
             self._ping(flags, length)
             return None, 0, False
@@ -343,11 +376,12 @@ class YamuxConn(IMuxedConn):
             self._pinged_at = None
 
     def _opened_by_peer(self, stream_id: int) -> None:
-        if stream_id == 0 or stream_id % 2 == self._next_id % 2 or stream_id in self._streams:
+        if stream_id == 0 or self.is_ours(stream_id) or stream_id in self._streams:
             raise PeerFault(f"yamux: stream {stream_id} can't be opened")
         if self._count(ours=False) >= MAX_STREAMS:
             self.control(WINDOW_UPDATE, RST, stream_id, 0)
             return
+        self._spent += SYN_FRAMES
         stream = YamuxStream(self, stream_id)
         try:
             self._offer.send_nowait(stream)
@@ -357,9 +391,12 @@ class YamuxConn(IMuxedConn):
         self._streams[stream_id] = stream
         self.control(WINDOW_UPDATE, ACK, stream_id, 0)
 
+    def is_ours(self, stream_id: int) -> bool:
+        """Whether this side opened, or will open, the stream of that number."""
+        return stream_id % 2 == self._next_id % 2
+
     def _count(self, *, ours: bool) -> int:
-        parity = self._next_id % 2
-        return sum((stream_id % 2 == parity) is ours for stream_id in self._streams)
+        return sum(self.is_ours(stream_id) is ours for stream_id in self._streams)
 
     def _count_stray(self, n: int) -> None:
         self._stray += n

@@ -30,7 +30,8 @@ INITIAL_WINDOW: Final = 256 * 1024
 """Credit that both sides of a new stream have, by the specification."""
 
 MAX_WINDOW: Final = 4 * 1024 * 1024
-"""A stream's window grows to this while its reader keeps up: 100 ms of a 300 Mbit/s line."""
+"""The window of a stream that we opened grows to this while its reader keeps up: 100 ms of a 300 Mbit/s line. Those
+that peers open stay as they are: questions are small, and a peer must not choose how much we hold for it."""
 
 MAX_FRAME: Final = 64 * 1024
 """Payload of one data frame we send: another stream's turn comes after at most so much."""
@@ -59,6 +60,7 @@ class YamuxStream(IMuxedStream):
         self._inbox: deque[memoryview | bytearray] = deque()  # views as they came; small ones joined in a bytearray
         self._unread = 0
         self._window = INITIAL_WINDOW
+        self._most = MAX_WINDOW if conn.is_ours(stream_id) else INITIAL_WINDOW
         self._credit_given = INITIAL_WINDOW  # what the peer may still send
         self._consumed = 0  # read since the last window update
         self._window_since = trio.current_time()
@@ -120,7 +122,7 @@ class YamuxStream(IMuxedStream):
         now = trio.current_time()
         # More than half a window a half second: the window is what holds this stream back, on any line
         # whose round trip is not tiny; doubling it costs memory only while the reader falls behind.
-        if now - self._window_since < 0.5 and self._window < MAX_WINDOW:
+        if now - self._window_since < 0.5 and self._window < self._most:
             self._window *= 2
         self._window_since = now
         grant = self._window - self._credit_given - self._unread

@@ -5,6 +5,7 @@ In: a stream. Out: checked messages, and PeerFault or StreamOver when there are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +13,8 @@ import trio
 from libp2p.exceptions import BaseLibp2pError
 
 from p2plearn.errors import PeerFault
-from p2plearn.transfer.protocol import Decoder, Kind, Message, encode
+from p2plearn.net.rates import Floor
+from p2plearn.transfer.protocol import FROM_FETCHER, Decoder, Kind, Message, encode
 
 if TYPE_CHECKING:
     from p2plearn.transfer.courtesy import Line
@@ -37,6 +39,7 @@ class Channel:
         muxed = getattr(stream, "muxed_stream", None)
         self._fast = muxed if hasattr(muxed, "receive") and hasattr(muxed, "send") else None
         self._decoder = Decoder(accepts)
+        self._serves = accepts is FROM_FETCHER
         self._turn = trio.Lock()
         self._written = 0
         self.heard = 0
@@ -57,13 +60,19 @@ class Channel:
         return str(address[0]) if address else None
 
     async def receive(self) -> list[Message]:
-        """The next messages, at least one; raises StreamOver, and PeerFault for a stream cut within a message."""
+        """The next messages, at least one; raises StreamOver, and PeerFault for a stream cut within a message.
+
+        Raises trio.TooSlowError at the serving end when a message comes in drops (``net.limits.FLOOR_BYTES``). At the
+        fetching end the scheduler knows better what to expect.
+        """
+        floor: Floor | None = None
         while True:
             try:
-                if self._fast is not None:
-                    data = await self._fast.receive()
-                else:
-                    data = memoryview(await self._stream.read(64 * 1024))
+                with trio.fail_at(floor.deadline if floor else math.inf):
+                    if self._fast is not None:
+                        data = await self._fast.receive()
+                    else:
+                        data = memoryview(await self._stream.read(64 * 1024))
             except STREAM_ERRORS as error:
                 raise StreamOver(str(error)) from error
             if not data:
@@ -74,6 +83,9 @@ class Channel:
             messages = list(self._decoder.feed(data))
             if messages:
                 return messages
+            if self._serves:
+                floor = floor or Floor(trio.current_time())
+                floor.came(len(data), trio.current_time())
 
     async def send(self, *messages: Message) -> None:
         """Send messages in one go; raises StreamOver."""

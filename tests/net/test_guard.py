@@ -21,9 +21,9 @@ from p2plearn.dht.kademlia import PROTOCOL as KAD
 from p2plearn.dht.kademlia import CourseDHT
 from p2plearn.errors import PeerFault
 from p2plearn.net.dial import ConnectFailed, connect
-from p2plearn.net.guard import StreamGuard, StreamLimits
+from p2plearn.net.guard import StreamGuard
+from p2plearn.net.limits import ConnectionLimits, StreamLimits
 from p2plearn.net.standing import Fault
-from p2plearn.net.swarm import ConnectionLimits
 
 PROTOCOLS = ["/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0", str(KAD), "/test/echo"]
 ECHO = TProtocol("/test/echo")

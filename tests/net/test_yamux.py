@@ -155,7 +155,8 @@ async def test_a_reader_that_never_reads_holds_up_its_own_stream_only():
 
 
 @pytest.mark.parametrize("crumb", [1, 13, 4000])
-async def test_unread_crumbs_take_memory_in_proportion(crumb):
+async def test_unread_crumbs_take_memory_in_proportion(crumb, monkeypatch):
+    monkeypatch.setattr(yamux, "FRAMES_BURST", 10**9)
     async with spoken_to() as (conn, peer):
         await peer.say(WINDOW_UPDATE, SYN, 1, 0)
         crumbs = 40_000 // crumb
@@ -187,11 +188,10 @@ async def test_reading_byte_by_byte_gives_all_bytes_in_order_and_no_credit_twice
 
 
 async def test_credit_comes_back_at_half_a_window_and_the_window_grows_while_it_is_read():
-    async with spoken_to() as (conn, peer):
-        await peer.say(WINDOW_UPDATE, SYN, 1, 0)
-        stream = await conn.accept_stream()
+    async with spoken_to(we_dialled=True) as (conn, peer):
+        stream = await conn.open_stream()
         credit, updates, sent = INITIAL_WINDOW, 0, 0
-        assert await peer.hear_until(WINDOW_UPDATE, ACK)
+        assert await peer.hear_until(WINDOW_UPDATE, SYN)
         with trio.fail_after(10):
             while sent < 24 << 20:
                 size = min(credit, 64 * 1024)
