@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "identity": frozenset({"errors"}),
     "units": frozenset(),
     "lock": frozenset({"errors"}),
+    "late": frozenset(),
     "log": frozenset({"config", "errors"}),
     "database": frozenset({"errors"}),
     "course": frozenset({"errors"}),
@@ -86,7 +87,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     # Commands by subject, assembled by cli. They start a node in `node start`, and read course names with the room
     # that knows them.
     "commands": BASE - {"identity"}
-    | {"client", "background", "terminal", "views", "demo", "course", "node", "people", "planning", "units"},
+    | {"client", "background", "late", "terminal", "views", "demo", "course", "node", "people", "planning", "units"},
     "client": BASE - {"identity", "log"},
     "background": BASE - {"identity", "log"} | {"client"},
     "demo": frozenset({"background", "client", "terminal", "errors", "operations", "config"}),

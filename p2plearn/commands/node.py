@@ -73,6 +73,9 @@ def _run_node(
 
     as_json = settings.text("log.format") == "json"
     start_logging(settings.text("log.level"), as_json=as_json, debug=scope.debug, file=home.log if detached else None)
+    from p2plearn.late import load_late
+
+    load_late()
     from p2plearn.node import run_node  # takes a second, and nothing else here needs it
 
     return run_node(home.path, settings, ready)

@@ -1,0 +1,148 @@
+"""p2plearn and whatever of its peers is installed, on the same work, in turn: medians, spread, ratios.
+
+    python benchmarks/compare.py [--runs 5] [--work DIR] [--libtorrent PYTHON] [file] [small] [swarm] [ceiling]
+
+file     1 GiB, one provider to one fetcher: published, then fetched, verified and in its place
+small    10,000 files of 4 KiB (name a DIR on tmpfs, and one on a disk)
+swarm    256 MiB from one provider to four fetchers at once, who know of each other
+ceiling  TLS 1.3 with SHA-256 of every byte in this Python, discarded: what the wire could give at most
+
+Every run begins with empty nodes, and its bytes are compared with the source. Ratios above 1 mean that p2plearn is
+faster. Files are deleted and synced between runs, so that one run's dirty pages don't slow the next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from ceiling import tls_and_sha256
+from peers import Peer
+from peers.ours import P2plearn
+from peers.syncthing import Syncthing
+from peers.torrent import Libtorrent
+from work import made_file, made_folder, same, spread
+
+MB = 1e6
+Figures = dict[str, dict[str, list[float]]]
+"""By peer, by name of the figure, one value a run."""
+
+
+def one_run(kind: type[Peer], room: Path, source: Path, fetchers: int) -> dict[str, float]:
+    """Publish and fetch once; what it cost."""
+    size = sum(path.stat().st_size for path in ([source] if source.is_file() else source.rglob("*")) if path.is_file())
+    peers: list[Peer] = []
+    try:
+        for number in range(fetchers + 1):
+            peers.append(kind(room / f"{number}"))  # noqa: PERF401 - those that started are stopped
+        provider, *rest = peers
+        began = time.perf_counter()
+        name = provider.publish(source)
+        published = time.perf_counter() - began
+        os.sync()
+        before, cpu = provider.sent(), [peer.cpu() for peer in peers]
+        began = time.perf_counter()
+        for peer in rest:
+            peer.begin_fetch(name, peer.room / "out", [other.address for other in peers if other is not peer])
+        for peer in rest:
+            peer.finish_fetch()
+        seconds = time.perf_counter() - began
+        used = [peer.cpu() - was for peer, was in zip(peers, cpu, strict=True)]
+        for peer in rest:
+            out = peer.room / "out"
+            found = out / source.name if (out / source.name).exists() else out / "course"
+            if not same(source, found):
+                raise SystemExit(f"{kind.name}: the bytes differ")
+        return {
+            "publish, MB/s": size / MB / published,
+            "fetch, s": seconds,
+            "fetch, MB/s": size / MB / seconds,
+            "provider's CPU, s": used[0],
+            "fetchers' CPU, s": sum(used[1:]),
+            "provider's peak memory, MiB": provider.memory(),
+            "fetcher's peak memory, MiB": max(peer.memory() for peer in rest),
+            "provider's upload, x the course": (provider.sent() - before) / size,
+        }
+    finally:
+        for peer in peers:
+            peer.stop()
+        shutil.rmtree(room, ignore_errors=True)
+        os.sync()
+
+
+def compare(label: str, kinds: list[type[Peer]], room: Path, source: Path, fetchers: int, runs: int) -> None:
+    """Run all in turn and print the table."""
+    figures: Figures = {}
+    for number in range(runs):
+        # Turned around every second time, so that none always comes after the same one.
+        for kind in kinds if number % 2 == 0 else kinds[::-1]:
+            for name, value in one_run(kind, room / "run", source, fetchers).items():
+                figures.setdefault(kind.name, {}).setdefault(name, []).append(value)
+    _print(label, figures)
+
+
+def _print(label: str, figures: Figures) -> None:
+    print(f"\n{label}")
+    names = list(figures)
+    print(f"  {'':32}" + "".join(f"{name:>26}" for name in names))
+    for figure in figures[names[0]]:
+        print(f"  {figure:32}" + "".join(f"{spread(figures[name][figure]):>26}" for name in names))
+    ours = statistics.median(figures[names[0]]["fetch, s"])
+    for name in names[1:]:
+        theirs = statistics.median(figures[name]["fetch, s"])
+        pairs = [b / a for a, b in zip(figures[names[0]]["fetch, s"], figures[name]["fetch, s"], strict=True)]
+        print(f"  p2plearn fetches {theirs / ours:.2f} x as fast as {name} (run by run {spread(pairs)})", flush=True)
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("items", nargs="*", default=[])
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--libtorrent", default=sys.executable, metavar="PYTHON")
+    given = parser.parse_args()
+    Libtorrent.python = given.libtorrent
+    kinds: list[type[Peer]] = [P2plearn]
+    for kind in (Syncthing, Libtorrent):
+        if kind.installed():
+            kinds.append(kind)
+        else:
+            print(f"{kind.name} is not installed: left out")
+
+    def run(label: str, source: Path, fetchers: int) -> None:
+        compare(label, kinds, room, source, fetchers, given.runs)
+
+    with tempfile.TemporaryDirectory(prefix="p2plearn-compare-", dir=given.work) as place:
+        room = Path(place)
+        items: dict[str, Callable[[], None]] = {
+            "file": lambda: run("1 GiB, one to one", made_file(room / "file" / "course.bin", 1 << 30), 1),
+            "small": lambda: run("10,000 x 4 KiB, one to one", made_folder(room / "small" / "course", 10_000, 4096), 1),
+            "swarm": lambda: run("256 MiB, one to four", made_file(room / "swarm" / "course.bin", 256 << 20), 4),
+            "ceiling": lambda: print(f"\nTLS 1.3 + SHA-256 in this Python, MB/s: {spread(tls_and_sha256(given.runs))}"),
+        }
+        for item in given.items or items:
+            if item not in items:
+                parser.error(f"there is no item {item!r}")
+            items[item]()
+            for data in ("file", "small", "swarm"):
+                shutil.rmtree(room / data, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    # A namespace with nothing but loopback, where one can be had: nobody else is then part of it.
+    if os.geteuid() == 0 and shutil.which("unshare") and not os.environ.get("P2PLEARN_BENCH_ALONE"):
+        script = 'ip link set lo up; exec "$0" "$@"'
+        command = ["unshare", "-n", "sh", "-c", script, sys.executable, *sys.argv]
+        sys.exit(subprocess.run(command, env={**os.environ, "P2PLEARN_BENCH_ALONE": "1"}, check=False).returncode)
+    main()
