@@ -30,7 +30,7 @@ import sys
 from p2plearn.late import UNUSED, load_late
 load_late()
 import p2plearn.node
-print([name for name in ("requests.sessions", "httpx._client", "dns.asyncquery") if name in sys.modules])
+print([name for name in ("requests.sessions", "httpx._client") if name in sys.modules])
 import requests, httpx
 print(requests.Session.__name__, httpx.Client.__name__)
 """
