@@ -1,7 +1,8 @@
 """Modules that libp2p imports and a node never uses are loaded when somebody does use them.
 
 libp2p imports two HTTP clients, for its certificate service, at its own import: 11 MiB and 0.2 s of every node's start.
-A stand-in takes the place of each that becomes the real module, whole, at the first look at anything of it. (The standard library's lazy loader does so at a mere second ``import``, before Python 3.12.)
+A stand-in takes the place of each that becomes the real module, whole, at the first look at anything of it. (The
+standard library's lazy loader does so at a mere second ``import``, before Python 3.12.)
 
 Imports the standard library only; to be called before libp2p is imported.
 """
