@@ -12,12 +12,21 @@ Imports ``errors``.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from p2plearn.errors import NoSpace, P2plearnError, StoreProblem
+
+HALF: Final = ".half"
+"""How the name of a copy ends that isn't whole yet."""
+
+
+class DatabaseDamaged(StoreProblem):
+    """What SQLite finds is no sound database, or an empty one where there was more. Whoever can builds it anew."""
 
 
 class Database:
@@ -27,6 +36,9 @@ class Database:
         """Open or create; raises StoreProblem. ``prepare`` comes next."""
         self.path = path
         self._what = what
+        self._after: Callable[[], None] = lambda: None
+        self.harmed = False
+        """Damage was met since it was opened."""
         self.lock = threading.RLock()
         with self._translated("opening"):
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
@@ -42,33 +54,44 @@ class Database:
         migrations: Sequence[str],
         *,
         suspicious: bool = False,
-        cure: str = "",
+        expected: bool = False,
         before: Callable[[int], None] = lambda _: None,
+        within: Callable[[int, sqlite3.Connection], None] = lambda *_: None,
     ) -> None:
         """Bring it to the newest format; closes it and raises StoreProblem when that can't be.
 
         ``migrations``: what turns format n into n + 1, statements parted by ";\\n"; never edited once released, since
-        ``user_version`` is the number of those applied. ``suspicious`` (after an unclean stop) checks it all, ``cure``
-        is what a person can do when it is damaged; ``before`` is told the old format when it is about to change.
+        ``user_version`` is the number of those applied. ``suspicious`` (after an unclean stop) checks it all;
+        ``expected``: it can't be a new one. ``before`` is told the old format when it is about to change, ``within``
+        that and the connection, at the end of the transaction that does. Raises DatabaseDamaged.
         """
         try:
             with self._translated("opening"):
-                self._prepare(migrations, suspicious, cure, before)
+                self._prepare(migrations, suspicious, expected, before, within)
         except BaseException:
             self._db.close()
             raise
 
-    def _prepare(self, migrations: Sequence[str], suspicious: bool, cure: str, before: Callable[[int], None]) -> None:
+    def _prepare(
+        self,
+        migrations: Sequence[str],
+        suspicious: bool,
+        expected: bool,
+        before: Callable[[int], None],
+        within: Callable[[int, sqlite3.Connection], None],
+    ) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > len(migrations):
             raise StoreProblem(
                 f"{self.path} has format {version}; this p2plearn reads up to {len(migrations)}.",
                 "It was written by a newer p2plearn: install that version, or use another home (--home DIR).",
             )
+        if not version and expected:
+            raise DatabaseDamaged(f"{self._what} {self.path} is gone or empty, though there was something in it.")
         if suspicious:
             found = [row[0] for row in self._db.execute("PRAGMA integrity_check(5)")]
             if found != ["ok"]:
-                raise StoreProblem(f"{self._what} {self.path} is damaged: {'; '.join(found)[:300]}.", cure)
+                raise DatabaseDamaged(f"{self._what} {self.path} is damaged: {'; '.join(found)[:300]}.")
         if version < len(migrations):
             before(version)
             # executescript would commit by itself, so one statement at a time inside one transaction.
@@ -76,13 +99,30 @@ class Database:
                 for step in migrations[version:]:
                     for statement in step.split(";\n"):
                         db.execute(statement)
+                within(version, db)
                 db.execute(f"PRAGMA user_version = {len(migrations)}")
 
     def copy_to(self, path: Path) -> None:
-        """A copy of it as it is, in place of a file that is at ``path``; not synced."""
-        path.unlink(missing_ok=True)
+        """A copy of it as it is, in place of a file that is at ``path``: whole and on the disk, or not there."""
+        half = path.with_name(path.name + HALF)
+        half.unlink(missing_ok=True)
         with self.lock, self._translated("copying"):
-            self._db.execute("VACUUM INTO ?", (str(path),))
+            self._db.execute("VACUUM INTO ?", (str(half),))
+        fd = os.open(half, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(half, path)
+
+    def watch(self, begin: Callable[[sqlite3.Connection], Callable[[], None]]) -> None:
+        """Have what ``begin`` returns called after each transaction that was committed; closed if that fails."""
+        try:
+            with self.reading() as db:
+                self._after = begin(db)
+        except BaseException:
+            self._db.close()
+            raise
 
     def close(self) -> None:
         """Fold the log into the file and close it; further calls raise StoreProblem."""
@@ -107,6 +147,7 @@ class Database:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 raise
+            self._after()
 
     def fold(self) -> None:
         """Fold the log into the file, so that what was deleted isn't left in the log."""
@@ -125,6 +166,13 @@ class Database:
                 raise NoSpace(
                     f"The disk is full: no room was left while {doing} {self.path}.",
                     "Free some space (p2plearn list, p2plearn remove HASH) and run the same command again.",
+                ) from error
+            # The low byte is the kind of error, the rest its circumstances.
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                self.harmed = True
+                raise DatabaseDamaged(
+                    f"{self._what} is damaged, as was found while {doing} {self.path}: {error}.",
+                    "Restart the node: it is then built anew from what else is on the disk.",
                 ) from error
             raise StoreProblem(
                 f"{self._what} failed while {doing} {self.path}: {error}.", "Check the disk it is on."

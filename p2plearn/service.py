@@ -143,6 +143,7 @@ class NodeService:
                 "quota": usage.quota,
                 "free_disk": usage.free_disk,
                 "min_free": usage.min_free,
+                "notices": list(self._store.notices),
             },
             **self._courtesy.figures(),
             **self.network.figures(),

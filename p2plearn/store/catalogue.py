@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from p2plearn.database import Database
 from p2plearn.store.durable import sync_directory
+from p2plearn.store.mirror import Mirror, Table
 
-VERSION = 2
+VERSION = 3
 """The format this program writes; a store with a higher one is refused."""
 
 _SCHEMA_1 = """
@@ -91,8 +92,21 @@ CREATE TABLE receipts (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_SCHEMA_1, _SCHEMA_2)
-"""What turns version n into n + 1; never edited once released. ``user_version`` is the number of those applied."""
+MIGRATIONS: tuple[str, ...] = (_SCHEMA_1, _SCHEMA_2, "")
+"""What turns version n into n + 1; never edited once released. ``user_version`` is the number of those applied.
+
+The third gives each extent its list of contents, which is for ``rebuild`` to do.
+"""
+
+MIRRORED = (
+    Table("courses", ("course",), ("course", "why", "added", "whole", "indexed", "manifest", "signature")),
+    Table("heads", ("author", "series"), ("author", "series", "manifest", "signature")),
+    Table("checkouts", ("path",), ("path", "course", "made")),
+    Table("custody", ("course", "segment"), ("course", "segment", "bytes", "given", "state")),
+    Table("receipts", ("course", "segment", "node"), ("course", "segment", "node", "receipt")),
+    Table("extents", ("id",), ("id", "path", "size", "mtime_ns", "inode"), where="name IS NULL"),
+)
+"""What neither the extents nor the courses' files say; kept a second time (``mirror``)."""
 
 _BATCH = 512
 """Digests looked up in one statement: long enough to amortise it, short enough for every SQLite's variable limit."""
@@ -164,11 +178,35 @@ _EXTENT_COLUMNS = "extents.id, extents.name, extents.bytes, extents.path, extent
 class Catalogue:
     """The open catalogue. Thread-safe; ``writing`` is the only way to change it."""
 
-    def __init__(self, path: Path, *, suspicious: bool) -> None:
-        """Open or create; ``suspicious`` (after an unclean stop) checks it all. Raises StoreProblem."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        suspicious: bool,
+        expected: bool = False,
+        notes: Path | None = None,
+        give_contents: Callable[[sqlite3.Connection], None] = lambda db: None,
+    ) -> None:
+        """Open or create; ``suspicious`` (after an unclean stop) checks it all; ``expected``: it can't be a new one.
+
+        ``notes`` is where rows are written down a second time; ``give_contents`` does the third migration. Raises
+        DatabaseDamaged, StoreProblem.
+        """
         self._database = Database(path, "The catalogue", ("foreign_keys = ON",))
-        cure = "Restore it from a backup, or move the store directory away and fetch the courses again."
-        self._database.prepare(MIGRATIONS, suspicious=suspicious, cure=cure, before=self._back_up)
+        self._database.prepare(
+            MIGRATIONS,
+            suspicious=suspicious,
+            expected=expected,
+            before=self._back_up,
+            within=lambda version, db: give_contents(db) if version else None,
+        )
+        if notes is not None:
+            self._database.watch(lambda db: Mirror(db, notes, MIRRORED).committed)
+
+    @property
+    def harmed(self) -> bool:
+        """Damage was met since it was opened."""
+        return self._database.harmed
 
     def _back_up(self, version: int) -> None:
         if version:

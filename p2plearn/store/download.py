@@ -20,12 +20,13 @@ import os
 import sqlite3
 import threading
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from p2plearn.course.index import FileEntry
 from p2plearn.errors import P2plearnError, StoreProblem
+from p2plearn.store import contents
 from p2plearn.store.behind import Behind
 from p2plearn.store.catalogue import PlanRow, add_chunks, add_extent
 from p2plearn.store.durable import Piece, sync_directory, sync_file
@@ -115,6 +116,14 @@ class Download(Holding):
         self._fds[plan.extent.id] = fd
         slots, offsets = array("I", plan.slots), array("Q", plan.offsets)
         self._note_plan(plan.extent.id, slots, offsets)
+        # One of an older format has none; without room for it the download itself will say so.
+        with contextlib.suppress(OSError):
+            if contents.read(fd) is None:
+                contents.write(fd, self._listed(slots, offsets), os.fstat(fd).st_size)
+
+    def _listed(self, slots: array[int], offsets: array[int]) -> Iterator[contents.Entry]:
+        for slot, offset in zip(slots, offsets, strict=True):
+            yield self.index.digest(slot), offset, self.index.lengths[slot]
 
     def _note_plan(self, extent: int, slots: array[int], offsets: array[int]) -> None:
         awaited = 0
@@ -149,7 +158,8 @@ class Download(Holding):
         """
         with self._shape:
             need, total = self.unplanned()
-            slots, offsets, length = plan_layout(self.index, need)
+            slots, offsets, end = plan_layout(self.index, need)
+            length = end + contents.size_for(len(slots)) if slots else 0
             title = self.signed.manifest.title
             self._parts.budget.check(
                 self,
@@ -175,7 +185,7 @@ class Download(Holding):
             return
         name, fd = create_extent(self._parts.extents)
         try:
-            os.ftruncate(fd, length)
+            contents.write(fd, self._listed(slots, offsets), length - contents.size_for(len(slots)))
             sync_directory(self._parts.extents)
             with self._parts.catalogue.writing() as db:
                 record(db)

@@ -20,6 +20,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from p2plearn.store import contents
 from p2plearn.store.catalogue import ExtentRow, add_extent
 from p2plearn.store.course_files import CourseFileDamaged
 from p2plearn.store.durable import sync_directory, sync_file, write_all
@@ -171,6 +172,7 @@ def _compact(parts: StoreParts, old: ExtentRow) -> None:
 def _copy_chunks(source: int, target: int, rows: list[tuple[bytes, int, int]]) -> tuple[list[tuple[bytes, int]], int]:
     """Copy what still has its hash, back to back; returns (digest, new offset) and the new length."""
     moved: list[tuple[bytes, int]] = []
+    listed: list[contents.Entry] = []
     cursor = 0
     for digest, offset, length in rows:
         chunk = os.pread(source, length, offset)
@@ -178,5 +180,6 @@ def _copy_chunks(source: int, target: int, rows: list[tuple[bytes, int, int]]) -
             continue
         write_all(target, [chunk], cursor)
         moved.append((digest, cursor))
+        listed.append((digest, cursor, length))
         cursor += length
-    return moved, cursor
+    return moved, contents.write(target, listed, cursor)

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from p2plearn.course.chunking import Chunker
 from p2plearn.course.manifest import MAX_CHUNK
 from p2plearn.errors import Interrupted, P2plearnError
+from p2plearn.store import contents
 from p2plearn.store.behind import Behind
 from p2plearn.store.durable import Piece, sync_directory, sync_file
 from p2plearn.store.extents import create_extent, remove_extent, start_of_file
@@ -258,7 +259,9 @@ class Ingest:
         """Make the new extent durable. Raises NoSpace, StoreProblem."""
         if self._fd < 0:
             return
+        listed = ((digest, offset, length) for digest, _, offset, length in self.new)
         try:
+            self.extent_bytes = contents.write(self._fd, listed, self.extent_bytes)
             sync_file(self._fd)
             sync_directory(self._parts.extents)
         except OSError as error:

@@ -43,6 +43,8 @@ class StoreParts:
         self.files = ExtentFiles(self.extents, catalogue)
         self.course_files = CourseFiles(self.directory / "courses")
         self.budget = Budget(limits, self.directory)
+        self.notices: list[str] = []
+        """What the person should know of the opening."""
         self.gate = threading.RLock()
         self.pins: dict[object, set[bytes]] = {}
         """Digests that a running publish relies on, by publish: live for every sweep. Under ``gate``."""

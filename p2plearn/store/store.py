@@ -16,7 +16,6 @@ Blocking and thread-safe: call it from worker threads. Imports ``course``, ``err
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import threading
@@ -28,14 +27,13 @@ from typing import Self
 from p2plearn.course.index import FileEntry, Index
 from p2plearn.course.manifest import SignedManifest, open_manifest
 from p2plearn.errors import NoSpace, P2plearnError, PeerFault, Refused, StoreProblem, UsageProblem
-from p2plearn.store.catalogue import VERSION, Catalogue, CourseRow
-from p2plearn.store.check import Damage, drop_gone, still_damaged, verify
+from p2plearn.store import opening
+from p2plearn.store.catalogue import CourseRow
+from p2plearn.store.check import Damage, still_damaged, verify
 from p2plearn.store.checkout import CheckedOut, Progress, checkout_fresh, destination_problem, is_free, record
 from p2plearn.store.course_files import CourseFileDamaged
 from p2plearn.store.custody import CustodyRecords
 from p2plearn.store.download import Download
-from p2plearn.store.durable import sync_directory, write_atomic
-from p2plearn.store.extents import sweep_orphans
 from p2plearn.store.follow import Following
 from p2plearn.store.gc import Sweep, sweep
 from p2plearn.store.holding import Holding
@@ -46,15 +44,6 @@ from p2plearn.store.publish import Author, Published, PublishMeta, add_course, p
 from p2plearn.store.reconcile import check_occupied, checkout_over
 from p2plearn.store.share import can_share
 from p2plearn.store.space import StoreLimits, Usage, check_disk, free_bytes
-
-_FORMAT = f"p2plearn store {VERSION}\n"
-_UNCLEAN = "unclean"
-"""A file that is there while the store is open: found at open, the last one ended without closing."""
-
-
-_RESERVE = "reserve"
-_RESERVE_BYTES = 4 * 1024 * 1024
-"""A file that is given up when a full disk keeps a course from being removed."""
 
 
 def _ignore(*_: int) -> None:
@@ -82,33 +71,10 @@ class Store:
     def open(cls, home: Path, limits: StoreLimits | None = None) -> Self:
         """Open the store of a home, making it if there is none, and clean up after a crash.
 
-        Raises StoreProblem: a newer format, a damaged catalogue, another process has it open, a disk that fails.
+        A catalogue that is lost or damaged is built anew; ``notices`` then says so. Raises StoreProblem: a newer
+        format, another process has it open, a disk that fails.
         """
-        directory = home / "store"
-        lock = -1
-        try:
-            for path in (directory, directory / "extents", directory / "courses"):
-                path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = _lock_format(directory)
-            unclean = (directory / _UNCLEAN).exists()
-            (directory / _UNCLEAN).touch(mode=0o600)
-            sync_directory(directory)
-            catalogue = Catalogue(directory / "catalogue.sqlite", suspicious=unclean)
-            try:
-                parts = StoreParts(home, catalogue, limits or StoreLimits())
-                _clean_up(parts)
-                _keep_reserve(directory / _RESERVE)
-            except BaseException:
-                catalogue.close()
-                raise
-        except OSError as error:
-            if lock >= 0:
-                os.close(lock)
-            raise disk_problem(error, f"opening the store in {home}") from error
-        except BaseException:
-            if lock >= 0:
-                os.close(lock)
-            raise
+        lock, parts = opening.open_parts(home, limits or StoreLimits())
         return cls(parts, lock)
 
     def close(self) -> None:
@@ -122,9 +88,10 @@ class Store:
             except P2plearnError as error:
                 problem = error
         self._parts.files.close()
+        harmed = self._parts.catalogue.harmed
         self._parts.catalogue.close()
-        if problem is None:
-            (self._parts.directory / _UNCLEAN).unlink(missing_ok=True)
+        if problem is None and not harmed:
+            opening.seal(self._parts.directory)
         os.close(self._lock_fd)
         self._lock_fd = -1
         if problem is not None:
@@ -166,6 +133,11 @@ class Store:
             report=report,
             cancelled=cancelled,
         )
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the person should know of this opening: damage that was met, and what became of it."""
+        return tuple(self._parts.notices)
 
     # What is here ---------------------------------------------------------------------------------------------------
 
@@ -437,7 +409,7 @@ class Store:
                     self._forget(course)
                 except NoSpace:
                     # Deleting writes, too. On a full disk the reserve makes the room; it is made anew at the next open.
-                    (self._parts.directory / _RESERVE).unlink(missing_ok=True)
+                    (self._parts.directory / opening.RESERVE).unlink(missing_ok=True)
                     self._forget(course)
                 self._parts.forget(course)
                 with contextlib.suppress(OSError):  # without a row it is swept at the next open
@@ -474,49 +446,6 @@ def _existing(place: Path) -> Path:
     while not place.is_dir() and place != place.parent:
         place = place.parent
     return place
-
-
-def _lock_format(directory: Path) -> int:
-    """Check the FORMAT file (made at the first open) and lock it; returns the descriptor that holds the lock."""
-    path = directory / "FORMAT"
-    if not path.exists():
-        write_atomic(path, [_FORMAT.encode()])
-    lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = os.read(lock, 100).decode("ascii", "replace")
-        words = text.split()
-        if words[:2] != ["p2plearn", "store"] or len(words) != 3 or not words[2].isdigit():
-            raise StoreProblem(f"{path} is not what p2plearn writes there.", "Is this home a p2plearn home?")
-        if int(words[2]) > VERSION:
-            raise StoreProblem(
-                f"This store has format {words[2]}; this p2plearn reads up to {VERSION}.",
-                "It was written by a newer p2plearn: install that version, or use another home (--home DIR).",
-            )
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreProblem(
-                f"Another process has the store in {directory} open.", "Stop that node first (p2plearn node stop)."
-            ) from None
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
-
-
-def _keep_reserve(path: Path) -> None:
-    """Have the reserve on the disk, if there is room for it."""
-    with contextlib.suppress(OSError):
-        if not path.exists() or path.stat().st_size < _RESERVE_BYTES:
-            write_atomic(path, [bytes(_RESERVE_BYTES)])
-
-
-def _clean_up(parts: StoreParts) -> None:
-    """After a crash: drop what has no row, and rows of what isn't there."""
-    known = {extent.file_name for extent in parts.catalogue.extents()}
-    sweep_orphans(parts.extents, known)
-    parts.course_files.sweep({row.course for row in parts.catalogue.courses()})
-    drop_gone(parts)
 
 
 __all__ = [

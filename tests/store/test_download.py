@@ -70,7 +70,7 @@ def test_what_another_course_holds_is_not_fetched(store: Store, other: Store, fo
     assert [download.placement.file_of(slot).path for slot in download.missing()] == ["README.md"]
     fetch(store, download)
     download.close()
-    assert other.usage().bytes - held < 100
+    assert other.usage().bytes - held < 1000
     # The first goes; what the second needs of it stays.
     other.remove(first.course)
     assert other.verify() == []
