@@ -124,6 +124,10 @@ SETTINGS: Final[tuple[Row, ...]] = (
         reason="Each costs about 100 KiB and a descriptor; a DHT of thousands of nodes needs some tens.",
     ),
     Row(
+        "network.map_port", "flag", True, "",
+        reason="Ask the home router (NAT-PMP, UPnP) to let calls through to this node; taken back when it stops.",
+    ),
+    Row(
         "relay.use", "flag", True, "",
         reason="Behind a router, be called by way of nodes that others can call. Off: only nodes that this one calls "
         "reach it.",

@@ -290,7 +290,12 @@ class _Node:
             data=settings.count("relay.call_bytes"),
             rate=settings.count("relay.rate"),
         )
-        return ReachSettings(settings.text("relay.serve"), settings.flag("relay.use"), lending=lending)
+        return ReachSettings(
+            settings.text("relay.serve"),
+            use=settings.flag("relay.use"),
+            map_port=settings.flag("network.map_port"),
+            lending=lending,
+        )
 
     def _bootstrap_nodes(self) -> list[PeerInfo]:
         files = [file for file in (SHIPPED_BOOTSTRAP, self._paths.bootstrap) if file is not None]

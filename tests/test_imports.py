@@ -123,6 +123,8 @@ PURE = (
     "planning/*.py",
     "net/reach/judge.py",
     "net/reach/lending.py",
+    "net/reach/natpmp.py",
+    "net/reach/upnp.py",
     "net/reach/wire.py",
     "transfer/protocol.py",
     "progress.py",

@@ -45,7 +45,8 @@ class Lab:
     def __init__(self) -> None:
         self._tag = f"p2pl{uuid.uuid4().hex[:5]}"
         self._made: list[str] = []
-        self._routers: list[subprocess.Popen[str]] = []
+        self.routers: list[subprocess.Popen[str]] = []
+        """Of the homes, in order; a line of stdout for each port that one forwards, or no longer."""
 
     def __enter__(self) -> Lab:
         if sys.platform != "linux" or shutil.which("ip") is None:
@@ -60,7 +61,7 @@ class Lab:
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in self._routers:
+        for process in self.routers:
             with process:
                 if process.stdin is not None:
                     process.stdin.close()
@@ -75,8 +76,11 @@ class Lab:
         self.ip("-n", name, "route", "add", "default", "via", f"5.5.{number}.1")
         return Machine(name, f"5.5.{number}.2")
 
-    def home(self, number: int, *, kind: str = "cone") -> Machine:
-        """A machine behind a router; every home has the same addresses inside, as real ones do."""
+    def home(self, number: int, *, kind: str = "cone", serve: str = "") -> Machine:
+        """A machine behind a router; every home has the same addresses inside, as real ones do.
+
+        ``serve`` has the router forward ports on request: "pmp" or "upnp".
+        """
         name, gateway = self._namespace(f"home{number}"), self._namespace(f"gw{number}")
         self.cable(gateway, "192.168.1.1/24", name, "192.168.1.2/24")
         self.ip("-n", name, "route", "add", "default", "via", "192.168.1.1")
@@ -92,6 +96,7 @@ class Lab:
         self.ip("-n", self.internet, "route", "add", f"{seen_as}/32", "dev", outside)
         arguments = ["--inside", inside, "--outside", outside, "--outside-namespace", self.internet]
         arguments += ["--address", seen_as, "--kind", kind]
+        arguments += ["--serve", serve] if serve else []
         process = subprocess.Popen(
             ["ip", "netns", "exec", gateway, sys.executable, router.__file__, *arguments],
             stdin=subprocess.PIPE,
@@ -99,7 +104,7 @@ class Lab:
             encoding="utf-8",
             env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
         )
-        self._routers.append(process)
+        self.routers.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", "the router did not start"
         return Machine(name, "192.168.1.2", gateway)

@@ -13,6 +13,7 @@ import argparse
 import ctypes
 import fcntl
 import os
+import re
 import select
 import socket
 import struct
@@ -124,11 +125,115 @@ def _mend(packet: bytearray, at: int, old: bytes, new: bytes) -> None:
     struct.pack_into("!H", packet, at, ~total & 0xFFFF)
 
 
+class Nothing:
+    """A router that forwards nothing for anybody."""
+
+    def __init__(self, translation: Translation, at: str) -> None:
+        self.sockets: list[socket.socket] = []
+
+    def serve(self, sock: socket.socket) -> None:
+        """Never called."""
+
+
+class PmpServer:
+    """NAT-PMP (RFC 6886) at the router's inside address."""
+
+    def __init__(self, translation: Translation, at: str) -> None:
+        self.translation = translation
+        self.sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM)]
+        self.sockets[0].bind((at, 5351))
+
+    def serve(self, sock: socket.socket) -> None:
+        """Answer one question."""
+        question, asker = sock.recvfrom(64)
+        if question[:2] == b"\0\0":
+            sock.sendto(struct.pack("!BBHI", 0, 128, 0, 1) + self.translation.address, asker)
+        elif question[:2] == b"\0\2":
+            _, inside, outside, seconds = struct.unpack("!HHHI", question[2:12])
+            outside = change(self.translation, asker[0], inside, outside or inside, seconds)
+            sock.sendto(struct.pack("!BBHIHHI", 0, 130, 0, 1, inside, outside, seconds), asker)
+
+
+class UpnpServer:
+    """UPnP's Internet Gateway Device, as much of it as forwarding takes; permanent leases only, as many have it."""
+
+    def __init__(self, translation: Translation, at: str) -> None:
+        self.translation = translation
+        self.at = at
+        search = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        search.bind(("", 1900))
+        member = socket.inet_aton("239.255.255.250") + socket.inet_aton(at)
+        search.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+        pages = socket.create_server((at, 49152))
+        self.sockets = [search, pages]
+
+    def serve(self, sock: socket.socket) -> None:
+        """Answer one search, or one request for a page."""
+        if sock is self.sockets[0]:
+            question, asker = sock.recvfrom(2048)
+            if question.startswith(b"M-SEARCH"):
+                answer = f"HTTP/1.1 200 OK\r\nST: igd\r\nLocation: http://{self.at}:49152/root.xml\r\n\r\n"
+                sock.sendto(answer.encode(), asker)
+            return
+        connection, (caller, _) = sock.accept()
+        with connection:
+            connection.settimeout(5)
+            status, body = self._page(_read_request(connection), caller)
+            head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            connection.sendall(head.encode() + body.encode())
+
+    def _page(self, request: str, caller: str) -> tuple[str, str]:
+        service = "urn:schemas-upnp-org:service:WANIPConnection:1"
+        if request.startswith("GET /root.xml "):
+            where = f"<serviceType>{service}</serviceType><controlURL>/control</controlURL>"
+            return "200 OK", f"<?xml version='1.0'?><root><device><service>{where}</service></device></root>"
+        if not request.startswith("POST /control "):
+            return "404 Not Found", ""
+        asked = dict(re.findall(r"<(New\w+)>([^<]*)</", request))
+        if "#GetExternalIPAddress" in request:
+            inner = f"<NewExternalIPAddress>{socket.inet_ntoa(self.translation.address)}</NewExternalIPAddress>"
+            return "200 OK", f"<s:Envelope><s:Body><u:R>{inner}</u:R></s:Body></s:Envelope>"
+        outside = int(asked["NewExternalPort"])
+        if "#DeletePortMapping" in request:
+            change(self.translation, caller, outside, outside, 0)
+        elif asked["NewLeaseDuration"] != "0":
+            return (
+                "500 Error",
+                "<errorCode>725</errorCode><errorDescription>OnlyPermanentLeasesSupported</errorDescription>",
+            )
+        else:
+            change(self.translation, asked["NewInternalClient"], int(asked["NewInternalPort"]), outside, 1)
+        return "200 OK", "<s:Envelope/>"
+
+
+def _read_request(connection: socket.socket) -> str:
+    raw = b""
+    while b"\r\n\r\n" not in raw:
+        raw += connection.recv(4096) or b"\r\n\r\n"
+    head, _, body = raw.partition(b"\r\n\r\n")
+    length = re.search(rb"content-length: *([0-9]+)", head, re.IGNORECASE)
+    while length and len(body) < int(length[1]):
+        body += connection.recv(4096)
+    return (head + b"\r\n\r\n" + body).decode()
+
+
+def change(translation: Translation, client: str, inside: int, outside: int, seconds: int) -> int:
+    """Forward a TCP port, or no longer (0 seconds), and say so on stdout."""
+    if seconds:
+        translation.forward(TCP, outside, (socket.inet_aton(client), inside))
+    else:
+        translation.unforward(TCP, outside)
+    print(f"{'forward' if seconds else 'unforward'} {outside} {client} {inside}", flush=True)
+    return outside
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("--inside", "--outside", "--outside-namespace", "--address"):
         parser.add_argument(name, required=True)
     parser.add_argument("--kind", choices=("cone", "symmetric"), default="cone")
+    parser.add_argument("--serve", choices=("pmp", "upnp"))
+    parser.add_argument("--inside-address", default="192.168.1.1")
     wanted = parser.parse_args()
     inside = open_tun(wanted.inside)
     here = os.open("/proc/self/ns/net", os.O_RDONLY)
@@ -138,11 +243,15 @@ def main() -> None:
         raise OSError(ctypes.get_errno(), "setns")
     os.close(here)
     translation = Translation(wanted.address, symmetric=wanted.kind == "symmetric")
+    server = {"pmp": PmpServer, "upnp": UpnpServer}.get(wanted.serve, Nothing)(translation, wanted.inside_address)
     print("ready", flush=True)
     while True:
-        readable, _, _ = select.select([inside, outside, sys.stdin], [], [])
+        readable, _, _ = select.select([inside, outside, sys.stdin, *server.sockets], [], [])
         if sys.stdin in readable:
             return
+        for sock in server.sockets:
+            if sock in readable:
+                server.serve(sock)
         for source, sink, turn in ((inside, outside, translation.outward), (outside, inside, translation.inward)):
             if source in readable:
                 packet = turn(bytearray(os.read(source, 65536)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from tests.reach.lab import Lab, Machine, random_course
 
 LISTEN = ("/ip4/0.0.0.0/tcp/4017",)
 KIB = 1024
+EVERY = bool(os.environ.get("P2PLEARN_ALL_REACH"))
+"""Try what the quick tests of the parts cover too."""
 
 
 def node(folder: Path, machine: Machine, *bootstrap: str, **env: str) -> RealNode:
@@ -26,26 +29,54 @@ def same(folder: Path, out: Path) -> bool:
     return (folder / "lesson.bin").read_bytes() == (out / "lesson.bin").read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["cone", "symmetric"])
-def test_a_course_gets_from_home_to_home(tmp_path: Path, kind: str) -> None:
+def ways(one: RealNode) -> dict[str, str]:
+    """By peer id: "direct" or "relay"."""
+    return {row["peer_id"]: row["way"] for row in one.run("node", "peers")["peers"]}
+
+
+def relayed_bytes(one: RealNode) -> int:
+    return int(one.run("node", "status")["reach"]["relaying"]["moved"])
+
+
+def test_a_course_gets_from_home_to_home(tmp_path: Path) -> None:
     """By a direct connection where routers allow one, through the relay where they don't."""
     course = random_course(tmp_path / "course", 600 * KIB)
     with (
         Lab() as lab,
         node(tmp_path / "r", lab.public(1)) as relay,
-        node(tmp_path / "a", lab.home(1, kind=kind), relay.address) as teacher,
-        node(tmp_path / "b", lab.home(2, kind=kind), relay.address) as learner,
+        node(tmp_path / "a", lab.home(1), relay.address) as teacher,
+        node(tmp_path / "b", lab.home(2), relay.address) as learner,
+        node(tmp_path / "c", lab.home(3, kind="symmetric"), relay.address) as unlucky,
     ):
         assert standing(relay.wait_for(lambda s: standing(s) == "public")) == "public"
-        for one in (teacher, learner):
+        for number, one in enumerate((teacher, learner, unlucky), 1):
             facts = one.wait_for(lambda s: s["reach"]["relays"])
             assert standing(facts) == "behind-router"
-            assert facts["reach"]["outside"] == ["7.7.1.1" if one is teacher else "7.7.2.1"]
+            assert facts["reach"]["outside"] == [f"7.7.{number}.1"]
             assert any("/p2p-circuit/" in address for address in facts["addresses"])
         published = teacher.run("publish", course)["course"]
         teacher.wait_for(lambda s: s["dht"]["announced"] and not s["dht"]["waiting"])
         learner.run("get", published, "-o", tmp_path / "out", timeout=120)
         assert same(course, tmp_path / "out")
-        ways = {row["peer_id"]: row["way"] for row in learner.run("node", "peers")["peers"]}
-        assert ways[teacher.peer_id] == ("direct" if kind == "cone" else "relay")
-        assert (relay.run("node", "status")["reach"]["relaying"]["moved"] > 500 * KIB) is (kind == "symmetric")
+        assert ways(learner)[teacher.peer_id] == "direct"
+        assert relayed_bytes(relay) < 500 * KIB
+        unlucky.run("get", published, "-o", tmp_path / "out2", timeout=120)
+        assert same(course, tmp_path / "out2")
+        assert set(ways(unlucky).values()) == {"direct", "relay"}
+        assert relayed_bytes(relay) > 500 * KIB
+
+
+@pytest.mark.parametrize("way", ["pmp", "upnp"] if EVERY else ["pmp"])
+def test_a_router_that_forwards_ports_makes_a_home_public_until_the_node_stops(tmp_path: Path, way: str) -> None:
+    course = random_course(tmp_path / "course", 300 * KIB)
+    with Lab() as lab, node(tmp_path / "b", lab.public(1)) as learner:
+        with node(tmp_path / "a", lab.home(1, serve=way), learner.address) as teacher:
+            assert lab.routers[0].stdout is not None
+            assert lab.routers[0].stdout.readline() == "forward 4017 192.168.1.2 4017\n"
+            facts = teacher.wait_for(lambda s: standing(s) == "public")
+            teacher.wait_for(lambda s: f"/ip4/7.7.1.1/tcp/4017/p2p/{teacher.peer_id}" in s["addresses"])
+            assert "the router forwards port 4017" in facts["reach"]["port_mapping"]
+            published = teacher.run("publish", course)["course"]
+            learner.run("get", published, "-o", tmp_path / "out", timeout=120)
+            assert same(course, tmp_path / "out")
+        assert lab.routers[0].stdout.readline() == "unforward 4017 192.168.1.2 4017\n"

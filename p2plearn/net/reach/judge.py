@@ -86,6 +86,11 @@ class Judge:
         while len(self._verdicts) > MAX_PEERS:
             del self._verdicts[next(iter(self._verdicts))]
 
+    def look_again(self, now: float) -> None:
+        """Something was done to be reached: what peers found out before may be wrong, so ask again soon."""
+        self._asked.clear()
+        self._next = min(self._next, now + ASK_SOON)
+
     def network_changed(self, now: float) -> None:
         """This machine has other addresses now: what was found out counts no more."""
         self._verdicts.clear()

@@ -7,6 +7,7 @@ how it stands, and direct connections where there were relayed ones.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from p2plearn.net.reach.circuit import Circuits, RelayRefused
 from p2plearn.net.reach.holepunch import HolePunching, Sighting
 from p2plearn.net.reach.judge import Judge, Standing
 from p2plearn.net.reach.lending import Lending, LendingLimits
+from p2plearn.net.reach.portmap import PortMapping
 from p2plearn.net.reach.relay import Relay
 from p2plearn.net.reach.wire import AUTONAT, DCUTR, HOP, STOP
 from p2plearn.net.swarm import CourseHost, CourseSwarm
@@ -48,10 +50,11 @@ REFUSED_SECONDS: Final = (5.0, 600.0)
 
 @dataclass(frozen=True, slots=True)
 class ReachSettings:
-    """What the user wants: ``serve`` and ``use`` relays ("auto", "yes", "no"; True, False), and how much to lend."""
+    """What the user wants: ``serve`` as a relay ("auto", "yes", "no"), what to use, and how much to lend."""
 
     serve: str = "auto"
     use: bool = True
+    map_port: bool = False  # ask the router to forward our port
     places: int = 2  # relays to be called through: one may go
     lending: LendingLimits = field(default_factory=LendingLimits)
 
@@ -83,8 +86,7 @@ class Reaching:
         self._refused: dict[ID, tuple[int, float]] = {}  # by relay: times in a row, and when it may be asked again
         self._reserving: set[ID] = set()
         self._announced: list[Multiaddr] = []
-        self.mapped: Callable[[], list[Multiaddr]] = list
-        """Addresses that a router forwards to us (``portmap``)."""
+        self._mapping = PortMapping(self._own_port, self._mapped, networks=networks) if settings.map_port else None
         self.may_lend: Callable[[], bool] = lambda: True
         """Whether the line may be lent to others now: not while it is paid by volume, nor while paused."""
         self._nursery: trio.Nursery | None = None
@@ -107,6 +109,8 @@ class Reaching:
         self._judge = Judge(trio.current_time())
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            if self._mapping is not None:
+                await nursery.start(self._mapping.run)
             task_status.started()
             while True:
                 self._look()
@@ -119,6 +123,8 @@ class Reaching:
         self._sightings.clear()
         self._refused.clear()
         self.punching.network_changed()
+        if self._mapping is not None:
+            self._mapping.network_changed()
 
     async def direct(self, peer: ID, seconds: float) -> None:
         """When ``peer`` is connected through a relay only, give a direct connection up to ``seconds`` to come about."""
@@ -138,6 +144,7 @@ class Reaching:
         return {
             "standing": standing.value,
             "words": f"{_WORDS[standing]}: {why}" + self._by_way_of(standing),
+            "port_mapping": "off" if self._mapping is None else self._mapping.words,
             "outside": self._judge.outside_addresses(self._own()),
             "relays": [str(relay) for relay in self.circuits.places],
             "relayed_peers": [str(peer) for peer in self._host.get_connected_peers() if self.circuits.is_relayed(peer)],
@@ -208,6 +215,7 @@ class Reaching:
         if reached is not None:
             before = self.standing()
             self._judge.called_back(str(peer), reached, trio.current_time())
+            self._announce(trio.current_time())
             if self.standing() is not before:
                 log.info("reachability: %s", self.figures()["words"])
 
@@ -220,7 +228,21 @@ class Reaching:
             for ip in self._judge.outside_addresses(self._own())[:2]
             for port in sorted(ports)
         ]
-        return list(dict.fromkeys([*outside, *own]))
+        mapped = [] if self._mapping is None or self._mapping.address is None else [self._mapping.address]
+        return list(dict.fromkeys([*mapped, *outside, *own]))
+
+    def _own_port(self) -> int | None:
+        """The port that this node listens on for calls from other machines, if it does."""
+        for address in self._host.get_transport_addrs():
+            if str(address).startswith("/ip4/") and not is_websocket(address):
+                host = str(address.value_for_protocol("ip4"))
+                if not ipaddress.ip_address(host).is_loopback:
+                    return int(str(address.value_for_protocol("tcp")))
+        return None
+
+    def _mapped(self) -> None:
+        """The router forwards a port to us, or no longer does: whether calls get through is to be seen."""
+        self._judge.look_again(trio.current_time())
 
     # -- relays --------------------------------------------------------------------------------------------------------
 
@@ -296,7 +318,7 @@ class Reaching:
         """Have others know by which addresses they can call us, when these changed."""
         open_doors = [Multiaddr(text) for text in self._judge.reached_at(now)]
         through = self.circuits.addresses() if self._needs_relays() else []
-        announced = list(dict.fromkeys([*open_doors, *self.mapped(), *through]))
+        announced = list(dict.fromkeys([*open_doors, *through]))
         if set(announced) == set(self._announced):
             return
         self._announced = announced
