@@ -15,14 +15,14 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Final
 
-BROUGHT: Final = 5_000
-"""Envelopes that a peer may bring at once, useful or not; what is more we fetch ourselves."""
+BROUGHT: Final = 1_000
+"""Envelopes that a peer may bring at once, useful or not; what is more we fetch ourselves, at our own pace."""
 FETCHED: Final = 20_000
 """New envelopes that we take from a peer at once: a busy course of years. What is larger comes from several peers."""
 PER_SECOND: Final = 100.0
 """The same a second after that: twenty times what a thousand people say on a busy day."""
-SLACK: Final = 1_000.0
-"""How far below nothing an honest peer gets: with a turn or two that it had sent before it was told."""
+SLACK: Final = 2_000.0
+"""How far below nothing an honest peer gets, with a turn of each of its exchanges sent before it was told."""
 SAID: Final = 2_000
 """Envelopes of one author at once: as many as are kept of them in a feed."""
 SAID_PER_SECOND: Final = 20.0
