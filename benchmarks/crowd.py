@@ -11,6 +11,7 @@ had to be. Exits with 1 when that takes longer than 60 s.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -31,6 +32,23 @@ def memory(node: RealNode) -> float:
     """Resident MiB."""
     with open(f"/proc/{node.pid}/status", encoding="ascii") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
+
+
+def cpu(nodes: list[RealNode]) -> float:
+    """CPU seconds that those which run have used since each started."""
+    ticks = 0
+    for node in nodes:
+        if node.process is not None and node.process.poll() is None:
+            fields = Path(f"/proc/{node.pid}/stat").read_text("ascii").rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def see_that_all_live(nodes: list[RealNode]) -> None:
+    """Raises AssertionError with the end of its log for a node that ended by itself."""
+    for node in nodes:
+        code = None if node.process is None else node.process.poll()
+        assert code is None, f"{node.home.path} ended with {code}: {node.log[-3000:]!r}"
 
 
 def digests(node: RealNode, course: str) -> tuple[int, str, int, str]:
@@ -87,6 +105,7 @@ def talk(nodes: list[RealNode], room: Path, authors: int, each: int) -> int:
             client.people("post", people.PostRequest("comment", f"{speaker.home.path.name} says {n}", course))
             client.people("rate", people.RateRequest(f"{n:064x}".replace("0" * 60, "c" * 60), 1 + n % 5))
 
+    used, own = cpu(nodes), time.process_time()
     begun = time.monotonic()
     threads = [threading.Thread(target=speak, args=(speaker,)) for speaker in speakers]
     for thread in threads:
@@ -94,7 +113,13 @@ def talk(nodes: list[RealNode], room: Path, authors: int, each: int) -> int:
     for thread in threads:
         thread.join()
     said = 2 * each * len(speakers)
-    print(f"{len(speakers)} authors said {said:,} things in {time.monotonic() - begun:.1f} s, {len(away)} nodes off")
+    print(
+        f"{len(speakers)} authors said {said:,} things in {time.monotonic() - begun:.1f} s, {len(away)} nodes off; "
+        f"CPU seconds of the others {cpu(nodes) - used:.1f}, of the speakers' programs {time.process_time() - own:.1f}, "
+        f"on {os.cpu_count()} cores with a load of {os.getloadavg()[0]:.0f}",
+        flush=True,
+    )
+    see_that_all_live([node for node in nodes if node not in away])
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(RealNode.start, away))
     bridge = RealNode(room / "bridge", bootstrap=[half[0].address for half in halves])
@@ -103,6 +128,7 @@ def talk(nodes: list[RealNode], room: Path, authors: int, each: int) -> int:
     healed = time.monotonic()
     NodeClient(bridge.home.path).people("discussion", people.DiscussionRequest(course))
     while True:
+        see_that_all_live(nodes)
         with ThreadPoolExecutor(4) as pool:
             seen = list(pool.map(lambda node: digests(node, course), nodes))
         took = time.monotonic() - healed

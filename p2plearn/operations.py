@@ -114,6 +114,7 @@ class GetResult(Wire):
     replaced: tuple[str, ...] = ()
     replaced_into: str = ""
     complete: bool = True
+    warnings: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

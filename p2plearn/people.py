@@ -132,6 +132,13 @@ class ShunnedRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class HiddenRequest:
+    """The log of what was hidden here, the newest ``limit`` lines first."""
+
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
 class LabelRequest:
     """A line of your own list, for those who subscribe to you: ``deny``, ``warn`` or ``clear`` a course or author."""
 
@@ -206,6 +213,10 @@ class PeopleOperations(Protocol):
 
     async def shunned(self, request: ShunnedRequest) -> dict[str, Any]:
         """``shunned``: each with ``subject``, ``target``, ``how``, ``reason``, ``by``; ``subscriptions``."""
+        ...
+
+    async def hidden(self, request: HiddenRequest) -> dict[str, Any]:
+        """``hidden``: each with ``time``, ``action``, ``target``, ``subject``, ``by``, ``reason``, …"""
         ...
 
     async def label(self, request: LabelRequest) -> dict[str, Any]:

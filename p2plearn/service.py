@@ -185,7 +185,9 @@ class NodeService:
             raise _not_kept(course)
         holding = await trio.to_thread.run_sync(self._store.holding, name)
         facts = _facts(signed, None if holding is None else holding.index)
+        warnings = await trio.to_thread.run_sync(self.people.warnings, name, row.author)
         return facts | {
+            "warnings": warnings,
             "have_bytes": row.have_bytes,
             "complete": row.complete,
             "why": row.why,
@@ -291,6 +293,7 @@ class NodeService:
             if request.no_copy:
                 await in_thread(lambda cancelled: self._store.keep_in_place(course, out.path, files, cancelled))
         row = await trio.to_thread.run_sync(self._store.course, course)
+        warnings = await trio.to_thread.run_sync(self.people.warnings, course, signed.manifest.author)
         chosen: Sequence[FileEntry] = index.files if files is None else files
         return GetResult(
             course=request.course,
@@ -305,6 +308,7 @@ class NodeService:
             replaced=replaced,
             replaced_into=replaced_into,
             complete=row is not None and row.complete,
+            warnings=tuple(warnings),
         )
 
     async def contents(self, request: GetRequest, report: Report) -> dict[str, Any]:
@@ -319,7 +323,10 @@ class NodeService:
             raise OutOfTime(f"Nobody told what is inside within {request.timeout:g} s.", "Try again with more time.")
         if fetch.signed is None:
             raise AssertionError("fetched")
-        return _facts(fetch.signed, fetch.index)
+        author = fetch.signed.manifest.author
+        return _facts(fetch.signed, fetch.index) | {
+            "warnings": await trio.to_thread.run_sync(self.people.warnings, course, author)
+        }
 
     def _refuse_blocked(self, course: bytes, author: bytes | None = None) -> None:
         why = self.people.refusal(course, author)

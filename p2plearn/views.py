@@ -96,10 +96,16 @@ def _kept(row: Mapping[str, Any]) -> str:
     return f"{100 * int(row.get('have_bytes', 0)) // total} %" if total else "in part"
 
 
+def warning(one: Mapping[str, Any]) -> str:
+    """A line of a list that one heeds: what is said, and by whom."""
+    said = plain(str(one["reason"])) or "no reason given"
+    return f"warning about the {one['target']} by {plain(str(one['by_name'])) or str(one['by'])[:12]}: {said}"
+
+
 def course(facts: Mapping[str, Any]) -> str:
     """``info`` and ``get --manifest-only``: the facts, then the files."""
     entries = facts.get("entries")
-    shown = _facts(facts)
+    shown = "\n".join([_facts(facts), *map(warning, facts.get("warnings", ()))])
     if not isinstance(entries, list):
         return shown
     cells = [(size(int(entry.get("bytes", 0))), str(entry.get("path", "?"))) for entry in entries]
@@ -177,6 +183,7 @@ def fetched(result: GetResult) -> str:
         lines.append(f"{title} was here already: {size(result.bytes)} in {count(result.files, 'file')}.")
     if not result.written_files:
         lines.append("Every file was in its place already.")
+    lines += map(warning, result.warnings)
     return "\n".join(lines)
 
 

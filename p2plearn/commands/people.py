@@ -343,10 +343,19 @@ def label(scope: Scope, *, subject: str, word: str, course: bool, author: bool, 
 @click.option("--remove", is_flag=True, help="No longer.")
 @click.pass_obj
 def subscribe(scope: Scope, *, author: str, remove: bool) -> None:
-    """Refuse what a moderator's list denies, as if you had blocked it."""
+    """Refuse what a moderator's list denies, as if you had blocked it; show what it warns of."""
     facts = _ask(scope, "subscribe", people.SubscribeRequest(author, remove))
     words = f"{facts['author'][:12]}: {'no longer heeded' if remove else 'heeded'}"
     _answer(scope, facts, words + ("." if remove else f", {facts['denied']} denied."))
+
+
+@click.command("hidden")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Lines to show.")
+@click.pass_obj
+def hidden(scope: Scope, limit: int) -> None:
+    """The log of what was hidden or shown again here: by whom, when and why."""
+    facts = _ask(scope, "hidden", people.HiddenRequest(limit))
+    _answer(scope, facts, people_words.hidden(facts["hidden"]))
 
 
 def attach(group: click.Group) -> None:
@@ -354,7 +363,7 @@ def attach(group: click.Group) -> None:
     kind = group.command_class or click.Command
     every = (
         rate, ratings, search, ask, answer, comment, edit, withdraw, accept, moderate, discussion, profile, mute, block,
-        label, subscribe,
+        label, subscribe, hidden,
     )  # fmt: skip
     for command in every:
         _add(group, command, kind)

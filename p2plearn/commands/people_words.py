@@ -1,6 +1,6 @@
 """What people said, as a terminal shows it. Every text of a peer passes through ``terminal.plain``, line by line.
 
-Imports ``terminal``.
+Imports ``terminal`` and ``views``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from p2plearn.terminal import plain, size, table
+from p2plearn.views import warning
 
 
 def person(facts: Mapping[str, Any]) -> str:
@@ -20,7 +21,7 @@ def person(facts: Mapping[str, Any]) -> str:
         shown += " [not the one you trust by that name]"
     if facts.get("two_faced"):
         shown += " [signed contradictory things]"
-    return shown
+    return shown + "".join(f" [{warning(one)}]" for one in facts.get("warnings", ()))
 
 
 def _figure(label: str, figure: Mapping[str, Any]) -> str:
@@ -62,12 +63,16 @@ def found(courses: Sequence[Mapping[str, Any]]) -> str:
             str(course["copies"]),
             size(int(course["bytes"])),
             str(course["language"]),
-            person({**course, "name": course["author_name"]}),
+            person({**course, "name": course["author_name"], "warnings": ()}),
             str(course["title"]),
         )
         for course in courses
     ]
-    return table(("COURSE", "TRUSTED", "EVERYONE", "COPIES", "SIZE", "LANG", "AUTHOR", "TITLE"), cells)
+    lines = [table(("COURSE", "TRUSTED", "EVERYONE", "COPIES", "SIZE", "LANG", "AUTHOR", "TITLE"), cells)]
+    for course in courses:
+        said = [*course["warnings"], *course["author_warnings"]]
+        lines += [f"{str(course['course'])[:12]}: {warning(one)}" for one in said]
+    return "\n".join(lines)
 
 
 def _short(figure: Mapping[str, Any]) -> str:
@@ -141,6 +146,24 @@ def shunned(rows: Sequence[Mapping[str, Any]]) -> str:
         return "Nothing."
     cells = [(row["target"], str(row["subject"])[:12], str(row["by"])[:12], str(row["reason"])) for row in rows]
     return table(("WHAT", "KEY", "BY", "REASON"), cells)
+
+
+def hidden(rows: Sequence[Mapping[str, Any]]) -> str:
+    """``hidden``: the log, a line each."""
+    if not rows:
+        return "Nothing was hidden here so far."
+    cells = [
+        (
+            _day(row["time"]),
+            str(row["action"]),
+            str(row["target"]),
+            str(row["subject"])[:12],
+            "you" if row["by"] == "you" else str(row["by_name"]) or str(row["by"])[:12],
+            str(row["reason"]),
+        )
+        for row in rows
+    ]
+    return table(("WHEN", "DONE", "TO", "KEY", "BY", "REASON"), cells)
 
 
 def _text(text: str, indent: str) -> list[str]:

@@ -8,17 +8,19 @@ Imports siblings.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, Final
 
 from p2plearn.gossip.discussion import Item
-from p2plearn.gossip.envelope import Envelope
+from p2plearn.gossip.envelope import Envelope, Withdraw
 from p2plearn.gossip.tables import envelopes
 
 THREAD_WINDOW: Final = 200
 """Newest threads that are put in order, unless more are asked for."""
 STRAY_WINDOW: Final = 1_000
 """Newest posts that are looked at for replies to what isn't here."""
+WITHDRAWN_WINDOW: Final = 200
+"""Newest withdrawn posts whose place is shown though nobody answered them."""
 REPLY_WINDOW: Final = 5_000
 """Replies shown with them."""
 _BATCH: Final = 500
@@ -43,7 +45,22 @@ def said(db: sqlite3.Connection, course: bytes, window: int) -> list[Envelope]:
         posts |= {one.id: one for one in replies}
     orphaned = {one.content.body.reply for one in posts.values() if getattr(one.content.body, "reply", None)}  # type: ignore[union-attr]
     about = _about(db, course, [*posts, *(orphaned - set(posts))], "kind != 'post'")
-    return [*posts.values(), *about]
+    return [*posts.values(), *about, *_empty_places(db, course, posts, about)]
+
+
+def _empty_places(
+    db: sqlite3.Connection, course: bytes, posts: Container[bytes], about: Iterable[Envelope]
+) -> list[Envelope]:
+    """Withdrawals of what nobody had answered, in the threads that are shown or as threads of their own."""
+    found = envelopes(db, "course = ? AND kind = 'withdraw' ORDER BY time DESC LIMIT ?", course, WITHDRAWN_WINDOW)
+    there = {one.id for one in about}
+    return [
+        one
+        for one in found
+        if one.id not in there
+        and isinstance(one.content.body, Withdraw)
+        and (one.content.body.reply is None or one.content.body.reply in posts)
+    ]
 
 
 def _about(db: sqlite3.Connection, course: bytes, targets: Sequence[Any], condition: str) -> list[Envelope]:

@@ -86,7 +86,7 @@ def _withdraw(items: dict[bytes, Item], envelope: Envelope, body: Withdraw) -> N
     if known is None:
         # The text is gone, as it should be; its place stays for what answered it.
         items[body.post] = Item(
-            body.post, content.author, "comment", "", content.time, reply=body.reply, hidden="withdrawn"
+            body.post, content.author, "post", "", content.time, reply=body.reply, hidden="withdrawn"
         )
     elif known.author == content.author:
         known.text, known.hidden = "", "withdrawn"

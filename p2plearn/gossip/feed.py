@@ -5,7 +5,8 @@ Invariants:
 - What is kept of a feed follows from what was ever offered, not from its order: of a slot the highest rank, no post
   that its author withdrew, of each author the newest MAX_PER_AUTHOR. So nodes that reconcile end with equal sets.
   Only a feed over its budget departs from that: there the least trusted and oldest go first, by this node's trust.
-- A withdrawn, replaced or evicted text is gone from the file, not only from the index (``secure_delete``).
+- A withdrawn text is gone from the file, not only from the index (``secure_delete``), before anybody can see that it
+  is withdrawn; a replaced or evicted one with the next ``sweep``.
 - ``ratings``, ``entries`` and ``search`` change in the transaction that changes ``envelopes``.
 - One connection, one lock; a call that returns is on the disk (WAL, ``synchronous=FULL``). Calls block: use threads.
 
@@ -365,8 +366,11 @@ class Feed:
             self._forgotten.popitem(last=False)
 
     def sweep(self, now: float) -> int:
-        """Forget what has expired; how many."""
-        return self._drop("expires <= ?", int(now))
+        """Forget what has expired; how many. What was replaced or let go meanwhile is gone from the file then, too."""
+        with self.lock:
+            count = self._drop("expires <= ?", int(now))
+            self._database.fold()
+        return count
 
     def purge(self, where: str, *values: object) -> int:
         """Delete envelopes by a condition on the table's columns, for blocks; how many."""

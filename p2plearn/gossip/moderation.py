@@ -6,6 +6,7 @@ Imports ``errors``, ``people``, ``identity``, ``store`` and siblings.
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from typing import Any
 
@@ -13,9 +14,10 @@ from p2plearn.errors import UsageProblem
 from p2plearn.gossip import envelope as env
 from p2plearn.gossip.envelope import CATALOGUE, Content, tidy_text
 from p2plearn.gossip.feed import Feed
+from p2plearn.gossip.tables import Hiding, log_hiding
 from p2plearn.gossip.voice import Voice
 from p2plearn.identity import SigningKey
-from p2plearn.people import LabelRequest, ShunnedRequest, ShunRequest, SubscribeRequest
+from p2plearn.people import HiddenRequest, LabelRequest, ShunnedRequest, ShunRequest, SubscribeRequest
 from p2plearn.store.store import Store
 
 log = logging.getLogger("p2plearn.gossip")
@@ -46,6 +48,11 @@ class Moderation(Voice):
         target = getattr(content.body, "subject", None)
         return content.author in denied or (content.course in denied and target is None)
 
+    def warnings(self, course: bytes, author: bytes) -> list[dict[str, Any]]:
+        """What is said against a course and its author by whom this person heeds; see ``Reading.warnings``."""
+        found = self._reading.warnings([course, author])
+        return [*found[course], *found[author]]
+
     def refusal(self, course: bytes, author: bytes | None = None, /) -> str:
         """Why a course is blocked here; empty if it isn't."""
         for subject in (course, author):
@@ -69,6 +76,8 @@ class Moderation(Voice):
                 if not request.remove:
                     row = (subject, target, request.how, tidy_text(request.reason), int(time.time()))
                     db.execute("INSERT OR REPLACE INTO shunned VALUES (?, ?, ?, ?, ?)", row)
+                action = f"un{request.how}" if request.remove else request.how
+                self._log(db, action, target, subject, tidy_text(request.reason))
             self._denied = self._reading.denied()
             if request.remove or request.how != "block":
                 return 0
@@ -134,11 +143,19 @@ class Moderation(Voice):
                     db.execute("DELETE FROM subscriptions WHERE author = ?", (moderator,))
                 else:
                     db.execute("INSERT OR IGNORE INTO subscriptions VALUES (?, ?)", (moderator, int(time.time())))
+                self._log(db, "unsubscribe" if request.remove else "subscribe", "author", moderator, "")
             self._denied = self._reading.denied()
             return sum(row["by"] == moderator.hex() for row in self._denied.values())
 
         denied = await self._blocking(change)
         return {"author": moderator.hex(), "subscribed": not request.remove, "denied": denied}
+
+    def _log(self, db: sqlite3.Connection, action: str, target: str, subject: bytes, reason: str) -> None:
+        log_hiding(db, Hiding(int(time.time()), action, target, subject, self._author.public, reason))
+
+    async def hidden(self, request: HiddenRequest) -> dict[str, Any]:
+        """See ``PeopleOperations.hidden``."""
+        return {"hidden": await self._blocking(lambda: self._reading.hidings(min(max(1, request.limit), 1000)))}
 
     def _is_author(self, key: bytes) -> bool:
         with self._feed.reading() as db:

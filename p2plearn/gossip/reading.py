@@ -86,7 +86,7 @@ class Reading:
         return trust_weights(seeds, edges, self._me)
 
     def people(self, authors: Iterable[bytes]) -> dict[bytes, dict[str, Any]]:
-        """How each is shown: ``author`` (hex), ``name``, ``fingerprint``, ``impostor``, ``two_faced``.
+        """How each is shown: ``author`` (hex), ``name``, ``fingerprint``, ``impostor``, ``two_faced``, ``warnings``.
 
         ``impostor``: not trusted, and with the name of somebody who is. ``two_faced``: said two things by one number.
         """
@@ -95,6 +95,7 @@ class Reading:
             known = {author: _name(db, author) for author in set(authors) | seeds}
             taken = {_skeleton(known[seed]): seed for seed in seeds | {self._me} if known.get(seed)}
             liars = {row[0] for row in db.execute("SELECT DISTINCT author FROM evidence")}
+        warned = self.warnings(known)
         return {
             author: {
                 "author": author.hex(),
@@ -102,6 +103,7 @@ class Reading:
                 "fingerprint": fingerprint(author),
                 "impostor": bool(name) and author not in seeds and taken.get(_skeleton(name), author) != author,
                 "two_faced": author in liars,
+                "warnings": warned[author],
             }
             for author, name in known.items()
         }
@@ -133,6 +135,53 @@ class Reading:
                         row = {"target": body.target, "reason": body.reason, "by": moderator.hex()}
                         out.setdefault(body.subject, row)
         return out
+
+    def warnings(self, subjects: Iterable[bytes]) -> dict[bytes, list[dict[str, Any]]]:
+        """What lists that this person heeds, and their own, warn of, by course or author: ``target``, ``reason``,
+        ``by`` (a key), ``by_name``.
+        """
+        with self._feed.reading() as db:
+            heeded = [self._me, *(row[0] for row in db.execute("SELECT author FROM subscriptions LIMIT 500"))]
+            marks = ",".join("?" * len(heeded))
+            out: dict[bytes, list[dict[str, Any]]] = {}
+            for subject in set(subjects):
+                said = out[subject] = []
+                for one in envelopes(db, f"target = ? AND kind = 'label' AND author IN ({marks})", subject, *heeded):
+                    body, by = one.content.body, one.content.author
+                    if isinstance(body, Label) and body.label == "warn":
+                        said.append(
+                            {"target": body.target, "reason": body.reason, "by": by.hex(), "by_name": _name(db, by)}
+                        )
+        return out
+
+    def hidings(self, limit: int) -> list[dict[str, Any]]:
+        """The log of what was hidden, newest first; of posts only what their course's author did."""
+        with self._feed.reading() as db:
+            rows = db.execute(
+                "SELECT time, action, target, subject, author, course, reason FROM hidings "
+                "ORDER BY number DESC LIMIT ?",
+                (2 * limit,),
+            ).fetchall()
+            names = {row[4]: _name(db, row[4]) for row in rows}
+        out: list[dict[str, Any]] = []
+        for when, action, target, subject, author, course, reason in rows:
+            if course is not None:
+                facts = self.facts(course)
+                if facts is None or facts.author != author:
+                    continue
+            out.append(
+                {
+                    "time": when,
+                    "action": action,
+                    "target": target,
+                    "subject": subject.hex(),
+                    "by": "you" if author == self._me else author.hex(),
+                    "by_name": names[author],
+                    "course": "" if course is None else course.hex(),
+                    "reason": reason,
+                }
+            )
+        return out[:limit]
 
     def muted(self) -> frozenset[bytes]:
         """Authors and courses whose words this person doesn't want to see, blocked ones included."""
@@ -241,7 +290,13 @@ class Reading:
         rows.sort(key=orders[query.order])
         shown = rows[: max(1, query.limit)]
         people = self.people(row["author"] for row in shown)
-        return [listing.course_json(row, people[row["author"]]) for row in shown]
+        warned = self.warnings(row["course"] for row in shown)
+        return [
+            listing.course_json(row, people[row["author"]])
+            | {"warnings": warned[row["course"]]}
+            | {"author_warnings": people[row["author"]]["warnings"]}
+            for row in shown
+        ]
 
     def _expression(self, query: Query) -> str | None:
         """The FTS5 expression; "" for everything, None for nothing (an author nobody knows)."""

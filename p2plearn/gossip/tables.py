@@ -8,6 +8,7 @@ Imports ``course`` and siblings.
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from typing import Final
 
 from p2plearn.course.manifest import decode_manifest
@@ -29,6 +30,8 @@ from p2plearn.gossip.envelope import (
 )
 
 MAX_EVIDENCE: Final = 10_000
+MAX_HIDINGS: Final = 5_000
+"""Lines kept of the log of what was hidden."""
 
 _SCHEMA: Final = """
 CREATE TABLE envelopes (
@@ -74,7 +77,19 @@ CREATE TABLE shunned (      -- what this person mutes (not shown to them) or blo
 CREATE TABLE subscriptions (author BLOB PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_SCHEMA,)
+_LOG: Final = """
+CREATE TABLE hidings (      -- what was hidden or shown again, as this node learned of it
+    number INTEGER PRIMARY KEY,
+    time INTEGER NOT NULL,         -- when whoever did it said so
+    action TEXT NOT NULL, target TEXT NOT NULL,
+    subject BLOB NOT NULL,         -- a post, a course or an author
+    author BLOB NOT NULL,          -- who did it
+    course BLOB,                   -- that a post belongs to
+    reason TEXT NOT NULL
+)
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_SCHEMA, _LOG)
 """What turns version n into n + 1; never edited once released. ``user_version`` is the number of those applied."""
 
 
@@ -111,9 +126,44 @@ def insert(db: sqlite3.Connection, envelope: Envelope) -> list[Envelope]:
             _list(db, content.course, entry)
         case Withdraw() as withdraw:
             return _taken_back(db, content, withdraw)
+        case Moderate() as moderate if _may_moderate(db, content):
+            line = Hiding(content.time, moderate.action, "post", moderate.post, content.author, moderate.reason)
+            log_hiding(db, line, content.course)
+        case Label() as label if db.execute(
+            "SELECT 1 FROM subscriptions WHERE author = ?", (content.author,)
+        ).fetchone():
+            line = Hiding(content.time, label.label, label.target, label.subject, content.author, label.reason)
+            log_hiding(db, line)
         case _:
             pass
     return []
+
+
+def _may_moderate(db: sqlite3.Connection, content: Content) -> bool:
+    """Whether it is the course's author who speaks, as far as the catalogue knows."""
+    row = db.execute("SELECT author FROM entries WHERE course = ?", (content.course,)).fetchone()
+    return row is None or row[0] == content.author
+
+
+@dataclass(frozen=True, slots=True)
+class Hiding:
+    """A line of the log: ``action`` on the ``target`` (post, course, author) that is ``subject``, by ``author``."""
+
+    time: int
+    action: str
+    target: str
+    subject: bytes
+    author: bytes
+    reason: str
+
+
+def log_hiding(db: sqlite3.Connection, line: Hiding, course: bytes | None = None) -> None:
+    """Add a line; the oldest go when there are too many."""
+    number = db.execute(
+        "INSERT INTO hidings (time, action, target, subject, author, course, reason) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (line.time, line.action, line.target, line.subject, line.author, course, line.reason),
+    ).lastrowid
+    db.execute("DELETE FROM hidings WHERE number <= ?", ((number or 0) - MAX_HIDINGS,))
 
 
 def _taken_back(db: sqlite3.Connection, content: Content, withdraw: Withdraw) -> list[Envelope]:

@@ -64,6 +64,7 @@ CALLS: tuple[PeopleCall, ...] = (
         "shun", "Mute or block a course or an author.", people.ShunRequest, {"subject": "string", "how": "string"}
     ),
     PeopleCall("shunned", "What is muted and blocked, and why.", people.ShunnedRequest, {"shunned": _ROWS}),
+    PeopleCall("hidden", "The log of what was hidden, by whom.", people.HiddenRequest, {"hidden": _ROWS}),
     PeopleCall("label", "Put a line on your own list.", people.LabelRequest, {"id": "string", "label": "string"}),
     PeopleCall(
         "subscribe", "Heed a moderator's list.", people.SubscribeRequest, {"author": "string", "subscribed": "boolean"}

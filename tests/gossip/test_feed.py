@@ -16,7 +16,7 @@ from p2plearn.course.manifest import Series
 from p2plearn.errors import Refused, StoreProblem, UsageProblem
 from p2plearn.gossip import envelope as env
 from p2plearn.gossip import feed as feed_module
-from p2plearn.gossip import words
+from p2plearn.gossip import tables, words
 from p2plearn.gossip.envelope import CATALOGUE, ENTRY_SECONDS, FUTURE_SECONDS, Envelope
 from p2plearn.gossip.feed import HASTY_SECONDS, Feed, Taken
 from p2plearn.gossip.reading import Query, Reading
@@ -321,3 +321,89 @@ def test_threads_hang_together_when_a_post_in_the_middle_is_withdrawn(feed: Feed
     (thread,) = reading.discussion(COURSE, "new", 10)
     (middle,) = thread["replies"]
     assert (middle["hidden"], middle["text"], middle["replies"][0]["text"]) == ("withdrawn", "", "Thanks")
+
+
+def test_an_empty_place_is_left_where_nobody_had_answered(feed: Feed, reading: Reading) -> None:
+    ada, bob = person("ada"), person("bob")
+    asked = ada.says(question())
+    answered = bob.says(reply(asked, "Wrong"), time=NOW + 1)
+    lonely = bob.says(question("Alone"), time=NOW + 2)
+    put(feed, asked, answered, lonely)
+    put(feed, bob.says(env.Withdraw(answered.id, asked.id)), bob.says(env.Withdraw(lonely.id, None), time=NOW + 3))
+    first, second = reading.discussion(COURSE, "new", 10)
+    assert (first["id"], first["hidden"], first["text"]) == (lonely.id.hex(), "withdrawn", "")
+    assert [(one["hidden"], one["text"]) for one in second["replies"]] == [("withdrawn", "")]
+
+
+# -- moderation -------------------------------------------------------------------------------------------------------
+
+
+def heed(feed: Feed, *moderators: bytes) -> None:
+    with feed.writing() as db:
+        db.executemany("INSERT INTO subscriptions VALUES (?, 0)", [(one,) for one in moderators])
+
+
+def test_warnings_are_shown_with_reason_and_by_whom_if_one_heeds_them(feed: Feed, reading: Reading) -> None:
+    ada, school, stranger = person("ada"), person("school"), person("stranger")
+    course = ada.course("Loops")
+    put(
+        feed, ada.announces(course), school.says(env.Profile("", "The school")),
+        school.says(env.Label("warn", "out of date", course.course, "course")),
+        school.says(env.Label("warn", "often wrong", ada.key, "author")),
+        stranger.says(env.Label("warn", "I say so", course.course, "course")),
+    )  # fmt: skip
+    assert reading.search(Query("loops"))[0]["warnings"] == []
+    heed(feed, school.key)
+    (row,) = reading.search(Query("loops"))
+    assert [(one["reason"], one["by"], one["by_name"]) for one in row["warnings"]] == [
+        ("out of date", school.key.hex(), "The school")
+    ]
+    assert [one["reason"] for one in row["author_warnings"]] == ["often wrong"]
+    assert [one["reason"] for one in reading.people([ada.key])[ada.key]["warnings"]] == ["often wrong"]
+    asked = ada.says(question(), course.course)
+    feed.take([asked.raw], (course.course,), NOW)
+    (thread,) = reading.discussion(course.course, "new", 5)
+    assert thread["warnings"][0]["reason"] == "often wrong"
+    assert course.course not in reading.denied()  # a warning hides nothing
+    put(feed, school.says(env.Label("clear", "", course.course, "course")))
+    assert reading.search(Query("loops"))[0]["warnings"] == []
+
+
+def test_the_log_tells_what_was_hidden_by_whom_and_why(feed: Feed, reading: Reading) -> None:
+    ada, bob, school, stranger = person("ada"), person("bob"), person("school"), person("stranger")
+    course = ada.course("Loops")
+    heed(feed, school.key)
+    put(feed, ada.announces(course), school.says(env.Label("deny", "spam", bob.key, "author")),
+        stranger.says(env.Label("deny", "envy", ada.key, "author")))  # fmt: skip
+    asked = bob.says(question(), course.course)
+    feeds = (CATALOGUE, course.course)
+    hide = ada.says(env.Moderate("hide", asked.id, "off topic"), course.course, time=NOW + 1)
+    show = ada.says(env.Moderate("clear", asked.id, ""), course.course, time=NOW + 2)
+    envy = stranger.says(env.Moderate("hide", asked.id, "envy"), course.course)
+    for one in (asked, hide, show, envy):
+        feed.take([one.raw], feeds, NOW + 5)
+    assert [(row["action"], row["target"], row["subject"], row["by"], row["reason"]) for row in reading.hidings(9)] == [
+        ("clear", "post", asked.id.hex(), ada.key.hex(), ""),
+        ("hide", "post", asked.id.hex(), ada.key.hex(), "off topic"),
+        ("deny", "author", bob.key.hex(), school.key.hex(), "spam"),
+    ]
+
+
+def test_the_log_is_bounded(feed: Feed, reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MAX_HIDINGS", 10)
+    with feed.writing() as db:
+        for n in range(25):
+            tables.log_hiding(db, tables.Hiding(NOW + n, "mute", "author", bytes(32), ME.key, f"{n}"))
+    assert [row["reason"] for row in reading.hidings(100)] == [str(n) for n in range(24, 14, -1)]
+
+
+def test_what_goes_over_a_budget_is_gone_from_the_disk(tmp_path: Path) -> None:
+    feed = Feed(tmp_path / "small.sqlite", course_budget=50)
+    put(feed, *(person(f"p{n}").says(question(f"ancient words {n:03}"), time=NOW + n) for n in range(80)))
+    feed.sweep(NOW)
+    left = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    kept = feed.digest(COURSE)[0]
+    assert kept <= 50
+    assert b"ancient words 000" not in left
+    assert b"ancient words 079" in left
+    feed.close()
