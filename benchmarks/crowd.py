@@ -115,7 +115,7 @@ def talk(nodes: list[RealNode], room: Path, authors: int, each: int) -> int:
     said = 2 * each * len(speakers)
     print(
         f"{len(speakers)} authors said {said:,} things in {time.monotonic() - begun:.1f} s, {len(away)} nodes off; "
-        f"CPU seconds of the others {cpu(nodes) - used:.1f}, of the speakers' programs {time.process_time() - own:.1f}, "
+        f"CPU seconds: nodes {cpu(nodes) - used:.1f}, the speakers' programs {time.process_time() - own:.1f}, "
         f"on {os.cpu_count()} cores with a load of {os.getloadavg()[0]:.0f}",
         flush=True,
     )
