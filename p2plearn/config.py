@@ -492,6 +492,16 @@ class Home:
         return self.keys / "author.key"
 
     @property
+    def network_key(self) -> Path:
+        """The invite of the closed group that this home is in; none in the open network."""
+        return self.keys / "network.key"
+
+    @property
+    def network_tag(self) -> Path:
+        """Which group it is, so that a lost key doesn't make an open node of it."""
+        return self.path / "network"
+
+    @property
     def lock(self) -> Path:
         """Held while a node runs; names its process."""
         return self.path / "node.lock"
@@ -530,8 +540,8 @@ class Home:
         """Every path under the name ``p2plearn paths`` gives it."""
         return {
             "home": self.path, "config": self.config, "bootstrap": self.bootstrap, "peer_key": self.peer_key,
-            "author_key": self.author_key, "store": self.store, "people": self.people, "peers": self.peers,
-            "traffic": self.traffic,
+            "author_key": self.author_key, "network_key": self.network_key, "store": self.store,
+            "people": self.people, "peers": self.peers, "traffic": self.traffic,
             "socket": self.socket, "lock": self.lock, "log": self.log,
         }  # fmt: skip
 

@@ -6,23 +6,19 @@ apart, so that an author can move to another machine without two machines claimi
 Invariants: a key file appears complete and 0600 or not at all, whatever is killed when, and is never written again;
 a key that others can read is refused, not used; private bytes are in no message, log record or ``repr``.
 
-Imports only ``errors`` and cryptography.
+Imports only ``errors``, ``private_files`` and cryptography.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-import shlex
-import stat
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from p2plearn.errors import P2plearnError, Refused
+from p2plearn.errors import P2plearnError
+from p2plearn.private_files import create_private, make_private_folder, read_private
 
 _MOST_KEY_BYTES = 4096  # a PKCS8 PEM of Ed25519 has 119
 
@@ -80,10 +76,10 @@ def load_or_create(path: Path) -> SigningKey:
     with the command that mends it; P2plearnError when it is damaged or can't be read or written.
     """
     try:
-        _make_private_folder(path.parent)
+        make_private_folder(path.parent)
         key = _load(path)
         if key is None:
-            _create(path, SigningKey.generate())
+            create_private(path, SigningKey.generate()._pem())
             key = _load(path)
     except OSError as problem:
         raise P2plearnError(f"The key {path} can't be used: {problem.strerror}.") from None
@@ -92,35 +88,11 @@ def load_or_create(path: Path) -> SigningKey:
     return key
 
 
-def _make_private_folder(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _refuse_if_open(folder, folder.stat(), 0o700)
-
-
-def _refuse_if_open(path: Path, facts: os.stat_result, wanted: int) -> None:
-    quoted = shlex.quote(str(path))
-    if facts.st_uid != os.getuid():
-        raise Refused(f"{path} belongs to another user.", f"Make it yours: sudo chown {os.getuid()} {quoted}")
-    mode = stat.S_IMODE(facts.st_mode)
-    if mode & ~wanted:
-        raise Refused(
-            f"{path} is open to others (mode {mode:04o}); a key that others can read is not safe to use.",
-            f"Close it: chmod {wanted:o} {quoted}",
-        )
-
-
 def _load(path: Path) -> SigningKey | None:
     """The key, or None when there is no file."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
+    pem = read_private(path, _MOST_KEY_BYTES)
+    if pem is None:
         return None
-    with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(file.fileno())
-        if not stat.S_ISREG(facts.st_mode):
-            raise P2plearnError(f"The key {path} is not a regular file.")
-        _refuse_if_open(path, facts, 0o600)
-        pem = file.read(_MOST_KEY_BYTES + 1)
     try:
         private = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError):
@@ -136,27 +108,3 @@ def _load(path: Path) -> SigningKey | None:
             "(others will see a new node, or a new author).",
         )
     return SigningKey(private)
-
-
-def _create(path: Path, key: SigningKey) -> None:
-    """Write ``key`` to ``path`` unless a file is there already; durable when it returns."""
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        temporary = f".{path.name}.{secrets.token_hex(8)}"
-        descriptor = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder
-        )
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(file.fileno(), 0o600)
-                file.write(key._pem())
-                file.flush()
-                os.fsync(file.fileno())
-            # Unlike a rename, a link never replaces the key that another process made in the meantime.
-            with contextlib.suppress(FileExistsError):
-                os.link(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
-        finally:
-            os.unlink(temporary, dir_fd=folder)
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -101,7 +101,9 @@ class RemotePeer:
 
 
 class Network:
-    """What ``node`` runs and ``service`` asks. ``named`` are bootstrap nodes, ``book`` the good peers of the past."""
+    """What ``node`` runs and ``service`` asks. ``named`` are bootstrap nodes, ``book`` the good peers of the past,
+    ``group`` the tag of a closed group ("" in the open network), by which its nodes find each other on the LAN.
+    """
 
     def __init__(
         self,
@@ -110,6 +112,7 @@ class Network:
         named: Iterable[PeerInfo],
         book: AddressBook,
         on_lan: bool,
+        group: str,
         limits: StreamLimits,
         standing: Standing,
         upload: Upload,
@@ -126,7 +129,7 @@ class Network:
         self._reaching = Reaching(host, reach or ReachSettings(), moved=self.directory.look_at_addresses)
         self._reaching.may_lend = may_lend
         self._joining.when_changed = self._reaching.network_changed
-        self._lan = LanDiscovery(host, self._joining.suggest) if on_lan else None
+        self._lan = LanDiscovery(host, self._joining.suggest, group=group) if on_lan else None
         self._upload = upload
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

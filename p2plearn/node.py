@@ -37,7 +37,9 @@ from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.service import People
 from p2plearn.gossip.sync import Sync
 from p2plearn.gossip.turns import PROTOCOL as SYNC
+from p2plearn.invite import Invite
 from p2plearn.lock import NodeLock
+from p2plearn.membership import group_of
 from p2plearn.monitoring.sd_notify import Notifier
 from p2plearn.net.bootstrap import gather
 from p2plearn.net.host import build_host, key_pair
@@ -81,6 +83,7 @@ def run_node(home: Path, settings: Settings, ready: Ready) -> int:
     mute_libp2p(debug=logging.getLogger("p2plearn").isEnabledFor(logging.DEBUG))
     paths = Home(home)
     with Notifier.from_environment(os.environ) as notifier, NodeLock(paths.lock) as lock:
+        group = group_of(paths)
         peer_key = identity.load_or_create(paths.peer_key)
         author_key = identity.load_or_create(paths.author_key)
         limits = StoreLimits(quota=settings.size("storage.quota"), min_free=settings.count("storage.min_free"))
@@ -89,7 +92,7 @@ def run_node(home: Path, settings: Settings, ready: Ready) -> int:
         try:
             with contextlib.closing(Feed(paths.people)) as feed:
                 people = People(feed, store, author_key)
-                node = _Node(paths, settings, lock, store, people, feed, peer_key, author_key, notifier)
+                node = _Node(paths, settings, lock, store, people, feed, peer_key, author_key, notifier, group)
                 trio.run(node.run, ready)
         except* P2plearnError as group:
             failure = first_error(group)
@@ -112,7 +115,9 @@ class _Node:
         peer_key: identity.SigningKey,
         author_key: identity.SigningKey,
         notifier: Notifier,
+        group: Invite | None,
     ) -> None:
+        self._group = group
         self._paths = paths
         self._settings = settings
         self._lock = lock
@@ -138,6 +143,7 @@ class _Node:
             stop=stopping.set,
             supervisor=supervisor,
         )
+        service.group = self._group
         service.not_in_force = lambda: not_in_force(self._paths.path, self._settings)
         streams = self._settings.count("transfer.serve_streams")
         chunks = ChunkService(service.shelf, max_streams=streams, courtesy=courtesy)
@@ -170,7 +176,7 @@ class _Node:
         """Build the network part and run it until cancelled; all of it is fresh but for the bans."""
         settings = self._settings
         limits = ConnectionLimits(total=settings.count("network.max_connections"))
-        host = build_host(key_pair(self._peer_key.secret_seed()), limits)
+        host = build_host(key_pair(self._peer_key.secret_seed()), limits, self._group.key if self._group else b"")
 
         async def serve_chunks(stream: Any) -> None:
             await chunks.serve(Channel(stream, FROM_FETCHER))
@@ -181,6 +187,7 @@ class _Node:
             named=self._bootstrap_nodes(),
             book=AddressBook.load(self._paths.peers, time.time()),
             on_lan=settings.flag("network.mdns"),
+            group=self._group.tag if self._group else "",
             limits=self._stream_limits(),
             standing=self._standing,
             upload=chunks.upload,
@@ -298,8 +305,12 @@ class _Node:
         )
 
     def _bootstrap_nodes(self) -> list[PeerInfo]:
-        files = [file for file in (SHIPPED_BOOTSTRAP, self._paths.bootstrap) if file is not None]
         flags = self._settings.texts("network.bootstrap")
+        if self._group is not None:
+            # The shipped list is the open network's: nobody of it is ever called from a group.
+            addresses = (*flags, *self._group.addresses)
+            return [node.peer for node in gather([self._paths.bootstrap], addresses, "--bootstrap or the invite")]
+        files = [file for file in (SHIPPED_BOOTSTRAP, self._paths.bootstrap) if file is not None]
         source = self._settings.setting("network.bootstrap").source
         return [node.peer for node in gather(files, flags, source)]
 

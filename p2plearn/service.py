@@ -25,6 +25,7 @@ from p2plearn.custody_service import CustodyService
 from p2plearn.errors import OutOfTime, Refused, UsageProblem
 from p2plearn.gossip.service import People
 from p2plearn.identity import SigningKey
+from p2plearn.invite import Invite
 from p2plearn.mending import Mended, Mending, told
 from p2plearn.network import Network
 from p2plearn.operations import (
@@ -74,6 +75,8 @@ class NodeService:
         self._custody: CustodyService | None = None
         self.asked_to_stop = False
         """Over the local API, whose caller hands over first if that is wanted."""
+        self.group: Invite | None = None
+        """The closed group that this node is in."""
         self.not_in_force: Callable[[], list[str]] = list
         """Names of settings whose value in the file is another than the one this node runs with. Blocks briefly."""
         self._store = store
@@ -128,6 +131,8 @@ class NodeService:
         return {
             "peer_id": self.network.peer_id,
             "author": self._author.public.hex(),
+            "group": self.group.name if self.group else "",
+            "group_tag": self.group.tag if self.group else "",
             "addresses": self.network.addresses(),
             "peers": len(self.network.connected()),
             "courses": len(rows),

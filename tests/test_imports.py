@@ -18,7 +18,7 @@ assert SPEC is not None
 assert SPEC.origin is not None
 ROOT = Path(SPEC.origin).parent
 
-BASE = frozenset({"errors", "operations", "config", "identity", "lock", "local_socket", "log"})
+BASE = frozenset({"errors", "operations", "config", "identity", "lock", "local_socket", "log", "private_files"})
 """Small modules that everyone may use; among them as the table says."""
 
 MAY_IMPORT: dict[str, frozenset[str]] = {
@@ -27,7 +27,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "local_socket": frozenset(),
     "config": frozenset({"errors"}),
     "config_changes": frozenset({"config", "errors"}),
-    "identity": frozenset({"errors"}),
+    "identity": frozenset({"errors", "private_files"}),
+    "private_files": frozenset({"errors"}),
+    "invite": frozenset({"errors"}),
+    "membership": frozenset({"config", "errors", "invite", "lock", "private_files"}),
     "units": frozenset(),
     "lock": frozenset({"errors"}),
     "late": frozenset(),
@@ -55,6 +58,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "service": BASE
     | {
         "archive_service",
+        "invite",
         "supervision",
         "mending",
         "course",
@@ -68,6 +72,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     },
     "node": BASE
     | {
+        "invite",
+        "membership",
         "supervision",
         "custody_service",
         "course",
@@ -87,7 +93,21 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     # Commands by subject, assembled by cli. They start a node in `node start`, and read course names with the room
     # that knows them.
     "commands": BASE - {"identity"}
-    | {"client", "background", "late", "terminal", "views", "demo", "course", "node", "people", "planning", "units"},
+    | {
+        "client",
+        "background",
+        "late",
+        "terminal",
+        "views",
+        "demo",
+        "course",
+        "node",
+        "people",
+        "planning",
+        "units",
+        "invite",
+        "membership",
+    },
     "client": BASE - {"identity", "log"},
     "background": BASE - {"identity", "log"} | {"client"},
     "demo": frozenset({"background", "client", "terminal", "errors", "operations", "config"}),
@@ -143,7 +163,8 @@ IMPURE = frozenset(
 
 LIBP2P_ROOMS = frozenset({"net", "dht", "gossip", "transfer", "network", "node"})
 QUICK = BASE - {"identity"} | {
-    "cli", "client", "background", "terminal", "views", "demo", "commands", "people", "units", "__main__",
+    "cli", "client", "background", "terminal", "views", "demo", "commands", "people", "units", "invite", "membership",
+    "__main__",
 }  # fmt: skip
 HEAVY = frozenset({"trio", "libp2p", "cryptography", "h11", "multiaddr", "sqlite3", "msgpack", "rich"})
 

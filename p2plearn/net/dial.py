@@ -12,9 +12,12 @@ from libp2p.peer.peerinfo import PeerInfo
 
 from p2plearn.errors import P2plearnError
 from p2plearn.net.addresses import bare, dial_order
+from p2plearn.net.group import NotInGroup
 from p2plearn.net.swarm import CourseSwarm, DialFailed
 
-Reason = Literal["no-address", "refused", "timed-out", "unreachable", "wrong-peer", "banned", "handshake", "self"]
+Reason = Literal[
+    "no-address", "refused", "timed-out", "unreachable", "wrong-peer", "banned", "handshake", "group", "self"
+]
 
 GIVEN_TTL = 3600
 """Seconds for which an address that was handed in is remembered."""
@@ -27,10 +30,11 @@ _WORDS: dict[Reason, str] = {
     "wrong-peer": "another peer answers at that address",
     "banned": "it is banned for now",
     "handshake": "it answers, but the secure handshake failed",
+    "group": "it is not in this home's group, or has another key of it",
     "self": "that is this node itself",
 }
 # Which reason to tell when each address failed in its own way: the one that says most.
-_TELLING: tuple[Reason, ...] = ("wrong-peer", "handshake", "refused", "timed-out", "unreachable", "no-address")
+_TELLING: tuple[Reason, ...] = ("wrong-peer", "group", "handshake", "refused", "timed-out", "unreachable", "no-address")
 
 
 class ConnectFailed(P2plearnError):
@@ -83,6 +87,8 @@ async def connect(host: IHost, peer: PeerInfo, deadline: float) -> None:
 def why(error: BaseException) -> Reason:
     """The reason in what a dial raised, looked for along its causes."""
     for cause in _causes(error):
+        if isinstance(cause, NotInGroup):
+            return "timed-out" if isinstance(cause.__cause__, trio.TooSlowError) else "group"
         if any(mark in str(cause) for mark in _WRONG_PEER) or "PeerIDMismatch" in type(cause).__name__:
             return "wrong-peer"
         if isinstance(cause, ConnectionRefusedError | ConnectionResetError):

@@ -10,11 +10,12 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from libp2p import generate_peer_id_from
 from libp2p.abc import IMuxedConn, ISecureConn
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as new_x25519_key_pair
-from libp2p.custom_types import TProtocol
+from libp2p.custom_types import TMuxerOptions, TProtocol, TSecurityOptions
 from libp2p.peer.id import ID
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
@@ -23,6 +24,7 @@ from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
 from p2plearn.net.addresses import Reach, list_interfaces, reach
+from p2plearn.net.group import Door, GroupUpgrader
 from p2plearn.net.limits import ConnectionLimits
 from p2plearn.net.swarm import CourseHost, course_host
 from p2plearn.net.tcp import TcpTransport
@@ -48,16 +50,20 @@ def key_pair(seed: bytes) -> KeyPair:
     return create_new_key_pair(seed)
 
 
-def build_host(keys: KeyPair, limits: ConnectionLimits | None = None) -> CourseHost:
+def build_host(keys: KeyPair, limits: ConnectionLimits | None = None, group_key: bytes = b"") -> CourseHost:
     """A host that isn't listening yet (``async with host.run(addrs)`` does that), and never dials on its own account.
 
-    Guard it (``guard.guard_streams``) before it runs.
+    With ``group_key`` (32 bytes) it is in a closed group: every connection passes the group's door first, and then
+    speaks TLS alone. Guard it (``guard.guard_streams``) before it runs.
     """
-    security = {
-        TLS: TlsTransport(keys),
-        NOISE: NoiseTransport(keys, noise_privkey=new_x25519_key_pair().private_key),
-    }
-    upgrader = TransportUpgrader(security, {TProtocol(YAMUX): YamuxConn}, NEGOTIATE_SECONDS)
+    muxers: TMuxerOptions = {TProtocol(YAMUX): YamuxConn}
+    if group_key:
+        local = generate_peer_id_from(keys)
+        secure: TSecurityOptions = {TLS: TlsTransport(keys)}
+        upgrader: TransportUpgrader = GroupUpgrader(Door(group_key), local, secure, muxers, NEGOTIATE_SECONDS)
+    else:
+        noise = NoiseTransport(keys, noise_privkey=new_x25519_key_pair().private_key)
+        upgrader = TransportUpgrader({TLS: TlsTransport(keys), NOISE: noise}, muxers, NEGOTIATE_SECONDS)
     upgrader.muxer_multistream = _YamuxOnly({TProtocol(YAMUX): YamuxConn}, NEGOTIATE_SECONDS)
     return course_host(keys, upgrader, TcpTransport(), limits=limits, addrs_factory=reachable)
 
