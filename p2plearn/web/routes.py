@@ -253,7 +253,7 @@ ROUTES: tuple[Route, ...] = (
           VerifyResult, VerifyRequest, long=True),
     Route("POST", "/v1/export", "export", "Write courses and what was said of them into a CAR file.", _export,
           ExportResult, ExportRequest, long=True),
-    Route("POST", "/v1/import", "import", "Take in what such a file holds.", _import,
+    Route("POST", "/v1/import", "take_in", "Take in what such a file holds.", _import,
           ImportResult, ImportRequest, long=True),
     Route("POST", "/v1/gc", "gc", "Free what nobody needs any more, or say what would go.", _gc,
           _object("What went, or would go.", courses={"type": "array"}, freed="integer"), GcRequest),

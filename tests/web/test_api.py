@@ -203,6 +203,8 @@ def test_the_description_is_true_of_every_route(node: tuple[PocketNode, Home], t
         "publish": {"path": str(tmp_path / "file")},
         "get": {"course": course, "dest": str(tmp_path / "out")},
         "contents": {"course": course},
+        "export": {"courses": [course], "path": str(tmp_path / "x.car")},
+        "take_in": {"path": str(tmp_path / "x.car")},
     }
     # "remove" and "stop" end what the others need.
     # Calls about people need a real node: tests/gossip makes them.
@@ -232,9 +234,9 @@ def test_problems_are_as_described(node: tuple[PocketNode, Home]) -> None:
 
 
 def test_every_operation_of_a_node_can_be_called() -> None:
-    kinds = (operations.NodeOperations, people.PeopleOperations)
+    kinds = (operations.NodeOperations, operations.ArchiveOperations, people.PeopleOperations)
     asked = {name for kind in kinds for name in vars(kind) if not name.startswith("_")}
-    assert {route.name for route in ROUTES} == asked - {"people"}
+    assert {route.name for route in ROUTES} == asked - {"people", "archives"}
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
