@@ -71,9 +71,9 @@ class PocketArchives(ArchiveOperations):
 
 
 class PocketNode(NodeOperations):
-    archives = PocketArchives()
-
     """Courses in a dictionary. ``slowly`` makes long operations take that many seconds, in steps of 10 ms."""
+
+    archives = PocketArchives()
 
     def __init__(self, slowly: float = 0.0) -> None:
         self.kept: dict[str, Kept] = {}
