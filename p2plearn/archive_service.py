@@ -71,7 +71,13 @@ class Archives:
         path = Path(request.path)
         self._refuse_own_home(path)
         named = [bytes.fromhex(course) for course in request.courses]
-        rows, left_out = choose(self._store, named, everything=request.everything, versions=request.versions)
+        rows, left_out = choose(
+            self._store,
+            named,
+            everything=request.everything,
+            versions=request.versions,
+            refusal=self._people.refusal,
+        )
         whose: Whose = "all" if request.people == "all" else "courses" if request.people == "courses" else "none"
         export = Export(self._store, self._people.feed, rows, whose, report=report, cancelled=cancelled)
         with PipeSink(path, cancelled) if _is_pipe(path) else FileSink(path, replace=request.replace) as sink:

@@ -21,7 +21,7 @@ from p2plearn.archive.car import encode_header, raw_cid
 from p2plearn.archive.layout import PAGE_LINKS, Packed, Page, block_cid, encode_bundle, encode_page
 from p2plearn.archive.sinks import Sink
 from p2plearn.course import unixfs
-from p2plearn.errors import IntegrityProblem, Interrupted, UsageProblem
+from p2plearn.errors import IntegrityProblem, Interrupted, Refused, UsageProblem
 from p2plearn.gossip.envelope import CATALOGUE
 from p2plearn.gossip.feed import Feed
 from p2plearn.store.catalogue import CourseRow
@@ -47,13 +47,21 @@ class Exported:
     people: int = 0
 
 
-def choose(store: Store, named: Sequence[bytes], *, everything: bool, versions: bool) -> tuple[list[CourseRow], str]:
+def choose(
+    store: Store,
+    named: Sequence[bytes],
+    *,
+    everything: bool,
+    versions: bool,
+    refusal: Callable[[bytes, bytes | None], str] = lambda _course, _author: "",
+) -> tuple[list[CourseRow], str]:
     """The courses to export, a series' versions in order; and words about what is left out, or "".
 
-    ``everything``: all that are complete here; ``versions``: of each named one all complete versions. Raises
-    UsageProblem for one that isn't here, or not all of it.
+    ``everything``: all that are complete here; ``versions``: of each named one all complete versions; ``refusal`` says
+    why a course of an author is blocked here. Raises UsageProblem for one that isn't here, or not all of it, Refused
+    for one that is blocked.
     """
-    rows = store.courses()
+    rows = [row for row in store.courses() if row.course in named or not refusal(row.course, row.author)]
     by_name = {row.course: row for row in rows}
     chosen: dict[bytes, CourseRow] = {}
     left_out: list[CourseRow] = []
@@ -62,6 +70,10 @@ def choose(store: Store, named: Sequence[bytes], *, everything: bool, versions: 
         if row is None:
             raise UsageProblem(
                 f"Course {course.hex()[:12]} isn't kept on this node.", "`p2plearn list` shows those that are."
+            )
+        if blocked := refusal(course, row.author):
+            raise Refused(
+                f"Course {course.hex()[:12]} is {blocked}.", "`p2plearn block --list` shows what is, and why."
             )
         if not row.complete:
             raise UsageProblem(

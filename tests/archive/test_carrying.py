@@ -356,6 +356,19 @@ def test_what_is_blocked_stays_out(tmp_path: Path, folder: Path, a: Home, b: Hom
     assert b.feed.digest(course)[0] == 0
 
 
+def test_what_is_blocked_is_not_handed_on(tmp_path: Path, folder: Path, a: Home) -> None:
+    course = publish(a.store, folder).course
+    other = publish(a.store, folder, "Another").course
+
+    def refusal(one: bytes, _author: bytes | None) -> str:
+        return "blocked here" if one == course else ""
+
+    rows, _ = choose(a.store, [], everything=True, versions=True, refusal=refusal)
+    assert [row.course for row in rows] == [other]
+    with pytest.raises(Refused, match="blocked here"):
+        choose(a.store, [course], everything=False, versions=True, refusal=refusal)
+
+
 def test_no_room_is_told_before_the_first_chunk(tmp_path: Path, folder: Path, a: Home) -> None:
     publish(a.store, folder)
     a.export(tmp_path / "x.car")
