@@ -1,8 +1,9 @@
 """A checkout into a folder that has files in it: only what differs is written, and nothing of the user's is lost.
 
-Allowed when the folder is on record as a checkout of this course, or holds nothing but files of the course. Each file
-is replaced by one rename. What was there in its place, and had other bytes, is moved to HOME/replaced first, so a
-crash between the two leaves the user's version there and the place empty, which the next checkout fills.
+Allowed when the folder is on record as a checkout of this course or of another version of it, or holds nothing but
+files of the course. Each file is replaced by one rename. What was there in its place, and had bytes of neither version,
+is moved to HOME/replaced first, so a crash between the two leaves the user's version there and the place empty, which
+the next checkout fills. Files that the new version has no more go if they are as the old one had them, else they stay.
 
 Links, pipes and the like that stand where the course has a file or folder are moved away, never followed.
 
@@ -41,11 +42,14 @@ def checkout_over(
     *,
     ours: bool,
     replaced: Path,
+    before: Index | None = None,
 ) -> CheckedOut:
     """Make ``files`` in ``dest`` what the course says. ``ours``: it is on record as a checkout of this course.
 
-    What differs is moved below ``replaced``. Raises Refused, NoSpace, StoreProblem.
+    What differs is moved below ``replaced``, unless it is as in ``before``, the version that was checked out there.
+    Raises Refused, NoSpace, StoreProblem.
     """
+    old = {} if before is None else {entry.path: entry for entry in before.files}
     try:
         root = os.open(dest, DIRECTORY)
     except OSError as error:
@@ -64,7 +68,9 @@ def checkout_over(
                 part = part_name(name)
                 try:
                     write_files(holding, [entry], partial(_create, part, parent), step)
-                    aside.take(parent, name, entry.path)
+                    was = old.get(entry.path)
+                    if before is None or was is None or not _is_same(parent, name, before, was):
+                        aside.take(parent, name, entry.path)
                     os.rename(part, name, src_dir_fd=parent, dst_dir_fd=parent)
                 except BaseException:
                     with contextlib.suppress(OSError):
@@ -73,12 +79,32 @@ def checkout_over(
                 written += 1
             for folder in folders:
                 _folder(tree, folder.split("/"), root, aside)
+        if before is not None and len(files) == len(holding.index.files):
+            _remove_dropped(root, before, {entry.path for entry in files})
         sync_filesystem(root)
         return CheckedOut(dest, written, tuple(aside.taken), aside.directory if aside.taken else None)
     except OSError as error:
         raise destination_problem(error, dest) from error
     finally:
         os.close(root)
+
+
+def _remove_dropped(root: int, before: Index, kept: set[str]) -> None:
+    """Delete files that only the version before had, where they are as it had them, and folders that get empty so."""
+    with Tree(root) as tree:
+        for entry in before.files:
+            *folders, name = entry.path.split("/")
+            if entry.path in kept:
+                continue
+            try:
+                parent = tree.existing(folders)
+            except OSError:
+                continue
+            if _is_same(parent, name, before, entry):
+                os.unlink(name, dir_fd=parent)
+                for depth in range(len(folders), 0, -1):
+                    with contextlib.suppress(OSError):  # not empty: others are in it
+                        os.rmdir(folders[depth - 1], dir_fd=tree.existing(folders[: depth - 1]))
 
 
 def check_occupied(signed: SignedManifest, index: Index, dest: Path) -> None:

@@ -312,8 +312,22 @@ class Store:
         home = Path(os.path.realpath(self._parts.home))
         if real in (real.parent, home) or home in real.parents:
             raise Refused(f"A course can't be written to {dest}.", "Choose a folder of its own (-o DIR).")
-        if not is_free(real) and self._parts.catalogue.checkout_course(os.fsencode(real)) != signed.course:
+        if not is_free(real) and not self._is_checkout(real, signed):
             check_occupied(signed, index, real)
+
+    def _is_checkout(self, real: Path, signed: SignedManifest) -> bool:
+        """Whether a place is on record as a checkout of this course, or of another version of it."""
+        there = self._parts.catalogue.checkout_course(os.fsencode(real))
+        if there is None or there == signed.course:
+            return there is not None
+        row, series = self._parts.catalogue.course(there), signed.manifest.series
+        return row is not None and (row.author, row.series) == (signed.manifest.author, series.name)
+
+    def _version_there(self, real: Path, course: bytes) -> Index | None:
+        """The index of another version that was checked out at a place; None if it isn't known here any more."""
+        there = self._parts.catalogue.checkout_course(os.fsencode(real))
+        other = None if there is None or there == course else self.holding(there)
+        return None if other is None else other.index
 
     def checkout(
         self,
@@ -350,8 +364,9 @@ class Store:
                     chosen,
                     folders,
                     progress,
-                    ours=self._parts.catalogue.checkout_course(os.fsencode(dest)) == course,
+                    ours=(ours := self._is_checkout(dest, holding.signed)),
                     replaced=self._parts.home / "replaced",
+                    before=self._version_there(dest, course) if ours else None,
                 )
         record(self._parts, dest, course)
         return done

@@ -1,0 +1,98 @@
+"""One fast provider alone, then beside one that is ten times slower, one that is silent and one that lies.
+
+    python benchmarks/providers.py [--runs 5] [--mib 256] [--work DIR]
+
+The fast and the slow provider and the fetcher are real nodes in processes of their own (the slow one by its own upload
+limit); the silent one and the liar are those of the tests, in this process. The liar has to be named as banned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from adversary import peers
+from courses import Course, make_course
+from travel.test_hostile import Honest, providers
+from work import Node, spread
+
+CHUNK = 512 * 1024
+
+
+def with_limit(home: Path, bytes_a_second: int) -> Node:
+    """A node that sends no faster than that, to the LAN either."""
+    home.mkdir(parents=True)
+    home.chmod(0o700)
+    (home / "config.toml").write_text(f"[transfer]\nupload_limit = {bytes_a_second}\nlimit_lan = true\n")
+    return Node(home)
+
+
+def get(room: Path, course: Course, sources: list[str]) -> tuple[float, list[str]]:
+    """A fresh fetcher's seconds, and whom it banned."""
+    fetcher = Node(room / "fetcher")
+    try:
+        words = [part for source in sources for part in ("--from", source)]
+        got = fetcher.run("get", course.hash.hex(), "-o", room / "out", *words)
+        for entry in course.index.files:
+            expected = b"".join(course.chunks[entry.first : entry.first + entry.count])
+            if (room / "out" / entry.path).read_bytes() != expected:
+                sys.exit("the bytes differ")
+        banned = [str(row["peer"]) for row in fetcher.run("node", "status")["banned"]]
+        return float(got["seconds"]), banned
+    finally:
+        fetcher.stop()
+        shutil.rmtree(room / "fetcher", ignore_errors=True)
+        shutil.rmtree(room / "out", ignore_errors=True)
+        os.sync()
+
+
+def main() -> None:
+    """Both, in turn."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--mib", type=int, default=256)
+    parser.add_argument("--work", type=Path)
+    given = parser.parse_args()
+    course = make_course(chunks=given.mib * (1 << 20) // CHUNK, size=CHUNK)
+    alone, beside, named = [], [], 0
+    with tempfile.TemporaryDirectory(prefix="p2plearn-providers-", dir=given.work) as place:
+        room = Path(place)
+        fast = Node(room / "fast")
+        try:
+            with providers(Honest(course)) as honest:
+                fast.run("get", course.hash.hex(), "-o", room / "copy", "--from", honest[0])
+            shutil.rmtree(room / "copy")
+            first, _ = get(room, course, [fast.address])
+            pace = given.mib * (1 << 20) / first
+            slow = with_limit(room / "slow", int(pace / 10))
+            try:
+                slow.run("get", course.hash.hex(), "-o", room / "copy", "--from", fast.address)
+                shutil.rmtree(room / "copy")
+                for _ in range(given.runs):
+                    alone.append(get(room, course, [fast.address])[0])
+                    with providers(peers.Silent(course), peers.Liar(course)) as (silent, liar):
+                        seconds, banned = get(room, course, [slow.address, silent, liar, fast.address])
+                    beside.append(seconds)
+                    named += any(peer in liar for peer in banned)
+            finally:
+                slow.stop()
+        finally:
+            fast.stop()
+    print(f"{given.mib} MiB from the fast one alone, s               {spread(alone)}")
+    print(f"beside a slow, a silent and a lying one, s     {spread(beside)}")
+    print(
+        f"ratio, run by run                              {spread([b / a for a, b in zip(alone, beside, strict=True)])}"
+    )
+    print(f"the liar was banned and named in               {named} of {given.runs} runs")
+
+
+if __name__ == "__main__":
+    main()
