@@ -214,22 +214,21 @@ class Repair:
             if entry is None:
                 continue
             there = [node for node in entry.holders if node == me or keeper.vigil.is_there(node)]
-            if keeper.promises.holds(unit, now):
-                self._duty.not_released(unit)
-                continue
-            if not self._duty.releases(unit, there, entry.copies, now):
+            # The wait goes on while another lets go relying on this copy: there may be one too many after it, too.
+            if not self._duty.releases(unit, there, entry.copies, now) or keeper.promises.holds(unit, now):
                 continue
             row = await trio.to_thread.run_sync(keeper.store.course, unit.course)
             if row is None or row.why != "custody":
                 continue
             keeper.releasing.add(unit)
             try:
-                released, _ = await keeper.let_go(unit, [node for node in ranked(unit, there) if node != me])
+                released, failed = await keeper.let_go(unit, [node for node in ranked(unit, there) if node != me])
                 if released:
                     log.info("released %s.%d: enough others keep it", unit.course.hex()[:12], unit.segment)
             finally:
                 keeper.releasing.discard(unit)
-            self._duty.not_released(unit)
+            if Reason.BUSY not in failed.values():  # who was busy has let another go, and will soon be free
+                self._duty.not_released(unit)
 
     async def _challenge_somebody(self) -> None:
         """Now and then have the node that was least lately asked show a random range of a random unit."""

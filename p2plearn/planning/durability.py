@@ -47,8 +47,9 @@ def loss(copies: int, leave_rate: float, window: float, period: float) -> float:
     """The chance that a course with ``copies`` copies, all there at first, is lost within ``period``.
 
     In the first window nothing is repaired, and the chance is that all nodes leave: exact. After it the long-run rate
-    above holds, less the share of times that are the same loss once more: a copy comes back, and its node is gone
-    before the next is back, window / (copies + 1) later in the mean. Within 3 % of the truth while mu T is below 0.5.
+    above holds, for the time in which the course isn't lost, less the share of times that are the same loss once more:
+    a copy comes back, and its node is gone before the next is back, window / (copies + 1) later in the mean. Within 3 %
+    of the truth while mu T is below 0.5.
     """
     if leave_rate <= 0.0 or period <= 0.0:
         return 0.0
@@ -56,8 +57,10 @@ def loss(copies: int, leave_rate: float, window: float, period: float) -> float:
     if period <= window or first >= 1.0:
         return first
     away = leave_rate * window
-    rate = copies * leave_rate / (1.0 + away) * (away / (1.0 + away)) ** (copies - 1)
-    rate /= 1.0 + away / (copies + 1)
+    share = away / (1.0 + away)
+    rate = copies * leave_rate / (1.0 + away) * share ** (copies - 1) / (1.0 - share**copies)
+    if copies > 1:
+        rate /= 1.0 + away / (copies + 1)
     return -math.expm1(math.log1p(-first) - rate * (period - window))
 
 
