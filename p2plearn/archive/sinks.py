@@ -25,7 +25,8 @@ from p2plearn.archive.car import encode_head
 from p2plearn.errors import Interrupted, NoSpace, P2plearnError, Refused, UsageProblem
 from p2plearn.store.behind import Behind
 from p2plearn.store.durable import Piece, sync_directory, sync_file
-from p2plearn.store.space import check_disk
+from p2plearn.store.problems import size_text
+from p2plearn.store.space import free_bytes
 
 PART: Final = ".p2plearn-part"
 """Put behind a file's name until it is complete."""
@@ -152,7 +153,12 @@ class FileSink:
 
     def expect(self, total: int) -> None:
         """Raise NoSpace unless the disk has room for a file of about ``total`` bytes."""
-        check_disk(self._path.parent, total - self._old, 0, f"Writing {self._path}")
+        free = free_bytes(self._path.parent)
+        if total - self._old > free:
+            raise NoSpace(
+                f"{self._path} will have about {size_text(total)}, and its disk has {size_text(free)} free.",
+                "Make room there or take another disk (-o FILE); --only-these leaves other versions out.",
+            )
 
     def header(self, raw: bytes) -> None:
         """See ``Sink``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
 import select
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PUMP_BYTES: Final = 256 * 1024
+_PIPE_BYTES: Final = 1024 * 1024
 _POLL_MS: Final = 100
 
 
@@ -131,6 +133,9 @@ def _pipe(scope: Scope) -> Iterator[tuple[str, int, io.FileIO]]:
             io.FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as reading,
             io.FileIO(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), "w") as writing,
         ):
+            if hasattr(fcntl, "F_SETPIPE_SZ"):
+                with contextlib.suppress(OSError):  # more than this user may have: the usual 64 KiB will do
+                    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             yield path, reading.fileno(), writing
     finally:
         shutil.rmtree(folder, ignore_errors=True)

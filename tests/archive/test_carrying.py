@@ -448,3 +448,13 @@ def test_only_what_is_here_is_exported(tmp_path: Path, folder: Path, a: Home, b:
         b.export(tmp_path / "y.car", bytes(32))
     with pytest.raises(UsageProblem, match="No complete course"):
         b.export(tmp_path / "y.car")
+
+
+def test_a_disk_without_room_is_told_of_before_a_byte_is_written(
+    tmp_path: Path, folder: Path, a: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(a.store, folder)
+    monkeypatch.setattr("p2plearn.archive.sinks.free_bytes", lambda _: 1_000_000)
+    with pytest.raises(NoSpace, match="free"):
+        a.export(tmp_path / "x.car")
+    assert not list(tmp_path.glob("x.car*"))
