@@ -70,7 +70,9 @@ def _join(home: Home, invite: Invite, replace: bool) -> bool:
     unused = tag is None and not _is_used(home)
     same = (known is None or known.key == invite.key) and (unused or tag == invite.tag)
     if not same and not replace:
-        which = f"the group {known.name!r}" if known else "a closed group" if tag else "the open network"
+        which = f"the group {known.name!r}" if known else "a closed group"
+        if tag is None and _is_used(home):
+            which = "the open network"
         raise Refused(
             f"The home {home.path} belongs to {which} already.",
             "Use another home for this one: p2plearn --home DIR join INVITE. With --replace this home changes over; "
