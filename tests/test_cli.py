@@ -108,7 +108,7 @@ def test_every_command_is_there_has_help_and_takes_the_common_options(run: Shell
         "metrics", "service print", "service install", "service remove",
         "search", "rate", "ratings", "ask", "answer", "comment", "edit",
         "withdraw", "accept", "moderate", "discussion", "trust add", "trust remove", "trust list", "profile", "mute",
-        "block", "label", "subscribe", "plan",
+        "block", "label", "subscribe", "plan", "export", "import", "invite", "join",
     }  # fmt: skip
     for path, each in found.items():
         assert each.help
@@ -134,6 +134,7 @@ def test_no_command_at_all_is_answered_with_help(run: Shell) -> None:
         ["node", "status"], ["node", "peers"], ["node", "stop"], ["node", "pause"], ["node", "resume"],
         ["publish", "/"], ["get", "ab" * 32], ["list"],
         ["info", "ab" * 32], ["info", "abababab"], ["verify"], ["remove", "ab" * 32],
+        ["export", "ab" * 32, "-o", "x.car"], ["import", "x.car"],
     ],
 )  # fmt: skip
 def test_without_a_node_the_command_that_starts_one_is_told(run: Shell, arguments: list[str]) -> None:
