@@ -133,6 +133,7 @@ PURE = (
     "gossip/allowance.py",
     "gossip/envelope.py",
     "gossip/ratings.py",
+    "gossip/renewal.py",
     "gossip/discussion.py",
     "gossip/reconcile.py",
     "gossip/turns.py",

@@ -17,7 +17,7 @@ from p2plearn.course.manifest import Manifest
 from p2plearn.errors import UsageProblem
 from p2plearn.gossip import conversation, figures, listing, words
 from p2plearn.gossip.discussion import Order, threads
-from p2plearn.gossip.envelope import Envelope, Label, Profile, Rating, Trust, reopen
+from p2plearn.gossip.envelope import CATALOGUE, Envelope, Label, Profile, Rating, Trust, reopen
 from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.figures import figure_json
 from p2plearn.gossip.ratings import latest, trust_weights
@@ -202,6 +202,15 @@ class Reading:
         if manifest is None:
             return None
         return CourseFacts(course, manifest.author, manifest.series.name, manifest.series.seq, manifest.title)
+
+    def entries(self, before: float) -> list[tuple[bytes, int, int]]:
+        """Courses of the catalogue whose entry is from ``before`` a time: course, its time, copies it says."""
+        with self._feed.reading() as db:
+            return db.execute(
+                "SELECT envelopes.course, time, copies FROM envelopes JOIN entries USING (course) "
+                "WHERE kind = 'entry' AND feed = ? AND time < ?",
+                (CATALOGUE, int(before)),
+            ).fetchall()
 
     def versions(self, course: bytes) -> dict[bytes, int]:
         """The courses of the same series that are known here, with their version; at least this one (0: unknown)."""

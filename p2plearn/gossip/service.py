@@ -17,6 +17,7 @@ import trio
 from p2plearn.course.manifest import SignedManifest
 from p2plearn.errors import Refused, UsageProblem
 from p2plearn.gossip import envelope as env
+from p2plearn.gossip import renewal
 from p2plearn.gossip.discussion import Order
 from p2plearn.gossip.envelope import CATALOGUE, Envelope, tidy_text
 from p2plearn.gossip.feed import Feed
@@ -46,9 +47,6 @@ T = TypeVar("T")
 
 FIRST_LOOK_SECONDS: Final = 6.0
 """How long a command waits for others when it asks about a course that wasn't followed so far."""
-RENEW_SECONDS: Final = 20 * 86400
-"""A catalogue entry as old as this is renewed by some node that has the course: ten days before it expires."""
-RENEWAL_LOOK_SECONDS: Final = 3600.0
 
 
 class People(Moderation):
@@ -57,6 +55,8 @@ class People(Moderation):
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Exchange with peers and keep the catalogue fresh, until cancelled."""
         async with trio.open_nursery() as nursery:
+            # Before the first sweep: what expired while this node was off is said again by it.
+            await self.renew(time.time())
             await nursery.start(self.sync.run)
             nursery.start_soon(self._renew)
             task_status.started()
@@ -83,30 +83,25 @@ class People(Moderation):
             await self._say(env.Entry(copies, signed.raw, signed.signature), signed.course)
 
     async def _renew(self) -> None:
-        """Renew entries of courses that are here, so that those whose author is away stay in the catalogue."""
+        """Say entries of courses that are here again, so that those whose author is away stay in the catalogue."""
         while True:
-            await trio.sleep(RENEWAL_LOOK_SECONDS * random.uniform(0.2, 1.0))  # noqa: S311 - no secret
-            for signed, copies in await trio.to_thread.run_sync(self._to_renew, time.time()):
-                await self.announce(signed, copies)
+            await self.renew(time.time())
+            await trio.sleep(renewal.LOOK_SECONDS * random.uniform(0.2, 1.0))  # noqa: S311 - no secret
 
-    def _to_renew(self, now: float) -> list[tuple[SignedManifest, int]]:
-        """Courses here whose entry gets old: not all holders at the same time, the older the likelier."""
-        with self._feed.reading() as db:
-            rows = db.execute(
-                "SELECT envelopes.course, time, copies FROM envelopes JOIN entries USING (course) "
-                "WHERE kind = 'entry' AND feed = ? AND time < ?",
-                (CATALOGUE, int(now) - RENEW_SECONDS),
-            ).fetchall()
-        out: list[tuple[SignedManifest, int]] = []
-        for course, told, copies in rows:
-            left = told + env.ENTRY_SECONDS - now
-            if random.random() * left > RENEWAL_LOOK_SECONDS * 12:  # noqa: S311
-                continue
-            row = self._store.course(course)
-            signed = self._store.signed_manifest(course) if row is not None and row.complete else None
-            if signed is not None:
-                out.append((signed, copies))
-        return out
+    async def renew(self, now: float) -> int:
+        """Look once through what is kept here and in the catalogue; how many entries were said again."""
+
+        def look() -> list[tuple[bytes, int, int]]:
+            here = {row.course for row in self._store.courses() if row.complete}
+            return [row for row in self._reading.entries(now - renewal.CORRECT_SECONDS) if row[0] in here]
+
+        said = 0
+        for course, told, copies in await self._blocking(look):
+            current = self._copies(course)
+            if renewal.due(told, copies, current, now, random.random()):  # noqa: S311
+                await self.announce_own(course, current or copies)
+                said += 1
+        return said
 
     # -- saying ---------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,6 @@ import logging
 import math
 import random
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -31,10 +30,11 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 
 from p2plearn.errors import PeerFault
-from p2plearn.gossip.envelope import Content, Envelope
+from p2plearn.gossip.envelope import Content
 from p2plearn.gossip.exchange import Exchange
 from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.intake import Blame, Intake
+from p2plearn.gossip.news import News
 from p2plearn.gossip.turns import MAX_TURN, PROTOCOL, Turn, decode, encode
 from p2plearn.net.dial import ConnectFailed, connect
 from p2plearn.net.rates import Floor
@@ -56,10 +56,6 @@ AGAIN_SECONDS: Final = 600.0
 FOLLOW_SECONDS: Final = 300.0
 FAN_OUT: Final = 6
 """Peers told of what is new here. With 6 each, news reaches everybody in some hops with overwhelming probability."""
-GATHER_SECONDS: Final = 0.15
-"""What is new within this time is told together."""
-MAX_FRESH: Final = 2_000
-"""News not told yet; what is beyond that travels with the periodic exchanges."""
 HEAD: Final = 4
 """Bytes of a turn's length."""
 FIRST_SECONDS: Final = 10.0
@@ -125,9 +121,8 @@ class Sync:
         self._met: dict[ID, float] = {}
         self._due: dict[ID, float] = {}
         self._failures: dict[ID, int] = {}
-        self._fresh: OrderedDict[bytes, bytes] = OrderedDict()
-        self._from: dict[bytes, ID] = {}
-        self._news = trio.Event()
+        self._news = News()
+        self.announce = self._news.announce
         self.figures = Figures()
 
     # -- answering ------------------------------------------------------------------------------------------------
@@ -171,14 +166,6 @@ class Sync:
             nursery.start_soon(self._tell_news)
             nursery.start_soon(self._seek)
             task_status.started()
-
-    def announce(self, envelope: Envelope, heard_from: ID | None = None) -> None:
-        """Something is new here: tell some peers soon, but not ``heard_from``."""
-        if len(self._fresh) < MAX_FRESH:
-            self._fresh[envelope.id] = envelope.content.feed
-            if heard_from is not None:
-                self._from[envelope.id] = heard_from
-        self._news.set()
 
     async def seek(self, course: bytes) -> int:
         """Exchange that course's feed with some of its providers and with all neighbours; with how many providers it
@@ -259,11 +246,7 @@ class Sync:
 
     async def _tell_news(self) -> None:
         while True:
-            await self._news.wait()
-            await trio.sleep(GATHER_SECONDS)
-            self._news = trio.Event()
-            fresh, self._fresh = self._fresh, OrderedDict()
-            heard, self._from = self._from, {}
+            fresh, heard = await self._news.gather()
             peers = list(self._host.get_connected_peers())
             chosen = random.sample(peers, min(FAN_OUT, len(peers)))
             async with trio.open_nursery() as nursery:

@@ -32,6 +32,7 @@ class Voice:
         self._author = author
         self._reading = Reading(feed, author.public, self._manifest)
         self._sync: Sync | None = None
+        self._copies: Callable[[bytes], int] = lambda _: 0
         feed.spare(lambda: {author.public, *self._reading.weights()})
 
     @property
@@ -41,9 +42,10 @@ class Voice:
             raise AssertionError("joined before the first call")
         return self._sync
 
-    def join(self, sync: Sync) -> None:
-        """The network is up; called once, before anything is asked of this object."""
+    def join(self, sync: Sync, copies: Callable[[bytes], int]) -> None:
+        """The network is up, before anything is asked of this object; ``copies`` of a course, 0 where none is known."""
         self._sync = sync
+        self._copies = copies
 
     def _manifest(self, course: bytes) -> Manifest | None:
         signed = self._store.signed_manifest(course)

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
+from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 
 from p2plearn.gossip import envelope as env
@@ -22,6 +24,7 @@ from p2plearn.gossip import turns
 from p2plearn.gossip.allowance import Allowance
 from p2plearn.gossip.envelope import CATALOGUE, Content, Envelope
 from p2plearn.gossip.feed import Feed
+from p2plearn.gossip.news import BUSY_SECONDS, GATHER_SECONDS, News
 from p2plearn.gossip.sync import Sync
 from p2plearn.gossip.turns import MAX_TURN, PROTOCOL, Turn
 from p2plearn.net.dial import connect
@@ -231,3 +234,27 @@ async def test_an_exchange_that_is_given_up_is_no_fault_of_the_other(tmp_path: P
                 await a.sync._exchange(PeerInfo(b.host.get_id(), []), [COURSE])
         await eventually(lambda: not b.guard._by_protocol[PROTOCOL], 20)
         assert b.guard.faults == 0
+
+
+async def test_news_of_others_is_gathered_while_there_is_much_and_ones_own_is_told_soon(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    news, peer = News(), ID(b"somebody")
+    said = [person("ada").says(question(f"{n}")) for n in range(30)]
+    begun = trio.current_time()
+    for one in said[:10]:
+        news.announce(one, peer)
+    fresh, heard = await news.gather()
+    assert (len(fresh), set(heard.values())) == (10, {peer})
+    assert trio.current_time() - begun == pytest.approx(GATHER_SECONDS)
+    news.announce(said[10], peer)  # much came last time
+    begun = trio.current_time()
+    assert len((await news.gather())[0]) == 1
+    assert trio.current_time() - begun == pytest.approx(BUSY_SECONDS)
+    for one in said[11:20]:
+        news.announce(one, peer)
+    await news.gather()
+    news.announce(said[20])  # one's own
+    begun = trio.current_time()
+    await news.gather()
+    assert trio.current_time() - begun == pytest.approx(GATHER_SECONDS)
