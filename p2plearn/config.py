@@ -527,6 +527,11 @@ class Home:
         return self.path / "traffic.json"
 
     @property
+    def absences(self) -> Path:
+        """Who that keeps copies has been away for how long, and what was lost."""
+        return self.path / "absences.json"
+
+    @property
     def store(self) -> Path:
         """Courses: their bytes and the catalogue."""
         return self.path / "store"
@@ -542,6 +547,7 @@ class Home:
             "home": self.path, "config": self.config, "bootstrap": self.bootstrap, "peer_key": self.peer_key,
             "author_key": self.author_key, "network_key": self.network_key, "store": self.store,
             "people": self.people, "peers": self.peers, "traffic": self.traffic,
+            "absences": self.absences,
             "socket": self.socket, "lock": self.lock, "log": self.log,
         }  # fmt: skip
 

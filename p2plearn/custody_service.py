@@ -6,12 +6,16 @@ Imports ``dht``, ``net.addresses``, ``store``, ``operations``.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import trio
 
 from p2plearn.dht.custody import Node, Unit, peer_id_of
+from p2plearn.dht.directory import Directory
+from p2plearn.dht.inquiries import Inquiries
 from p2plearn.dht.keeper import Keeper
+from p2plearn.dht.lookout import Lookout
 from p2plearn.dht.receipts import Receipt
 from p2plearn.dht.repair import Handover, Repair
 from p2plearn.net.addresses import peer_name
@@ -27,12 +31,31 @@ PUBLISH_SECONDS: Final = 60.0
 """For which a publish waits for copies; after that they go on being made behind its back."""
 
 
+WITHDRAW_SECONDS: Final = 5.0
+"""To tell those who name this node for what it handed over; who isn't reached does so for up to a day."""
+
+MOST_NAMED: Final = 1000
+"""Courses of one kind that ``status`` names."""
+
+
 class CustodyService:
     """The part of ``NodeOperations`` that is about copies."""
 
-    def __init__(self, keeper: Keeper, repair: Repair) -> None:
+    def __init__(  # noqa: PLR0917 - the parts of custody, each of its own type
+        self,
+        keeper: Keeper,
+        repair: Repair,
+        inquiries: Inquiries,
+        lookout: Lookout,
+        directory: Directory,
+        title_of: Callable[[bytes], str],
+    ) -> None:
         self.keeper = keeper
         self.repair = repair
+        self._inquiries = inquiries
+        self._lookout = lookout
+        self._directory = directory
+        self._title_of = title_of
         self._store = keeper.store
 
     # -- publishing --------------------------------------------------------------------------------------------------
@@ -43,7 +66,7 @@ class CustodyService:
         Returns when there are enough, when nobody is left to ask, or after ``PUBLISH_SECONDS``.
         """
         await trio.to_thread.run_sync(self._store.custody.claim, course, "published")
-        units = await self.keeper.adopt(course, copies)
+        units = await self.keeper.kept.adopt(course, copies)
         latest = 1
 
         def tell(now: int) -> None:
@@ -58,24 +81,53 @@ class CustodyService:
 
     async def removed(self, course: bytes) -> None:
         """A course is about to be removed by its person: it counts nowhere any more."""
+        self._inquiries.forgotten(course)
         self.keeper.forgotten(course)
+
+    async def fetched(self, course: bytes) -> None:
+        """A course was fetched: it is kept here, and counts if fewer keep it than were asked to."""
+        row = await trio.to_thread.run_sync(self._store.course, course)
+        if row is not None and row.complete:
+            self._inquiries.fetched(course, row.bytes)
+
+    async def checked(self, courses: Iterable[bytes]) -> None:
+        """Damage was found in these: copies that are not whole must not be counted on."""
+        for course in set(courses):
+            await self.keeper.look_for_damage(course)
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
     def copies_of(self, course: bytes) -> dict[str, Any]:
-        """Copies of a course as this node knows them; ``copies`` 0 if it doesn't take part in keeping it."""
+        """Copies of a course as this node knows them; ``copies`` 0 if it knows of none.
+
+        Of several segments the one with the fewest. What was fetched here and is kept by enough others is a copy, too.
+        """
         units = [unit for unit in self.keeper.ledger if unit.course == course]
-        if not units:
+        heard = [(unit, told) for unit, told in self._inquiries.heard.items() if unit.course == course]
+        if units:
+            fewest = min(units, key=lambda unit: (self.repair.copies(unit), unit.segment))
+            entry = self.keeper.ledger.entry(fewest)
+            assert entry is not None  # noqa: S101 - from the ledger
+            since = {node: receipt.time // 1000 for node, receipt in entry.receipts.items()}
+            facts = self._copies(self.repair.copies(fewest), entry.copies, entry.holders, since)
+            lacking = [(unit, told) for unit, told in heard if len(told.holders) < min(facts["copies"], told.wanted)]
+            if not lacking:
+                return facts
+            heard = lacking  # a segment that others keep, and fewer of them
+        if not heard:
             return {"copies": 0, "copies_wanted": 0, "where": []}
-        fewest = min(units, key=lambda unit: (self.repair.copies(unit), unit.segment))
-        entry = self.keeper.ledger.entry(fewest)
-        assert entry is not None  # noqa: S101 - from the ledger
+        told = min((told for _, told in heard), key=lambda told: len(told.holders))
+        mine = not units  # fetched, so all of it is here
+        nodes = told.holders | {self.keeper.ledger.me} if mine else told.holders
+        return self._copies(len(nodes), told.wanted, nodes, {})
+
+    def _copies(self, copies: int, wanted: int, nodes: Iterable[Node], since: Mapping[Node, int]) -> dict[str, Any]:
         return {
-            "copies": self.repair.copies(fewest),
-            "copies_wanted": entry.copies,
+            "copies": copies,
+            "copies_wanted": wanted,
             "where": [
-                {"peer_id": _name(node), "life": self._life(node), "since": entry.receipts[node].time // 1000}
-                for node in sorted(entry.holders)
+                {"peer_id": _name(node), "life": self._life(node)} | ({"since": since[node]} if node in since else {})
+                for node in sorted(nodes)
             ],
         }
 
@@ -86,20 +138,43 @@ class CustodyService:
         """What ``status`` says of copies: room given, and by name every course with fewer copies than asked for."""
         rows = await trio.to_thread.run_sync(self._store.courses)
         given = await trio.to_thread.run_sync(self._store.custody.given)
+        now = trio.current_time()
         return {
             "custody": {
                 "give": self.keeper.limits.give,
                 "given": given,
                 **self.repair.figures(),
-                "leaving": self.keeper.leaving,
+                "leaving": self.keeper.kept.leaving,
                 "under_replicated": self._short(rows, without_me=False),
-                "lost": [
-                    {"course": row.course.hex(), "title": row.title, "missing_bytes": row.bytes - row.have_bytes}
-                    for row in rows
-                    if not row.complete and row.why == "published"
-                ],
+                "lost": await self._lost(rows),
+                "out_of_reach": await self._named(
+                    {c: s for c, s in self._lookout.watch.away(now).items() if s < self.keeper.limits.grace}
+                ),
             }
         }
+
+    async def _lost(self, rows: list[CourseRow]) -> list[dict[str, Any]]:
+        """Courses that are gone, in part or as a whole, as far as this node can tell."""
+        lost = [
+            {"course": row.course.hex(), "title": row.title, "missing_bytes": row.bytes - row.have_bytes}
+            for row in rows
+            if not row.complete and row.why == "published"
+        ]
+        parts = [unit for unit, told in self._inquiries.heard.items() if not told.holders]
+        for row in rows:
+            segments = sorted(unit.segment for unit in parts if unit.course == row.course)
+            if segments and not row.complete:
+                lost.append({"course": row.course.hex(), "title": row.title, "missing_segments": segments})
+        return lost + await self._named(self._lookout.watch.lost(trio.current_time()))
+
+    async def _named(self, away: Mapping[bytes, float]) -> list[dict[str, Any]]:
+        """Courses nobody of whose holders is there, the longest away first."""
+        shown = list(away.items())[:MOST_NAMED]
+        titles = await trio.to_thread.run_sync(lambda: [self._title_of(course) for course, _ in shown])
+        return [
+            {"course": course.hex(), "title": title, "holders_away_seconds": round(seconds)}
+            for (course, seconds), title in zip(shown, titles, strict=True)
+        ]
 
     def _short(self, rows: list[CourseRow], *, without_me: bool) -> list[dict[str, Any]]:
         short = []
@@ -144,7 +219,7 @@ class CustodyService:
         for row in rows:
             if row.complete and row.why != "custody":
                 # What was fetched has custodians of its own, as a rule: offered to the nearest nodes it is found there.
-                await self.keeper.adopt(row.course, 0)
+                await self.keeper.kept.adopt(row.course, 0)
         titles = {row.course: row.title for row in rows}
         handover = Handover()
         left = False
@@ -156,7 +231,7 @@ class CustodyService:
                     nursery.cancel_scope.cancel()
             left = True
         finally:
-            self.keeper.leaving = left
+            self.keeper.kept.leaving = left
         for unit in self.keeper.ledger:
             entry = self.keeper.ledger.entry(unit)
             if entry is not None:
@@ -181,14 +256,25 @@ class CustodyService:
 
     async def before_stop(self, *, leave: bool) -> None:
         """Before the node goes: hand over first if that is wanted, and say what has fewer copies without it."""
-        if leave and not self.keeper.leaving:
+        if leave and not self.keeper.kept.leaving:
             result = await self.leave(LEAVE_SECONDS, lambda progress: None)
             logger.info("handed over %d of %d units", len(result.placed), result.units)
+        if self.keeper.kept.leaving:
+            await self._take_leave()
         for course in await self.short_without_me():
             logger.warning(
                 "%s (%s) has %d of %d copies without this node",
                 course["title"], course["course"][:12], course["copies"], course["copies_wanted"],
             )  # fmt: skip
+
+    async def _take_leave(self) -> None:
+        """Have nobody sent here any more for what was handed over."""
+        stays = {unit.course for unit in self.keeper.ledger}
+        for row in await trio.to_thread.run_sync(self._store.courses):
+            if row.course not in stays:
+                self._directory.withdraw(row.course)
+        with trio.move_on_after(WITHDRAW_SECONDS):
+            await self._directory.withdrawn()
 
     async def _tell(self, handover: Handover, report: Report) -> None:
         while True:

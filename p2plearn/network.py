@@ -20,7 +20,10 @@ from libp2p.peer.peerinfo import PeerInfo
 
 from p2plearn.dht.custody import Node, node_of, peer_id_of
 from p2plearn.dht.directory import Directory
-from p2plearn.dht.kademlia import CourseDHT
+from p2plearn.dht.kademlia import CourseDHT, key_of
+from p2plearn.dht.line import Line
+from p2plearn.dht.messages import ANSWERED, CUSTODY, MOST_WITHDRAWN, Withdraw
+from p2plearn.errors import PeerFault
 from p2plearn.net.addresses import full, read_peer
 from p2plearn.net.dial import ConnectFailed, connect
 from p2plearn.net.guard import StreamGuard, guard_streams
@@ -31,7 +34,7 @@ from p2plearn.net.peers import AddressBook
 from p2plearn.net.reach.reaching import Reaching, ReachSettings
 from p2plearn.net.standing import Fault, Standing
 from p2plearn.net.swarm import CourseHost
-from p2plearn.transfer.channel import STREAM_ERRORS, Channel
+from p2plearn.transfer.channel import STREAM_ERRORS, Channel, StreamOver
 from p2plearn.transfer.protocol import FROM_SERVER, PROTOCOL
 from p2plearn.transfer.serve import Upload
 from p2plearn.transfer.session import Unreachable
@@ -131,6 +134,7 @@ class Network:
         self._joining.when_changed = self._reaching.network_changed
         self._lan = LanDiscovery(host, self._joining.suggest, group=group) if on_lan else None
         self._upload = upload
+        self.directory.unsay = self._unsay
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part until cancelled; started once peers can come and be called."""
@@ -210,10 +214,37 @@ class Network:
         found = [node_of(peer.to_bytes()) for peer in await self._dht.nearest(name)]
         return [node for node in found if node is not None]
 
-    async def providers(self, course: bytes, first: Node, offer: Offer) -> None:
-        """Offer ``first``, then who else may have ``course``."""
-        await offer(RemotePeer(self._host, self._guard, self._reaching, PeerInfo(ID(peer_id_of(first)), [])))
+    async def providers(self, course: bytes, first: Node | None, offer: Offer) -> None:
+        """Offer ``first``, if that is somebody, then who else may have ``course``."""
+        if first is not None:
+            info = PeerInfo(ID(peer_id_of(first)), [])
+            await offer(RemotePeer(self._host, self._guard, self._reaching, info))
         await self.candidates(course, [], offer)
+
+    def told_providers(self) -> dict[bytes, set[Node]]:
+        """Courses that other nodes said they have, as the records kept here say."""
+        return self._dht.told_providers()
+
+    def forget_provider(self, course: bytes, node: Node) -> None:
+        """A node says that it no longer has a course."""
+        self._dht.provider_store.forget(key_of(course), str(ID(peer_id_of(node))))
+
+    async def _unsay(self, peer: bytes, courses: list[bytes]) -> None:
+        """Tell a peer that courses are no longer here; one that can't be told now names us until its record ends."""
+        node = node_of(peer)
+        if node is None:
+            return
+        try:
+            for at in range(0, len(courses), MOST_WITHDRAWN):
+                with trio.fail_after(2 * DIAL_SECONDS):
+                    line = Line(await self.open(node, CUSTODY), ANSWERED)
+                    try:
+                        await line.send(Withdraw(tuple(courses[at : at + MOST_WITHDRAWN])))
+                        await line.receive(DIAL_SECONDS)
+                    finally:
+                        await line.close()
+        except (StreamOver, PeerFault, Unreachable, trio.TooSlowError) as error:
+            logger.debug("withdrawing from %s failed: %s", ID(peer), error)
 
     def connected(self) -> list[dict[str, Any]]:
         """One object a connected peer."""

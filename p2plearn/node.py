@@ -29,7 +29,9 @@ from p2plearn import identity
 from p2plearn.config import Home, Settings
 from p2plearn.config_changes import not_in_force
 from p2plearn.custody_service import LEAVE_SECONDS, CustodyService
+from p2plearn.dht.inquiries import Inquiries
 from p2plearn.dht.keeper import Keeper, KeeperLimits
+from p2plearn.dht.lookout import Lookout
 from p2plearn.dht.messages import CUSTODY, HEARTBEAT
 from p2plearn.dht.repair import Repair
 from p2plearn.errors import P2plearnError, UsageProblem, first_error
@@ -195,13 +197,17 @@ class _Node:
             may_lend=lambda: not courtesy.paused and not courtesy.manners.metered,
         )
         keeper = self._keeper(network, courtesy)
-        keeper.refuses = self._people.refusal
+        keeper.intake.refuses = self._people.refusal
+        keeper.forget_provider = network.forget_provider
         repair = Repair(keeper)
-        custody = CustodyService(keeper, repair)
+        inquiries = Inquiries(keeper)
+        lookout = Lookout(keeper, network.told_providers, self._paths.absences)
+        lookout.load()
+        custody = CustodyService(keeper, repair, inquiries, lookout, network.directory, self._people.title)
         service.join(network, custody)
         host.set_stream_handler(TProtocol(HEARTBEAT), by_node(keeper.vigil.serve))
         host.set_stream_handler(TProtocol(CUSTODY), by_node(keeper.serve))
-        await keeper.load()
+        await keeper.kept.load()
         sync = Sync(
             host,
             self._feed,
@@ -222,6 +228,8 @@ class _Node:
                         network.directory.announce(row.course, urgent=False)
                 await nursery.start(keeper.run)
                 nursery.start_soon(repair.run)
+                nursery.start_soon(inquiries.run)
+                nursery.start_soon(lookout.run)
                 task_status.started()
 
     async def _listen(self, host: BasicHost) -> None:

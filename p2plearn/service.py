@@ -297,6 +297,7 @@ class NodeService:
             replaced, replaced_into = tuple(out.replaced), str(out.replaced_into or "")
             if request.no_copy:
                 await in_thread(lambda cancelled: self._store.keep_in_place(course, out.path, files, cancelled))
+        await self.custody.fetched(course)
         row = await trio.to_thread.run_sync(self._store.course, course)
         warnings = await trio.to_thread.run_sync(self.people.warnings, course, signed.manifest.author)
         chosen: Sequence[FileEntry] = index.files if files is None else files
@@ -426,6 +427,7 @@ class NodeService:
             mended = await mending.mend(damaged, report, request.timeout or math.inf)
             for one in mended.repaired:
                 self.network.directory.announce(bytes.fromhex(one["course"]))
+        await self.custody.checked(one.course for one in damaged)
         return VerifyResult(
             courses=1 if name is not None else len(rows),
             bytes=count.done,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import trio
@@ -25,11 +25,18 @@ log = logging.getLogger("p2plearn.dht")
 PARALLEL_LOOKUPS = 4
 """Courses of a batch looked up at a time, in a network too large to know everybody."""
 
+PARALLEL_WITHDRAWALS = 8
+"""Peers told at a time that courses are no longer here."""
+
 READ_BACK = 0.1
 """Share of batches after which one course is read back from one peer that confirmed it."""
 
 ADDRESS_CHECK_SECONDS = 60.0
 """Between looks at our own addresses: records with old ones send people to a closed door."""
+
+
+async def _unsay_nothing(_peer: bytes, _courses: list[bytes]) -> None:
+    """Until somebody knows how."""
 
 
 class Directory:
@@ -42,6 +49,10 @@ class Directory:
         self._schedule = Schedule(chance)
         self._wake = trio.Event()
         self._told_addresses: frozenset[str] = frozenset()
+        self._withdrawn: dict[bytes, list[bytes]] = {}
+        self._wake_withdrawing = trio.Event()
+        self.unsay: Callable[[bytes, list[bytes]], Awaitable[None]] = _unsay_nothing
+        """How a peer (its binary id) is told that courses are no longer here."""
 
     # Telling.
 
@@ -55,8 +66,35 @@ class Directory:
         self._wake.set()
 
     def withdraw(self, course: bytes) -> None:
-        """Tell it no more. Kademlia knows no taking back: others name us for up to 25 hours."""
+        """Tell it no more, and have those who hold the record forget it, as far as they can be reached.
+
+        Kademlia itself knows no taking back: who isn't reached names us for up to 25 hours.
+        """
+        for holder in self._schedule.holders(course):
+            self._withdrawn.setdefault(holder, []).append(course)
         self._schedule.remove(course)
+        self._wake_withdrawing.set()
+
+    async def _keep_withdrawing(self) -> None:
+        """Tell who holds a record of what is no longer here; many courses in one message, each holder once."""
+        while True:
+            await self._wake_withdrawing.wait()
+            self._wake_withdrawing = trio.Event()
+            await self.withdrawn()
+
+    async def withdrawn(self) -> None:
+        """Tell it now; returns when everybody was told or couldn't be."""
+        withdrawn, self._withdrawn = self._withdrawn, {}
+        limit = trio.CapacityLimiter(PARALLEL_WITHDRAWALS)
+
+        async def tell(holder: bytes, courses: list[bytes]) -> None:
+            async with limit:
+                # Announced again meanwhile, it stays.
+                await self.unsay(holder, [course for course in courses if course not in self._schedule])
+
+        async with trio.open_nursery() as nursery:
+            for holder, courses in withdrawn.items():
+                nursery.start_soon(tell, holder, courses)
 
     def announced(self, course: bytes) -> int:
         """How many peers confirmed that they will name us for ``course``."""
@@ -81,6 +119,7 @@ class Directory:
             task_status.started()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_addresses)
+                nursery.start_soon(self._keep_withdrawing)
                 while True:
                     courses = self._schedule.take(trio.current_time(), TELL_BATCH)
                     if courses:

@@ -99,7 +99,9 @@ class Duty:
             entry.copies,
             holders,
             frozenset(self.giving.get(unit, ())),
-            frozenset(node for node, until in self._refused.get(unit, {}).items() if until > now) | entry.holders,
+            frozenset(node for node, until in self._refused.get(unit, {}).items() if until > now)
+            | entry.holders
+            | entry.disproved,
         )
 
     def repairs(self, need: Need, alive: Collection[Node], now: float) -> bool:

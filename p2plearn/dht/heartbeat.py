@@ -11,7 +11,7 @@ Imports ``dht`` siblings, ``errors``, ``transfer``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -99,6 +99,17 @@ class Vigil:
         self._lines: dict[Node, Line] = {}
         self._turns: dict[Node, trio.Lock] = {}
         self._inbound = 0
+        self._been_away: dict[Node, float] = {}
+
+    def been_away(self, seconds: Mapping[Node, float]) -> None:
+        """For how long nodes had been away when this node last ran."""
+        self._been_away = dict(seconds)
+
+    def absences(self) -> dict[Node, float]:
+        """Nodes of the circle that are away, and for how many seconds that this node has seen."""
+        now = trio.current_time()
+        gone = {node: self.detector.gone_for(node, now) for node in self.detector}
+        return {node: seconds for node, seconds in gone.items() if seconds > 0.0}
 
     def beat_for(self, node: Node) -> Beat:
         """What this node says to ``node`` now."""
@@ -110,6 +121,7 @@ class Vigil:
         now = trio.current_time()
         self._heard_at = now
         self.told[node] = Told(now, beat)
+        self._been_away.pop(node, None)
         if node not in self.detector:
             return
         if beat.leaving:
@@ -206,7 +218,7 @@ class Vigil:
 
     def _keep_to(self, circle: set[Node], now: float) -> None:
         for node in circle:
-            self.detector.watch(node, now)
+            self.detector.watch(node, now, self._been_away.pop(node, 0.0))
         for node in [node for node in self.detector if node not in circle]:
             self.detector.forget(node)
         for node in [node for node, told in self.told.items() if node not in circle and now - told.at > 600.0]:

@@ -41,6 +41,7 @@ from libp2p.utils.varint import encode_varint_prefixed, read_varint_prefixed_byt
 from multiaddr import Multiaddr
 from trio import TaskStatus  # type: ignore[attr-defined]  # trio re-exports it, mypy overlooks it
 
+from p2plearn.dht.custody import node_of
 from p2plearn.dht.lookup import WIDTH, Lookup
 from p2plearn.dht.providers import CourseProviderStore
 from p2plearn.net.addresses import Reach, believable, reach, reach_of_ip
@@ -339,6 +340,15 @@ class CourseDHT(KadDHT):
         if len(self._avoid) > 1024:
             self._avoid.clear()
         self._avoid[peer] = trio.current_time() + AVOID_SECONDS
+
+    def told_providers(self) -> dict[bytes, set[bytes]]:
+        """Courses that others said they have: course hash to the Ed25519 keys of those peers."""
+        told: dict[bytes, set[bytes]] = {}
+        for key, records in self.provider_store.providers.items():
+            nodes = {node_of(record.provider_info.peer_id.to_bytes()) for record in records.values()}
+            if len(key) == 34 and None not in nodes:
+                told[bytes(key[2:])] = {node for node in nodes if node is not None}
+        return told
 
     # Saying.
 

@@ -27,7 +27,7 @@ class Entry:
     size: int
     receipts: dict[Node, Receipt] = field(default_factory=dict)
     disproved: set[Node] = field(default_factory=set)
-    """Nodes that could not show what their receipt says; they don't count until they state it anew."""
+    """Nodes that could not show what their receipt says; they don't count until they have shown it."""
 
     @property
     def copies(self) -> int:
@@ -98,7 +98,8 @@ class Ledger:
                     continue
                 del entry.receipts[gone]
             entry.receipts[receipt.node] = receipt
-            entry.disproved.discard(receipt.node)
+            if not receipt.holds:
+                entry.disproved.discard(receipt.node)  # now it says so itself
             news.append(receipt)
         return news
 

@@ -83,9 +83,13 @@ class Detector:
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._peers)
 
-    def watch(self, peer: bytes, now: float) -> None:
-        """Expect to hear from ``peer`` from now on. Known ones stay as they are."""
-        self._peers.setdefault(peer, _Peer(now))
+    def watch(self, peer: bytes, now: float, away: float = 0.0) -> None:
+        """Expect to hear from ``peer`` from now on. Known ones stay as they are.
+
+        ``away``: seconds for which it had been down when this observer last ran; it is down until it is heard.
+        """
+        if peer not in self._peers:
+            self._peers[peer] = _Peer(now - away, Life.DOWN if away > 0.0 else Life.ALIVE)
 
     def forget(self, peer: bytes) -> None:
         """Expect nothing of ``peer`` any more."""

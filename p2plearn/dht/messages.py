@@ -29,6 +29,9 @@ CUSTODY: Final = "/p2plearn/custody/1"
 MOST_RECEIPTS: Final = 1024
 """Receipts in one message (142 KiB); who has more sends another."""
 
+MOST_WITHDRAWN: Final = 1024
+"""Courses in one message (32 KiB)."""
+
 MOST_WORDS: Final = 200
 
 
@@ -40,6 +43,8 @@ class Kind(enum.IntEnum):
     RECEIPTS = 3
     CHALLENGE = 4
     RELEASE = 5
+    INQUIRY = 6
+    WITHDRAW = 7
     ACCEPT = 16
     DECLINE = 17
     PROGRESS = 18
@@ -105,6 +110,20 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Inquiry:
+    """Who holds this unit? Who holds it itself answers with all receipts that it knows."""
+
+    unit: Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """I no longer have these courses: name me for them no more."""
+
+    courses: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Accept:
     """The room is reserved; the pull begins."""
 
@@ -138,13 +157,13 @@ class Proof:
     digest: bytes
 
 
-Message = Beat | Offer | Receipts | Challenge | Release | Accept | Decline | Progress | Ack | Proof
+Message = Beat | Offer | Receipts | Challenge | Release | Inquiry | Withdraw | Accept | Decline | Progress | Ack | Proof
 
 _HEADER: Final = struct.Struct(">BI")
 _BEAT: Final = struct.Struct(">QIQB16s")
 _OFFER: Final = struct.Struct(">IB64s")
 _CHALLENGE: Final = struct.Struct(">32sIII16s")
-_RELEASE: Final = struct.Struct(">32sI")
+_UNIT: Final = struct.Struct(">32sI")
 _PROGRESS: Final = struct.Struct(">Q")
 
 BEATS: Final[Mapping[Kind, int]] = {Kind.BEAT: _BEAT.size}
@@ -154,7 +173,9 @@ ASKED: Final[Mapping[Kind, int]] = {
     Kind.OFFER: _OFFER.size + MAX_MANIFEST,
     Kind.RECEIPTS: MOST_RECEIPTS * RECEIPT_BYTES,
     Kind.CHALLENGE: _CHALLENGE.size,
-    Kind.RELEASE: _RELEASE.size,
+    Kind.RELEASE: _UNIT.size,
+    Kind.INQUIRY: _UNIT.size,
+    Kind.WITHDRAW: MOST_WITHDRAWN * 32,
 }
 """What the end that was called accepts."""
 
@@ -181,7 +202,11 @@ def encode(message: Message) -> bytes:
         case Challenge(course, slot, offset, length, nonce):
             return _frame(Kind.CHALLENGE, _CHALLENGE.pack(course, slot, offset, length, nonce))
         case Release(unit):
-            return _frame(Kind.RELEASE, _RELEASE.pack(unit.course, unit.segment))
+            return _frame(Kind.RELEASE, _UNIT.pack(unit.course, unit.segment))
+        case Inquiry(unit):
+            return _frame(Kind.INQUIRY, _UNIT.pack(unit.course, unit.segment))
+        case Withdraw(courses):
+            return _frame(Kind.WITHDRAW, b"".join(courses))
         case Accept():
             return _frame(Kind.ACCEPT, b"")
         case Decline(reason, words):
@@ -263,9 +288,15 @@ def _challenge(body: bytes) -> Challenge:
     return Challenge(course, slot, offset, length, nonce)
 
 
-def _release(body: bytes) -> Release:
-    course, segment = _RELEASE.unpack(body)
-    return Release(Unit(course, segment))
+def _unit(body: bytes) -> Unit:
+    course, segment = _UNIT.unpack(body)
+    return Unit(course, segment)
+
+
+def _withdraw(body: bytes) -> Withdraw:
+    if len(body) % 32:
+        raise ValueError("a course hash cut short")
+    return Withdraw(tuple(body[at : at + 32] for at in range(0, len(body), 32)))
 
 
 def _accept(body: bytes) -> Accept:
@@ -291,7 +322,9 @@ _PARSERS: Final[Mapping[Kind, Callable[[bytes], Message]]] = {
     Kind.OFFER: _offer,
     Kind.RECEIPTS: _receipts,
     Kind.CHALLENGE: _challenge,
-    Kind.RELEASE: _release,
+    Kind.RELEASE: lambda body: Release(_unit(body)),
+    Kind.INQUIRY: lambda body: Inquiry(_unit(body)),
+    Kind.WITHDRAW: _withdraw,
     Kind.ACCEPT: _accept,
     Kind.DECLINE: _decline,
     Kind.PROGRESS: lambda body: Progress(_PROGRESS.unpack(body)[0]),

@@ -9,7 +9,6 @@ Imports ``dht`` siblings and ``errors``.
 from __future__ import annotations
 
 import logging
-import math
 import random
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from p2plearn.dht.handoff import Need, Plan, Transfer, plan
 from p2plearn.dht.keeper import Keeper
 from p2plearn.dht.liveness import Life
 from p2plearn.dht.messages import Reason
+from p2plearn.dht.proving import Challenges
 from p2plearn.dht.receipts import Receipt
 
 log = logging.getLogger("p2plearn.custody")
@@ -39,9 +39,6 @@ FRESH_BEATS: Final = 3.0
 BUSY_PATIENCE: Final = 90.0
 NOBODY_PATIENCE: Final = 3.0
 """Seconds without a step after which a leaver gives up: while others are busy, and when there is nobody to ask."""
-
-CHALLENGES: Final = 60.0
-"""Heartbeat intervals between two challenges that this node makes, each of one node about one unit."""
 
 
 @dataclass(slots=True)
@@ -62,8 +59,7 @@ class Repair:
         self._keeper = keeper
         self._chance = chance
         self._duty = Duty(keeper.ledger.me, keeper.limits.interval, keeper.limits.grace)
-        self._challenge_at = -math.inf
-        self._proved: dict[tuple[Unit, Node], float] = {}
+        self._challenges = Challenges(keeper, chance)
 
     # -- what stands -------------------------------------------------------------------------------------------------
 
@@ -142,7 +138,7 @@ class Repair:
         return made
 
     def _forget(self) -> None:
-        self._duty.keep_to(self._keeper.ledger, trio.current_time())
+        self._duty.keep_to(set(self._keeper.ledger), trio.current_time())
 
     async def place(self, units: Iterable[Unit], tell: Callable[[int], None]) -> int:
         """Copy ``units`` until each has as many copies as asked for, or nobody is left to take one.
@@ -172,11 +168,11 @@ class Repair:
         keeper = self._keeper
         pause = keeper.limits.interval
         while True:
-            changed = keeper.changed
+            changed = keeper.kept.changed
             with trio.move_on_after(pause):
                 await changed.wait()
                 await trio.sleep(min(0.5, keeper.limits.interval))  # several things change together
-            if keeper.leaving:
+            if keeper.kept.leaving:
                 continue
             try:
                 await self._round()
@@ -201,7 +197,7 @@ class Repair:
                 log.info("repairs %d of %d units", len(made.transfers), len(mine))
             await self._carry_out(made.transfers, lambda _: None)
         await self._release_surplus()
-        await self._challenge_somebody()
+        await self._challenges.look()
 
     def _lives(self, node: Node) -> bool:
         me = self._keeper.ledger.me
@@ -215,42 +211,16 @@ class Repair:
                 continue
             there = [node for node in entry.holders if node == me or keeper.vigil.is_there(node)]
             # The wait goes on while another lets go relying on this copy: there may be one too many after it, too.
-            if not self._duty.releases(unit, there, entry.copies, now) or keeper.promises.holds(unit, now):
+            if not self._duty.releases(unit, there, entry.copies, now) or keeper.kept.promises.holds(unit, now):
                 continue
             row = await trio.to_thread.run_sync(keeper.store.course, unit.course)
-            if row is None or row.why != "custody":
-                continue
-            keeper.releasing.add(unit)
-            try:
-                released, failed = await keeper.let_go(unit, [node for node in ranked(unit, there) if node != me])
-                if released:
-                    log.info("released %s.%d: enough others keep it", unit.course.hex()[:12], unit.segment)
-            finally:
-                keeper.releasing.discard(unit)
+            if row is None or row.why == "published":
+                continue  # what was fetched stays on the disk; it is only counted on no more
+            failed = await keeper.let_go(unit, [node for node in ranked(unit, there) if node != me], lambda _: None)
+            if unit not in keeper.ledger:
+                log.info("released %s.%d: enough others keep it", unit.course.hex()[:12], unit.segment)
             if Reason.BUSY not in failed.values():  # who was busy has let another go, and will soon be free
                 self._duty.not_released(unit)
-
-    async def _challenge_somebody(self) -> None:
-        """Now and then have the node that was least lately asked show a random range of a random unit."""
-        keeper, now, me = self._keeper, trio.current_time(), self._keeper.ledger.me
-        if now - self._challenge_at < CHALLENGES * keeper.limits.interval * (0.5 + self._chance()):
-            return
-        self._challenge_at = now
-        pairs = [
-            (unit, node)
-            for unit in keeper.ledger
-            if (entry := keeper.ledger.entry(unit)) is not None
-            for node in entry.holders
-            if node != me and keeper.vigil.is_there(node)
-        ]
-        self._proved = {pair: at for pair, at in self._proved.items() if pair in set(pairs)}
-        if not pairs:
-            return
-        oldest = min(self._proved.get(pair, -math.inf) for pair in pairs)
-        unit, node = min(p for p in pairs if self._proved.get(p, -math.inf) == oldest)
-        self._proved[unit, node] = now
-        if await keeper.challenge(unit, node) is False:
-            keeper.disprove(unit, node)
 
     # -- leaving -----------------------------------------------------------------------------------------------------
 
@@ -261,7 +231,7 @@ class Repair:
         go of stays on the disk, and this node goes on serving it until it stops.
         """
         keeper = self._keeper
-        keeper.leaving = True
+        keeper.kept.leaving = True
         handover.total = len(keeper.ledger)
         handover.total_bytes = sum(e.size for unit in keeper.ledger if (e := keeper.ledger.entry(unit)) is not None)
         doubtful: dict[Unit, set[Node]] = {}
@@ -303,16 +273,17 @@ class Repair:
         async def one(need: Need) -> None:
             nonlocal moved
             entry = keeper.ledger.entry(need.unit)
-            keeper.releasing.add(need.unit)
-            async with limit:
-                receipts, failed = await keeper.let_go(need.unit, ranked(need.unit, need.holders))
-            keeper.releasing.discard(need.unit)
-            if receipts:
+
+            def gone(receipts: tuple[Receipt, ...]) -> None:
+                nonlocal moved
                 moved = True
                 handover.placed[need.unit] = receipts
                 handover.bytes += entry.size if entry is not None else 0
                 handover.unplaced.pop(need.unit, None)
-            else:
+
+            async with limit:
+                failed = await keeper.let_go(need.unit, ranked(need.unit, need.holders), gone)
+            if need.unit not in handover.placed:
                 # Who is busy letting another go will be free in a moment; anybody else's copy can't be relied on.
                 doubts = {node for node, why in failed.items() if why is not Reason.BUSY}
                 doubtful.setdefault(need.unit, set()).update(doubts)

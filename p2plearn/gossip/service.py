@@ -68,6 +68,12 @@ class People(Moderation):
 
     # -- the catalogue --------------------------------------------------------------------------------------------
 
+    def title(self, course: bytes) -> str:
+        """What the catalogue calls a course; empty if it doesn't know it. Blocks briefly."""
+        with self._feed.reading() as db:
+            row = db.execute("SELECT title FROM entries WHERE course = ?", (course,)).fetchone()
+        return str(row[0]) if row else ""
+
     async def announce_own(self, course: bytes, copies: int) -> None:
         """Put a course that was published here into the catalogue."""
         signed = await trio.to_thread.run_sync(self._store.signed_manifest, course)

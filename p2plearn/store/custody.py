@@ -5,6 +5,7 @@ Invariants:
   back only when the course leaves the disk.
 - A unit is *held* (state 1) only after its bytes are committed; only then is it acknowledged to anybody.
 - A reservation that nobody came back to (a crash in the middle) is dropped when the store opens.
+- Of a unit that was damaged here (state 3) what is left stays, and its room stays taken: it may be all there is.
 
 The receipts are opaque here. Imports ``course``, ``errors`` and siblings.
 """
@@ -24,7 +25,7 @@ from p2plearn.store.publish import add_course
 
 _ALIGNMENT = 4096
 
-COMING, HELD, RELEASED = 0, 1, 2
+COMING, HELD, RELEASED, DAMAGED = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,21 @@ class CustodyRecords:
 
     def held(self) -> list[CustodyRow]:
         """Every unit that is here and acknowledged."""
+        return self._rows(HELD)
+
+    def damaged(self) -> list[CustodyRow]:
+        """Every unit of which something is missing since it was acknowledged."""
+        return self._rows(DAMAGED)
+
+    def _rows(self, state: int) -> list[CustodyRow]:
         with self._catalogue.reading() as db:
-            units = db.execute("SELECT course, segment, bytes, given FROM custody WHERE state = 1").fetchall()
-            said = db.execute("SELECT course, segment, receipt FROM receipts").fetchall()
+            units = db.execute(
+                "SELECT course, segment, bytes, given FROM custody WHERE state = ?", (state,)
+            ).fetchall()  # fmt: skip
+            said = db.execute(
+                "SELECT course, segment, receipt FROM receipts JOIN custody USING (course, segment) WHERE state = ?",
+                (state,),
+            ).fetchall()
         receipts: dict[tuple[bytes, int], list[bytes]] = {}
         for course, segment, receipt in said:
             receipts.setdefault((course, segment), []).append(receipt)
@@ -106,14 +119,21 @@ class CustodyRecords:
                 add_course(db, signed, why="custody", now=int(time.time()), indexed=False)
             db.execute(
                 "INSERT INTO custody VALUES (?, ?, ?, ?, 0) "
-                "ON CONFLICT DO UPDATE SET state = 0, given = excluded.given",
+                "ON CONFLICT DO UPDATE SET state = 0, bytes = excluded.bytes, given = excluded.given",
                 (course, segment, size, need),
             )
 
-    def hold(self, course: bytes, segment: int, receipts: Iterable[tuple[bytes, bytes]]) -> None:
-        """A reserved unit is here, verified and durable; (node, receipt) of who holds it, this node's own included."""
+    def hold(self, course: bytes, segment: int, size: int, receipts: Iterable[tuple[bytes, bytes]]) -> None:
+        """A reserved unit is here, verified and durable; (node, receipt) of who holds it, this node's own included.
+
+        Of its room it keeps what its ``size`` turned out to need.
+        """
         with self._catalogue.writing() as db:
-            db.execute("UPDATE custody SET state = 1 WHERE course = ? AND segment = ?", (course, segment))
+            db.execute(
+                "UPDATE custody SET state = 1, given = max(given - max(bytes - ?, 0), 0), bytes = ? "
+                "WHERE course = ? AND segment = ?",
+                (size, size, course, segment),
+            )
             _put(db, course, segment, receipts)
 
     def note(self, course: bytes, segment: int, receipts: Iterable[tuple[bytes, bytes]]) -> None:
@@ -137,12 +157,21 @@ class CustodyRecords:
             db.execute("UPDATE custody SET state = 2 WHERE course = ? AND segment = ?", (course, segment))
         return self.is_unneeded(course)
 
+    def damage(self, course: bytes, segment: int) -> None:
+        """Something of a unit that was here is not any more."""
+        with self._catalogue.writing() as db:
+            db.execute("UPDATE custody SET state = 3 WHERE course = ? AND segment = ?", (course, segment))
+
+    def is_damaged(self, course: bytes, segment: int) -> bool:
+        """Whether a unit is on record as damaged."""
+        return any(row.course == course and row.segment == segment for row in self.damaged())
+
     def is_unneeded(self, course: bytes) -> bool:
         """Whether a course is here for custody alone, and for nobody's any more."""
         with self._catalogue.reading() as db:
             row = db.execute(
                 "SELECT 1 FROM courses WHERE course = ? AND why = 'custody' "
-                "AND NOT EXISTS (SELECT 1 FROM custody WHERE custody.course = courses.course AND state < 2)",
+                "AND NOT EXISTS (SELECT 1 FROM custody WHERE custody.course = courses.course AND state != 2)",
                 (course,),
             ).fetchone()
         return row is not None

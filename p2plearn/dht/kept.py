@@ -1,0 +1,216 @@
+"""What this node keeps, in memory and on record alike: its units, their receipts, the room given to them.
+
+What must hold: a unit is in the ledger only while its bytes are here, durable and on record; what is stated about it
+to others was on record first. So whatever the others count on is there after a crash.
+
+Imports ``dht`` siblings, ``errors``, ``store``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import trio
+
+from p2plearn.dht.custody import COPIES, MOST_COPIES, Node, Unit, segments, slots_of
+from p2plearn.dht.duty import Promises
+from p2plearn.dht.ledger import Ledger
+from p2plearn.dht.receipts import Receipt, decode_receipt
+from p2plearn.errors import P2plearnError
+from p2plearn.store.holding import Holding
+from p2plearn.store.store import Store
+
+log = logging.getLogger("p2plearn.custody")
+
+_KEPT_FOR_ITS_PERSON: Final = frozenset({"published", "fetched"})
+
+
+class Kept:
+    """See the head of this file. ``announce`` and ``withdraw`` tell the network who has a course."""
+
+    def __init__(
+        self,
+        store: Store,
+        node: Node,
+        sign: Callable[[bytes], bytes],
+        give: int,
+        *,
+        announce: Callable[[bytes], None],
+        withdraw: Callable[[bytes], None],
+    ) -> None:
+        self.store = store
+        self.ledger = Ledger(node, sign)
+        self.me = node
+        self.give = give
+        self.given = 0
+        """Bytes of ``give`` that are taken."""
+        self.announce = announce
+        self.withdraw = withdraw
+        self.leaving = False
+        self.releasing: set[Unit] = set()
+        """Units that this node is about to let go; it promises them to nobody."""
+        self.promises = Promises()
+        """Who lets go relying on this node."""
+        self.changed = trio.Event()
+        """Set when something about copies may have changed; whoever waits for it makes a new one."""
+        self.damaged: dict[Unit, int] = {}
+        """Units that were whole here and aren't any more, and the copies asked for."""
+
+    def news(self) -> None:
+        """Something about copies may have changed."""
+        self.changed.set()
+        self.changed = trio.Event()
+
+    async def load(self) -> None:
+        """Take back what is on record; once, before peers come."""
+        rows = await trio.to_thread.run_sync(self.store.custody.held)
+        courses = {row.course: row for row in await trio.to_thread.run_sync(self.store.courses)}
+        for row in rows:
+            unit = Unit(row.course, row.segment)
+            receipts = [decode_receipt(raw) for raw in row.receipts]
+            mine = next((receipt for receipt in receipts if receipt.node == self.me), None)
+            known = courses.get(unit.course)
+            whole = known is not None and known.complete
+            if not whole and not await trio.to_thread.run_sync(self._is_whole, unit):
+                # Its disk lost some of it. What others are told is what is so; then it is fetched again.
+                await trio.to_thread.run_sync(self.store.custody.damage, unit.course, unit.segment)
+                log.warning("%s.%d is damaged here: it will be fetched again", unit.course.hex()[:12], unit.segment)
+                continue
+            self.ledger.restore(unit, row.size, receipts)
+            if mine is None:
+                await self.state(unit, row.size, 1, holds=True)
+        for row in await trio.to_thread.run_sync(self.store.custody.damaged):
+            copies = max((decode_receipt(raw).copies for raw in row.receipts), default=COPIES)
+            self.damaged[Unit(row.course, row.segment)] = copies
+        for course in self.store.custody.unneeded:
+            # The network part may have been started anew: meanwhile it may have been asked to keep it after all.
+            if await trio.to_thread.run_sync(self.store.custody.is_unneeded, course):
+                await trio.to_thread.run_sync(self.store.remove, course)
+        self.store.custody.unneeded.clear()
+        await self.count_room()
+        for course_row in courses.values():
+            if course_row.why == "published" and course_row.complete:
+                if all(Unit(course_row.course, n) in self.ledger for n in range(segments(course_row.bytes))):
+                    continue
+                await self.adopt(course_row.course, 0)
+
+    async def count_room(self) -> None:
+        """See again how much of the room given is taken."""
+        self.given = await trio.to_thread.run_sync(self.store.custody.given)
+
+    async def adopt(self, course: bytes, copies: int) -> list[Unit]:
+        """Take part in keeping a course that is here as a whole; ``copies`` 0: as many as were asked for before.
+
+        Returns its units.
+        """
+        holding = await trio.to_thread.run_sync(self.store.holding, course)
+        if holding is None or not holding.complete:
+            return []
+        units = []
+        for segment in range(segments(holding.signed.manifest.bytes)):
+            unit = Unit(course, segment)
+            units.append(unit)
+            entry = self.ledger.entry(unit)
+            if entry is not None and (not copies or entry.receipts[self.me].copies == copies):
+                continue
+            size = slots_of(segment, holding.index.lengths)[2]
+            wanted = copies or COPIES
+            if entry is None:
+                records = self.store.custody
+                said = await trio.to_thread.run_sync(records.receipt, course, segment, self.me)
+                if said is not None and not copies:
+                    wanted = decode_receipt(said).copies
+                await trio.to_thread.run_sync(records.reserve, holding.signed, segment, size, self.give)
+            await self.state(unit, size, wanted, holds=True)
+        self.news()
+        return units
+
+    async def state(self, unit: Unit, size: int, copies: int, *, holds: bool) -> Receipt:
+        """Say, on record, that this node holds a unit, or no longer does."""
+        receipt = self.ledger.state(unit, size, min(copies, MOST_COPIES), holds, int(time.time() * 1000))
+        if holds:
+            await self._write(unit, size)
+            self.damaged.pop(unit, None)
+        return receipt
+
+    async def _write(self, unit: Unit, size: int) -> None:
+        records = [(each.node, each.encode()) for each in self.receipts_of(unit)]
+        await trio.to_thread.run_sync(self.store.custody.hold, unit.course, unit.segment, size, records)
+
+    def deny(self, unit: Unit) -> tuple[frozenset[Node], Receipt] | None:
+        """A unit is no longer here: who counted on it, and the receipt that says so. None if it wasn't kept."""
+        entry = self.ledger.entry(unit)
+        if entry is None:
+            return None
+        others = entry.holders - {self.me}
+        return others, self.ledger.state(unit, entry.size, entry.copies, False, int(time.time() * 1000))
+
+    def receipts_of(self, unit: Unit) -> list[Receipt]:
+        """All that is known of a unit; nothing unless it is kept here."""
+        entry = self.ledger.entry(unit)
+        return list(entry.receipts.values()) if entry is not None else []
+
+    async def learn(self, receipts: Iterable[Receipt]) -> None:
+        """Take in, and on record, what others say of units that are kept here."""
+        by_unit: dict[Unit, list[tuple[bytes, bytes]]] = {}
+        for receipt in self.ledger.merge(receipts):
+            if not receipt.holds:
+                self.promises.gone(receipt.unit, receipt.node)
+            by_unit.setdefault(receipt.unit, []).append((receipt.node, receipt.encode()))
+        for unit, records in by_unit.items():
+            await trio.to_thread.run_sync(self.store.custody.note, unit.course, unit.segment, records)
+        if by_unit:
+            self.news()
+
+    # -- damage ------------------------------------------------------------------------------------------------------
+
+    def _is_whole(self, unit: Unit) -> bool:
+        """Blocking: whether every chunk of a unit is here, as the catalogue has it."""
+        holding = self.store.holding(unit.course)
+        if holding is None:
+            return False
+        with holding:
+            return is_whole(holding, unit)
+
+    async def look_for_damage(self, course: bytes) -> list[tuple[frozenset[Node], Receipt]]:
+        """See which units of a course are no longer whole, and keep them no more as if they were.
+
+        Returns who counted on each, and the receipt that tells them.
+        """
+        told = []
+        for unit in [unit for unit in self.ledger if unit.course == course]:
+            if await trio.to_thread.run_sync(self._is_whole, unit) or (entry := self.ledger.entry(unit)) is None:
+                continue
+            await trio.to_thread.run_sync(self.store.custody.damage, unit.course, unit.segment)
+            self.damaged[unit] = entry.copies
+            denial = self.deny(unit)
+            if denial is not None:
+                told.append(denial)
+            log.warning("%s.%d is damaged here: it will be fetched again", course.hex()[:12], unit.segment)
+        self.news()
+        return told
+
+    # -- going -------------------------------------------------------------------------------------------------------
+
+    async def remove(self, course: bytes) -> None:
+        """Take a course off this disk that is here for nobody any more."""
+        self.withdraw(course)
+        try:
+            await trio.to_thread.run_sync(self.store.remove, course)
+        except P2plearnError as error:
+            log.warning("could not remove %s: %s", course.hex()[:12], error.message)
+        await self.count_room()
+
+    async def is_for_its_person(self, course: bytes) -> bool:
+        """Whether the person of this node has the course here, whoever else counts on it."""
+        row = await trio.to_thread.run_sync(self.store.course, course)
+        return row is not None and row.why in _KEPT_FOR_ITS_PERSON
+
+
+def is_whole(holding: Holding, unit: Unit) -> bool:
+    """Whether every chunk of a unit is here, as the catalogue has it."""
+    first, count, _ = slots_of(unit.segment, holding.index.lengths)
+    return holding.complete or all(holding.has(slot) for slot in range(first, first + count))

@@ -1,0 +1,122 @@
+"""Who has been away for how long, and what was lost with them: watched for, and remembered across restarts.
+
+A node that runs eight hours a day would never see twelve hours of silence in one go, and nothing would ever be
+repaired. So the silence that it has seen of each node is kept in a small file, and goes on where it was. It is counted
+by the clock that never goes back, while this node runs: nobody's clock can make a death.
+
+Imports ``dht`` siblings, ``store.durable``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from p2plearn.dht.custody import Node
+from p2plearn.dht.keeper import Keeper
+from p2plearn.dht.liveness import Life
+from p2plearn.dht.watch import Watch
+from p2plearn.store.durable import write_atomic
+
+log = logging.getLogger("p2plearn.custody")
+
+FORMAT: Final = 1
+MAX_FILE: Final = 16 * 1024 * 1024
+SAVE_SECONDS: Final = 300.0
+"""What a crash forgets of everybody's absence."""
+
+RECORDS: Final = 6.0
+"""Heartbeat intervals between two looks at the records of who has what."""
+
+AT_ONCE: Final = 2
+"""Nodes asked an interval whether they are there, besides those that heartbeats watch anyway."""
+
+
+class Lookout:
+    """``run`` it. ``records`` are the courses that others say they have; ``path`` is the file."""
+
+    def __init__(self, keeper: Keeper, records: Callable[[], Mapping[bytes, Collection[Node]]], path: Path) -> None:
+        self._keeper = keeper
+        self._records = records
+        self._path = path
+        limits = keeper.limits
+        self.watch = Watch(max(limits.grace / 4, 5 * limits.interval), limits.grace)
+
+    def load(self) -> None:
+        """Take back what was saved; a file that can't be read is passed over: a node must start. Blocks briefly."""
+        try:
+            if self._path.stat().st_size > MAX_FILE:
+                raise ValueError("it is too large to be ours")
+            told = json.loads(self._path.read_bytes())
+            if told["format"] != FORMAT:
+                raise ValueError(f"format {told['format']}")
+            away = {bytes.fromhex(node): float(seconds) for node, seconds in told["away"].items()}
+            lost = [(bytes.fromhex(c), [bytes.fromhex(n) for n in nodes], float(s)) for c, nodes, s in told["lost"]]
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            log.warning("%s can't be used (%s); absences are counted anew", self._path, error)
+            return
+        now = trio.current_time()
+        self._keeper.vigil.been_away(away)
+        self.watch.restore(lost, now)
+
+    async def run(self) -> None:
+        """Look out until cancelled; saves at the end."""
+        interval = self._keeper.limits.interval
+        looked, saved = -1e9, trio.current_time()
+        try:
+            while True:
+                now = trio.current_time()
+                if now - looked >= RECORDS * interval:
+                    looked = now
+                    await self._see(now)
+                await self._ask(now)
+                if now - saved >= SAVE_SECONDS:
+                    saved = now
+                    await self._save()
+                await trio.sleep(interval)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._save()
+
+    async def _see(self, now: float) -> None:
+        """The records as they are, without what is here itself."""
+        rows = await trio.to_thread.run_sync(self._keeper.store.courses)
+        here = {row.course for row in rows if row.complete} | {unit.course for unit in self._keeper.ledger}
+        self.watch.see({c: nodes for c, nodes in self._records().items() if c not in here}, now)
+
+    async def _ask(self, now: float) -> None:
+        keeper = self._keeper
+        if not keeper.calls.nodes():
+            return  # this node is the one that is cut off
+        async with trio.open_nursery() as nursery:
+            for node in self.watch.due(now, AT_ONCE):
+                nursery.start_soon(self._ask_one, node)
+
+    async def _ask_one(self, node: Node) -> None:
+        vigil = self._keeper.vigil
+        life = vigil.detector.life(node) if node in vigil.detector else None
+        there = await vigil.ask(node) is not None if life is None else life in {Life.ALIVE, Life.SUSPECT}
+        self.watch.answered(node, there, trio.current_time())
+
+    async def _save(self) -> None:
+        now = trio.current_time()
+        told: dict[str, Any] = {
+            "format": FORMAT,
+            "away": {node.hex(): round(seconds) for node, seconds in self._keeper.vigil.absences().items()},
+            "lost": [
+                [course.hex(), sorted(node.hex() for node in holders), round(seconds)]
+                for course, (holders, seconds) in self.watch.export(now).items()
+            ],
+        }
+        raw = json.dumps(told, indent=0).encode()
+        try:
+            await trio.to_thread.run_sync(write_atomic, self._path, [raw])
+        except OSError as error:
+            log.warning("can't write %s: %s", self._path, error)
