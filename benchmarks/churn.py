@@ -242,8 +242,9 @@ def _half(nodes: list[Node], courses: list[str], rng: random.Random, given: argp
         named = [node.named_lost() for node in left]
         namers = {course: count for course in lost if (count := sum(course in each for each in named))}
     wrong = {course for node in left for course in node.named_lost()} - set(lost)
-    print(f"  {len(namers)} of {len(lost)} lost ones named by status, by {sorted(namers.values())} of {len(left)} nodes, "
-          f"after {time.monotonic() - begun:.0f} s more; {len(wrong)} named wrongly")  # fmt: skip
+    took = time.monotonic() - begun
+    print(f"  {len(namers)} of {len(lost)} lost ones named by status after {took:.0f} s more, each by so many of the "
+          f"{len(left)} nodes: {sorted(namers.values())}; {len(wrong)} named wrongly")  # fmt: skip
     return lost
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import trio
 
-from p2plearn.dht.custody import Node, Unit, peer_id_of
+from p2plearn.dht.custody import Node, Unit, peer_id_of, segments
 from p2plearn.dht.directory import Directory
 from p2plearn.dht.inquiries import Inquiries
 from p2plearn.dht.keeper import Keeper
@@ -97,26 +97,27 @@ class CustodyService:
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
-    def copies_of(self, course: bytes) -> dict[str, Any]:
-        """Copies of a course as this node knows them; ``copies`` 0 if it knows of none.
+    def copies_of(self, course: bytes, size: int) -> dict[str, Any]:
+        """Copies of a course of ``size`` bytes as this node knows them; ``copies`` 0 if it knows of none.
 
         Of several segments the one with the fewest. What was fetched here and is kept by enough others is a copy, too.
         """
-        units = [unit for unit in self.keeper.ledger if unit.course == course]
-        heard = [(unit, told) for unit, told in self._inquiries.heard.items() if unit.course == course]
+        every = [Unit(course, segment) for segment in range(segments(size))]
+        units = [unit for unit in every if unit in self.keeper.ledger]
+        heard = [told for unit in every if (told := self._inquiries.heard.get(unit)) is not None]
         if units:
             fewest = min(units, key=lambda unit: (self.repair.copies(unit), unit.segment))
             entry = self.keeper.ledger.entry(fewest)
             assert entry is not None  # noqa: S101 - from the ledger
             since = {node: receipt.time // 1000 for node, receipt in entry.receipts.items()}
             facts = self._copies(self.repair.copies(fewest), entry.copies, entry.holders, since)
-            lacking = [(unit, told) for unit, told in heard if len(told.holders) < min(facts["copies"], told.wanted)]
+            lacking = [told for told in heard if len(told.holders) < min(facts["copies"], told.wanted)]
             if not lacking:
                 return facts
             heard = lacking  # a segment that others keep, and fewer of them
         if not heard:
             return {"copies": 0, "copies_wanted": 0, "where": []}
-        told = min((told for _, told in heard), key=lambda told: len(told.holders))
+        told = min(heard, key=lambda told: len(told.holders))
         mine = not units  # fetched, so all of it is here
         nodes = told.holders | {self.keeper.ledger.me} if mine else told.holders
         return self._copies(len(nodes), told.wanted, nodes, {})
@@ -179,7 +180,7 @@ class CustodyService:
     def _short(self, rows: list[CourseRow], *, without_me: bool) -> list[dict[str, Any]]:
         short = []
         for row in rows:
-            facts = self.copies_of(row.course)
+            facts = self.copies_of(row.course, row.bytes)
             copies = facts["copies"] - without_me
             if facts["copies_wanted"] and copies < facts["copies_wanted"]:
                 entry = {"course": row.course.hex(), "title": row.title, "copies": copies}

@@ -176,7 +176,7 @@ class NodeService:
                 "why": row.why,
                 "added": row.added,
                 "version": row.seq,
-                "copies": self.custody.copies_of(row.course)["copies"],
+                "copies": self.custody.copies_of(row.course, row.bytes)["copies"],
             }
             for row in rows
         ]
@@ -197,7 +197,7 @@ class NodeService:
             "complete": row.complete,
             "why": row.why,
             "added": row.added,
-            **self.custody.copies_of(name),
+            **self.custody.copies_of(name, row.bytes),
             "told_peers": self.network.directory.announced(name),
             "link": format_link(name, self.network.addresses()[:LINK_ADDRESSES]),
         }

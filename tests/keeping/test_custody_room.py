@@ -73,27 +73,27 @@ async def test_damage_found_here_is_said_at_once_and_mended(tmp_path: Path) -> N
 
 
 async def test_surplus_goes_only_when_enough_others_say_that_they_keep_theirs(tmp_path: Path) -> None:
-    async with room(tmp_path, 4, grace=0.5) as members:
-        teacher = members[0]
+    async with room(tmp_path, 3, grace=0.5) as members:
+        teacher, *friends = members
         course = await teacher.publish(100_000, 2)
-        unit = Unit(course, 0)
-        for each in others(members, teacher):
+        for each in friends:
             if not each.keeps(course):
-                assert await teacher.keeper.give(unit, each.node) is None
-        assert sum(each.keeps(course) for each in members) == 4
-        # Those that would have to vouch for the rest are leaving: nothing goes.
-        for each in members[1:]:
+                assert await teacher.keeper.give(Unit(course, 0), each.node) is None
+        # Those that would have to vouch for the rest are leaving, so whoever asks is told no.
+        for each in members:
             each.keeper.kept.leaving = True
-        with trio.move_on_after(4):
-            await until(lambda: sum(each.keeps(course) for each in members) < 4)
-        assert sum(each.keeps(course) for each in members) == 4
-        for each in members[1:]:
+        await until(lambda: all(len(each.counts(course)) == 3 for each in members))
+        for each in friends:
+            holders = [other.node for other in members if other is not each]
+            refused = await each.keeper.let_go(Unit(course, 0), holders, lambda _: None)
+            assert set(refused.values()) == {Reason.LEAVING}
+        assert sum(each.keeps(course) for each in members) == 3
+        for each in members:
             each.keeper.kept.leaving = False
         await until(lambda: sum(each.keeps(course) for each in members) == 2)
         assert teacher.keeps(course)
-        with trio.move_on_after(2):
-            await until(lambda: sum(each.keeps(course) for each in members) < 2)
-        assert sum(each.keeps(course) for each in members) == 2
+        (friend,) = [each for each in friends if each.keeps(course)]
+        await until(lambda: friend.counts(course) == teacher.counts(course) == {teacher.node, friend.node})
 
 
 async def test_all_want_to_go_at_once_and_as_many_as_asked_for_stay(tmp_path: Path) -> None:
