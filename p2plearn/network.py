@@ -23,6 +23,7 @@ from p2plearn.dht.directory import Directory
 from p2plearn.dht.kademlia import CourseDHT, key_of
 from p2plearn.dht.line import Line
 from p2plearn.dht.messages import ANSWERED, CUSTODY, MOST_WITHDRAWN, Withdraw
+from p2plearn.dht.schedule import Figures
 from p2plearn.errors import PeerFault
 from p2plearn.net.addresses import full, read_peer
 from p2plearn.net.dial import ConnectFailed, connect
@@ -278,6 +279,7 @@ class Network:
                 "waiting": told.waiting,
                 "late": told.late,
                 "lateness": told.lateness,
+                "warning": _falls_behind(told),
                 "last_error": told.last_error,
             },
             "reach": self._reaching.figures(),
@@ -291,3 +293,13 @@ class Network:
             "faults": self._guard.faults,
             "banned": [row for row in self._guard.standing.summary(trio.current_time()) if row["banned_for"]],
         }
+
+
+def _falls_behind(told: Figures) -> str:
+    """What to say when the network isn't told of courses as often as it should be; empty when it is."""
+    if not told.late:
+        return ""
+    return (
+        f"{told.late} courses should have been told to the network again up to {told.lateness / 60:.0f} min ago; "
+        "others forget after 25 h that this node has them."
+    )

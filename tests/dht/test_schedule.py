@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -135,3 +139,46 @@ def test_nothing_is_handed_out_twice_and_everything_comes_round(events: list[tup
     for course in busy:
         schedule.told(course, [], [], now, "why")
     assert set(schedule.take(now + 2 * INTERVAL, 99)) == {c for c in (A, B, C) if c in schedule}
+
+
+def provide_for_days(courses: int, seconds_a_batch: float, days: float) -> tuple[dict[bytes, list[float]], Schedule]:
+    """When each of many courses was told, one batch of 50 after the other, each taking so long, on a virtual clock."""
+    chance = random.Random(7)
+    schedule = Schedule(chance.random)
+    told: dict[bytes, list[float]] = {n.to_bytes(32, "big"): [] for n in range(courses)}
+    holders = [bytes([n]) for n in range(20)]
+    now = 0.0
+    for course in told:
+        schedule.add(course, now, urgent=False)
+    while now < days * 86400.0:
+        batch = schedule.take(now, 50)
+        if not batch:
+            now = max(schedule.next_due(), now + 60.0)  # a busy node comes to it later
+            continue
+        now += seconds_a_batch
+        for course in batch:
+            told[course].append(now)
+            schedule.told(course, holders, [], now, "")
+    return told, schedule
+
+
+def test_ten_thousand_courses_are_all_told_again_within_their_period_and_evenly() -> None:
+    told, schedule = provide_for_days(10_000, 6.0, 2.0)
+    longest = INTERVAL * 1.1 + 200 * 6.0 + 60.0  # a wait of its own, and at worst everybody else first
+    for moments in told.values():
+        assert len(moments) >= 4
+        assert moments[0] <= 200 * 6.0
+        assert all(later - earlier <= longest for earlier, later in itertools.pairwise(moments))
+        assert moments[-1] >= 2 * 86400.0 - longest
+    figures = schedule.figures(2 * 86400.0)
+    assert (figures.announced, figures.waiting, figures.late) == (10_000, 0, 0)
+    # After two days they no longer come as one shout: no hour has more than half of all.
+    hours = Counter(int(moments[-1] // 3600) for moments in told.values())
+    assert max(hours.values()) < 10_000 / 2
+
+
+def test_a_node_that_can_not_keep_up_says_how_many_are_late_and_for_how_long() -> None:
+    _, schedule = provide_for_days(10_000, 300.0, 1.5)  # all of them take 17 hours
+    figures = schedule.figures(1.5 * 86400.0)
+    assert figures.late > 1_000
+    assert figures.lateness > 3600.0
