@@ -122,6 +122,10 @@ class CustodyService:
         nodes = told.holders | {self.keeper.ledger.me} if mine else told.holders
         return self._copies(len(nodes), told.wanted, nodes, {})
 
+    def copies(self, course: bytes) -> int:
+        """Copies of a course's first segment that this node counts, whatever its size; 0 if it doesn't know."""
+        return int(self.copies_of(course, 0)["copies"])
+
     def _copies(self, copies: int, wanted: int, nodes: Iterable[Node], since: Mapping[Node, int]) -> dict[str, Any]:
         return {
             "copies": copies,

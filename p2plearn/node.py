@@ -217,7 +217,7 @@ class _Node:
             blame=network.blame,
         )
         host.set_stream_handler(TProtocol(SYNC), sync.serve)
-        self._people.join(sync, lambda course: int(custody.copies_of(course)["copies"]))
+        self._people.join(sync, custody.copies)
         async with host.run([]):
             await self._listen(host)
             async with trio.open_nursery() as nursery:
