@@ -10,7 +10,6 @@ acknowledged on disk. A second signal stops at once; the store stands that, as i
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
@@ -36,6 +35,7 @@ from p2plearn.dht.messages import CUSTODY, HEARTBEAT
 from p2plearn.dht.repair import Repair
 from p2plearn.errors import P2plearnError, UsageProblem, first_error
 from p2plearn.gossip.feed import Feed
+from p2plearn.gossip.record import open_record
 from p2plearn.gossip.service import People
 from p2plearn.gossip.sync import Sync
 from p2plearn.gossip.turns import PROTOCOL as SYNC
@@ -92,7 +92,8 @@ def run_node(home: Path, settings: Settings, ready: Ready) -> int:
         store = Store.open(home, limits)
         failure: P2plearnError | None = None
         try:
-            with contextlib.closing(Feed(paths.people)) as feed:
+            with open_record(paths.people, author_key.public) as (feed, words):
+                store.tell(words)
                 people = People(feed, store, author_key)
                 node = _Node(paths, settings, lock, store, people, feed, peer_key, author_key, notifier, group)
                 trio.run(node.run, ready)

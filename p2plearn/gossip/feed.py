@@ -44,6 +44,7 @@ from p2plearn.gossip.envelope import (
     reopen,
     seal,
 )
+from p2plearn.store.mirror import Mirror, Table
 
 MAX_PER_AUTHOR: Final = 2_000
 """Envelopes kept of an author in one feed. A busy tutor writes that many in a year; a flood ends there."""
@@ -98,9 +99,19 @@ class Feed:
     """The open record. Thread-safe."""
 
     def __init__(
-        self, path: Path, *, catalogue_budget: int = CATALOGUE_BUDGET, course_budget: int = COURSE_BUDGET
+        self,
+        path: Path,
+        *,
+        catalogue_budget: int = CATALOGUE_BUDGET,
+        course_budget: int = COURSE_BUDGET,
+        suspicious: bool = False,
+        expected: bool = False,
+        notes: tuple[Path, Sequence[Table]] | None = None,
     ) -> None:
-        """Open or create; raises StoreProblem."""
+        """Open or create; ``suspicious`` (after an unclean stop) checks it all, ``expected``: it can't be a new one.
+
+        ``notes``: which rows to mirror, and where. Raises DatabaseDamaged, StoreProblem.
+        """
         self._budgets = (catalogue_budget, course_budget)
         self._keys: OrderedDict[bytes, list[bytes]] = OrderedDict()
         self._forgotten: OrderedDict[bytes, None] = OrderedDict()
@@ -108,12 +119,19 @@ class Feed:
         self._ripening: list[tuple[float, bytes]] = []
         self._trust: Callable[[], Collection[bytes]] = frozenset
         self._database = Database(path, "The record of what people said", ("secure_delete = ON",))
-        self._database.prepare(tables.MIGRATIONS)
+        self._database.prepare(tables.MIGRATIONS, suspicious=suspicious, expected=expected)
+        if notes is not None:
+            self._database.watch(lambda db: Mirror(db, *notes).committed)
         self.lock = self._database.lock
 
     def close(self) -> None:
         """Close it."""
         self._database.close()
+
+    @property
+    def harmed(self) -> bool:
+        """Damage was met since it was opened."""
+        return self._database.harmed
 
     def spare(self, trusted: Callable[[], Collection[bytes]]) -> None:
         """Whose envelopes go last when a budget is full; ``trusted`` is asked each time."""
@@ -252,6 +270,15 @@ class Feed:
             if any(isinstance(envelope.content.body, Withdraw) for envelope in taken.new):
                 self._database.fold()
         return taken
+
+    def restore(self, raws: Iterable[bytes], now: int) -> int:
+        """Put back what was in a record that is lost, whatever its feed; each is checked first. How many were kept."""
+        kept = 0
+        with self.writing() as db:
+            for raw in raws:
+                with contextlib.suppress(PeerFault):
+                    kept += self._put(db, open_envelope(raw), now)
+        return kept
 
     def _open(self, raws: Sequence[bytes], taken: Taken) -> Iterator[Envelope]:
         """Those of ``raws`` that are news and envelopes."""

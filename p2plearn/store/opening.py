@@ -4,8 +4,7 @@ In: a home. Out: the parts of its store, locked to this process, with nothing ha
 damaged or not as it was left is set aside and built anew (``rebuild``), before anything is deleted for having no row in
 it.
 
-How it was left: ``unclean`` is there while a store is open. A clean end takes it away and leaves ``seal``, the digest
-of the catalogue, because SQLite has no checksums: a bit that flips in a title goes unnoticed there.
+How it was left: ``unclean`` is there while a store is open. A clean end takes it away and seals the catalogue.
 
 Imports ``errors`` and siblings.
 """
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import logging
 import os
 from functools import partial
@@ -30,6 +28,7 @@ from p2plearn.store.extents import sweep_orphans
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.problems import disk_problem
 from p2plearn.store.rebuild import CATALOGUE, NOTES, give_contents, rebuild, set_aside
+from p2plearn.store.sealing import is_as_sealed, write_seal
 from p2plearn.store.space import StoreLimits
 
 log = logging.getLogger("p2plearn.store")
@@ -99,7 +98,7 @@ def _open_catalogue(home: Path, unclean: bool) -> tuple[Catalogue, list[str]]:
     try:
         if kept and not path.exists():
             raise DatabaseDamaged("The catalogue is gone.")
-        if not unclean and not _is_as_sealed(directory):
+        if not unclean and not is_as_sealed(directory / CATALOGUE, directory / _SEAL):
             raise DatabaseDamaged("The catalogue is not as it was left: its bytes have changed on the disk.")
         return opened(), []
     except DatabaseDamaged as damage:
@@ -114,17 +113,12 @@ def _open_catalogue(home: Path, unclean: bool) -> tuple[Catalogue, list[str]]:
     return opened(), [words]
 
 
-def _is_as_sealed(directory: Path) -> bool:
-    """Whether the catalogue is what it was when it was closed; also when nobody can tell."""
-    try:
-        said = (directory / _SEAL).read_text("ascii").strip()
-        return said == _digest(directory / CATALOGUE)
-    except (FileNotFoundError, UnicodeDecodeError):
-        return True
-
-
 def _is_sealed(directory: Path) -> bool:
-    return not (directory / _UNCLEAN).exists() and (directory / _SEAL).exists() and _is_as_sealed(directory)
+    return (
+        not (directory / _UNCLEAN).exists()
+        and (directory / _SEAL).exists()
+        and is_as_sealed(directory / CATALOGUE, directory / _SEAL)
+    )
 
 
 def _catalogue_version(directory: Path) -> int:
@@ -137,15 +131,10 @@ def _catalogue_version(directory: Path) -> int:
     return int.from_bytes(head[60:64], "big") if head.startswith(b"SQLite format 3\0") else 0
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def seal(directory: Path) -> None:
     """Note that everything was closed, and how the catalogue looks then. A disk that fails leaves it unclean."""
     with contextlib.suppress(OSError):
-        write_atomic(directory / _SEAL, [_digest(directory / CATALOGUE).encode()])
+        write_seal(directory / CATALOGUE, directory / _SEAL)
         (directory / _UNCLEAN).unlink(missing_ok=True)
 
 

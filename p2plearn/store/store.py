@@ -139,6 +139,11 @@ class Store:
         """What the person should know of this opening: damage that was met, and what became of it."""
         return tuple(self._parts.notices)
 
+    def tell(self, words: str) -> None:
+        """Add what another part of the home had to say of its opening; nothing if there are no words."""
+        if words:
+            self._parts.notices.append(words)
+
     # What is here ---------------------------------------------------------------------------------------------------
 
     def courses(self) -> list[CourseRow]:
