@@ -108,7 +108,7 @@ def test_every_command_is_there_has_help_and_takes_the_common_options(run: Shell
         "metrics", "service print", "service install", "service remove",
         "search", "rate", "ratings", "ask", "answer", "comment", "edit",
         "withdraw", "accept", "moderate", "discussion", "trust add", "trust remove", "trust list", "profile", "mute",
-        "block", "label", "subscribe", "plan", "export", "import", "invite", "join",
+        "block", "label", "subscribe", "plan", "export", "import", "invite", "join", "hidden",
     }  # fmt: skip
     for path, each in found.items():
         assert each.help

@@ -7,9 +7,7 @@ import fcntl
 import io
 import os
 import select
-import shutil
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -124,6 +122,9 @@ def _verdict(result: ImportResult) -> int:
 @contextlib.contextmanager
 def _pipe(scope: Scope) -> Iterator[tuple[str, int, io.FileIO]]:
     """A pipe's path and both its ends, held open here: neither side waits for the other, and nothing in it is lost."""
+    import shutil  # late, so that --help comes in a blink
+    import tempfile
+
     scope.client().status()  # without a node there is no home to put it in
     folder = tempfile.mkdtemp(prefix=".pipe-", dir=scope.home.path)
     try:

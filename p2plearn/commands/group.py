@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -93,6 +92,8 @@ def join(scope: Scope, *, text: str, replace: bool) -> None:
 
     Without TEXT it is asked for, or read from standard input: then it isn't in the shell's history.
     """
+    import getpass
+
     from p2plearn import membership, terminal
     from p2plearn.client import start_command
     from p2plearn.config import choose_home
