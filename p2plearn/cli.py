@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import click
 
 from p2plearn import __version__
-from p2plearn.commands import archive, courses, group, home, node, people, plan, service
+from p2plearn.commands import archive, courses, doctor, group, home, node, people, plan, service
 from p2plearn.commands.scope import Group, Scope
 from p2plearn.errors import Interrupted, NoSpace, P2plearnError, UsageProblem
 from p2plearn.operations import SCHEMA
@@ -40,7 +40,7 @@ def cli() -> None:
 cli.add_command(node.node)
 for commands in (courses, archive, people, group, plan, home):
     commands.attach(cli)
-for command in (node.metrics, service.service):
+for command in (doctor.doctor, node.metrics, service.service):
     cli.add_command(command)
 
 

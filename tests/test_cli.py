@@ -105,7 +105,7 @@ def test_every_command_is_there_has_help_and_takes_the_common_options(run: Shell
     assert {" ".join(path) for path in found} == {
         "node start", "node stop", "node status", "node pause", "node resume", "node peers", "publish", "get", "list",
         "info", "verify", "remove", "paths", "config show", "demo", "completion", "node leave", "gc",
-        "metrics", "service print", "service install", "service remove",
+        "metrics", "doctor", "service print", "service install", "service remove",
         "search", "rate", "ratings", "ask", "answer", "comment", "edit",
         "withdraw", "accept", "moderate", "discussion", "trust add", "trust remove", "trust list", "profile", "mute",
         "block", "label", "subscribe", "plan", "export", "import", "invite", "join", "hidden",

@@ -32,6 +32,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "invite": frozenset({"errors"}),
     "membership": frozenset({"config", "errors", "invite", "lock", "private_files"}),
     "units": frozenset(),
+    # Looks at this machine and knocks at others' doors; the node itself never needs it.
+    "doctor": BASE | {"client", "membership", "net"},
     "lock": frozenset({"errors"}),
     "late": frozenset(),
     "log": frozenset({"config", "errors"}),
@@ -95,6 +97,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "commands": BASE - {"identity"}
     | {
         "client",
+        "doctor",
         "background",
         "late",
         "terminal",
@@ -138,6 +141,10 @@ PURE = (
     "gossip/reconcile.py",
     "gossip/turns.py",
     "gossip/words.py",
+    "doctor/facts.py",
+    "doctor/judge.py",
+    "doctor/reach.py",
+    "doctor/redact.py",
     "monitoring/exposition.py",
     "monitoring/metrics.py",
     "net/standing.py",

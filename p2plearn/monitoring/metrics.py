@@ -79,8 +79,6 @@ ROWS: Final[tuple[_Row, ...]] = (
     _Row("p2plearn_sync_exchanges_total", "counter", "Exchanges of what people say.", "people.exchanges"),
     _Row("p2plearn_sync_records_received_total", "counter", "Records that were new here.", "people.received"),
     _Row("p2plearn_sync_records_sent_total", "counter", "Records given to peers.", "people.sent"),
-    _Row("p2plearn_sync_records_refused_total", "counter", "Records refused: early, unwanted, stale.",
-         "people.refused"),
     _Row("p2plearn_catalogue_entries", "gauge", "Entries of the catalogue that is searched.", "people.catalogue"),
     _Row("p2plearn_serving_streams", "gauge", "Courses being served at this moment.", "serving.streams"),
     _Row("p2plearn_chunks_served_total", "counter", "Chunks given to peers.", "serving.chunks"),
@@ -121,6 +119,13 @@ def families(status: Mapping[str, Any], process: ProcessFacts, version: str) -> 
                 for name, direction in (("bytes_out", "sent"), ("bytes_in", "received"))
                 if (value := _at(status, f"people.{name}")) is not None
             ),
+        )
+    )  # fmt: skip
+    dropped = _at(status, "people.dropped") or {}
+    found.append(
+        Family(
+            "p2plearn_sync_records_dropped_total", "counter", "Records of peers that were not taken, by reason.",
+            tuple(Sample(value, {"reason": reason}) for reason, value in dropped.items()),
         )
     )  # fmt: skip
     return found + _process(process)

@@ -52,7 +52,7 @@ STATUS = {
         ],
         "lost": [], "units": 4, "repairing": 0, "given": 10, "give": 20,
     },
-    "people": {"lag": 12.25, "exchanges": 5, "bytes_in": 6, "bytes_out": 7},
+    "people": {"lag": 12.25, "exchanges": 5, "bytes_in": 6, "bytes_out": 7, "dropped": {"stale": 2}},
     "moved": {"lan_sent": 1, "lan_received": 2, "wan_sent": 3, "wan_received": 4},
 }  # fmt: skip
 
@@ -77,6 +77,7 @@ def test_a_status_as_metrics_has_what_alerts_need_and_tells_nothing_else() -> No
     assert one("p2plearn_copies_below_target") == 3
     assert one("p2plearn_provide_lateness_seconds") == 301.5
     assert one("p2plearn_sync_lag_seconds") == 12.25
+    assert one("p2plearn_sync_records_dropped_total", reason="stale") == 2
     assert one("p2plearn_course_bytes_total", network="wan", direction="sent") == 3
     assert one("p2plearn_course_bytes_total", network="lan", direction="received") == 2
     assert one("p2plearn_banned_peers") == one("p2plearn_unreachable_peers") == 1

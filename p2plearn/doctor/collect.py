@@ -1,0 +1,283 @@
+"""The facts that the doctor judges, collected from this machine: files, sockets, the node, the LAN.
+
+Nothing is changed, and no wait is longer than a few seconds. What can't be found out stays unknown; nothing raises.
+
+Imports ``client``, ``config``, ``net`` and the standard library; ifaddr for the interfaces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import ipaddress
+import os
+import select
+import shutil
+import socket
+import stat
+import struct
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import ifaddr
+import trio
+
+from p2plearn.client import NodeClient, start_command
+from p2plearn.config import Home, Settings
+from p2plearn.doctor.facts import Facts, Interface, Multicast, Port
+from p2plearn.errors import P2plearnError
+from p2plearn.lock import holder
+from p2plearn.membership import group_of
+from p2plearn.net.bootstrap import gather
+from p2plearn.net.knock import knock
+from p2plearn.net.lan import service_type
+
+MDNS: Final = ("224.0.0.251", 5353)
+LISTEN_SECONDS: Final = 1.5
+"""For answers on the LAN: responders wait up to 120 ms on purpose (RFC 6762), and radio loses some."""
+
+BOOTSTRAP_SECONDS: Final = 4.0
+MOST_BOOTSTRAP: Final = 4
+
+_SHIPPED: Final = [
+    file for folder in Path(__file__).parents[1:3] if (file := folder / "bootstrap_nodes.toml").is_file()
+]
+
+
+def collect(home: Home, *, named: bool) -> Facts:
+    """Everything that ``judge`` asks for; takes some seconds. ``named``: the home was given on the command line."""
+    problem, settings = "", Settings()
+    try:
+        settings = Settings.load(home.path)
+    except P2plearnError as error:
+        problem = error.message
+    pid = holder(home.lock)
+    status, peers = _ask(home) if pid is not None else (None, ())
+    interfaces = list_interfaces()
+    mdns = settings.flag("network.mdns")
+    return Facts(
+        now=time.time(),
+        home=str(home.path),
+        config_problem=problem,
+        **_of_home(home),
+        min_free=settings.count("storage.min_free"),
+        node_pid=pid,
+        status=status,
+        peers=peers,
+        start_command=start_command(home.path, named=named),
+        ports=tuple(_port(text, status) for text in settings.texts("network.listen")),
+        mdns=mdns,
+        interfaces=interfaces,
+        route4=_has_route("198.51.100.1"),
+        route6=_has_route("2001:db8::1"),
+        multicast=ask_lan(interfaces, _service(home)) if mdns else None,
+        contained=_contained(),
+        clock_set=_clock_set(),
+        bootstrap=_bootstrap(home, settings),
+    )
+
+
+def _of_home(home: Home) -> dict[str, Any]:
+    """Whose the home is, who can look into it, how much room there is, when it was last written to."""
+    try:
+        facts = home.path.stat()
+    except OSError:
+        nearest = next((parent for parent in home.path.parents if parent.exists()), Path("/"))
+        return {"home_exists": False, "free_disk": _free(nearest)}
+    keys = [path for path in (home.peer_key, home.author_key) if path.exists()]
+    files = (home.people, home.traffic, home.peers, home.log, home.lock)
+    return {
+        "home_mode": stat.S_IMODE(facts.st_mode),
+        "home_is_mine": facts.st_uid == os.geteuid(),
+        "loose_keys": tuple(str(path) for path in keys if path.stat().st_mode & 0o077),
+        "free_disk": _free(home.path),
+        "newest_file": max((path.stat().st_mtime for path in files if path.exists()), default=None),
+    }
+
+
+def _free(path: Path) -> int | None:
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return None
+
+
+def _ask(home: Home) -> tuple[dict[str, Any] | None, tuple[dict[str, Any], ...]]:
+    client = NodeClient(home.path)
+    try:
+        return client.status(), tuple(client.peers())
+    except P2plearnError:
+        return None, ()
+
+
+def list_interfaces() -> tuple[Interface, ...]:
+    """This machine's interfaces with their addresses; empty when it can't be told."""
+    try:
+        adapters = list(ifaddr.get_adapters())
+    except OSError:
+        return ()
+    found = []
+    for adapter in adapters:
+        texts = [f"{ip.ip if isinstance(ip.ip, str) else ip.ip[0]}/{ip.network_prefix}" for ip in adapter.ips]
+        found.append(Interface(str(adapter.name), tuple(text for text in texts if _is_address(text))))
+    return tuple(found)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_interface(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _port(multiaddr: str, status: dict[str, Any] | None) -> Port:
+    """Whether what a node wants to listen on is another program's."""
+    _, family, host, _, word = (*multiaddr.split("/"), "", "", "", "")[:5]
+    if not word.isdecimal() or word == "0":
+        return Port(host, 0)
+    if status is not None:
+        ours = any(f"/{family}/" in f"/{each}" and f"/tcp/{word}/" in f"{each}/" for each in status["addresses"])
+        if ours:
+            return Port(host, int(word), False)
+    kind = socket.AF_INET6 if family == "ip6" else socket.AF_INET
+    with contextlib.suppress(OSError), socket.socket(kind, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if kind == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            probe.bind((host, int(word)))
+        except OSError as error:
+            return Port(host, int(word), True if error.errno == errno.EADDRINUSE and status is None else None)
+        return Port(host, int(word), False)
+    return Port(host, int(word))
+
+
+def _has_route(target: str) -> bool:
+    """Whether the system would know where to send to: a connected UDP socket sends nothing."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((target, 9))
+    except OSError:
+        return False
+    return True
+
+
+def _service(home: Home) -> str:
+    """What its nodes announce themselves as on the LAN."""
+    try:
+        group = group_of(home)
+    except P2plearnError:
+        group = None
+    return service_type(group.tag if group is not None else "")
+
+
+def ask_lan(interfaces: Sequence[Interface], service: str, seconds: float = LISTEN_SECONDS) -> Multicast:
+    """Ask for nodes that announce ``service`` by multicast DNS on every IPv4 network, and count who answers."""
+    own = {each.partition("/")[0] for interface in interfaces for each in interface.addresses}
+    mine = [each for each in own if ":" not in each and not ipaddress.ip_address(each).is_loopback]
+    if not mine:
+        return Multicast("this machine has no IPv4 address on any network")
+    # RFC 6762, 6.7: a question from another port than 5353 is answered to who asked.
+    parts = service.rstrip(".").encode().split(b".")
+    name = b"".join(bytes([len(part)]) + part for part in parts) + b"\0"
+    question = struct.pack("!6H", 0, 0, 1, 0, 0, 0) + name + struct.pack("!2H", 12, 1)
+    problem, heard = "", set()
+    with contextlib.ExitStack() as stack:
+        asked = []
+        for address in mine:
+            sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            try:
+                sock.bind((address, 0))
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(address))
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
+                sock.sendto(question, MDNS)
+                asked.append(sock)
+            except OSError as error:
+                problem = error.strerror or str(error)
+        if not asked:
+            return Multicast(problem)
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            for sock in select.select(asked, [], [], left)[0]:
+                with contextlib.suppress(OSError):
+                    answer, (sender, _) = sock.recvfrom(9000)
+                    if parts[0] in answer and len(answer) > len(question):
+                        heard.add(sender)
+    return Multicast(own=bool(heard & own), others=len(heard - own))
+
+
+def _contained() -> str:
+    """The kind of container or subsystem this runs in; empty for none that can be told."""
+    for file, kind in (("/.dockerenv", "docker"), ("/run/.containerenv", "podman")):
+        if Path(file).exists():
+            return kind
+    with contextlib.suppress(OSError):
+        if "microsoft" in Path("/proc/sys/kernel/osrelease").read_text("ascii", "replace").lower():
+            return "wsl"
+    return ""
+
+
+def _clock_set() -> bool | None:
+    """Whether the kernel counts its clock as kept right: adjtimex(2), asked without changing anything."""
+    if sys.platform != "linux":
+        return None
+    try:
+        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(512))
+    except (OSError, AttributeError):
+        return None
+    return None if state < 0 else state != 5  # TIME_ERROR
+
+
+def _bootstrap(home: Home, settings: Settings) -> tuple[tuple[str, str], ...]:
+    """Whether bootstrap nodes can be reached, from this machine and now."""
+    try:
+        group = group_of(home)
+        flags = settings.texts("network.bootstrap")
+        if group is not None:  # the shipped list is the open network's
+            nodes = gather([home.bootstrap], (*flags, *group.addresses), "network.bootstrap")
+        else:
+            nodes = gather([*_SHIPPED[:1], home.bootstrap], flags, "network.bootstrap")
+    except P2plearnError as error:
+        return (("bootstrap_nodes.toml", error.message),)
+    addresses = [
+        f"{address}/p2p/{node.peer.peer_id}" for node in nodes[:MOST_BOOTSTRAP] for address in node.peer.addrs[:1]
+    ]
+
+    async def ask_all() -> dict[str, str]:
+        found: dict[str, str] = {}
+
+        async def ask(address: str) -> None:
+            tried = await knock(address, BOOTSTRAP_SECONDS, group.key if group is not None else b"")
+            failed = next((step for step in tried.steps if step.fault), None)
+            found[address] = f"{failed.name}: {failed.words}" if failed else ""
+
+        async with trio.open_nursery() as nursery:
+            for address in addresses:
+                nursery.start_soon(ask, address)
+        return found
+
+    if not addresses:
+        return ()
+    found = trio.run(ask_all)
+    return tuple((address, found[address]) for address in addresses)
+
+
+def answers_arp(target: str) -> bool | None:
+    """Whether something on our own network answers for an IPv4 address, as the kernel saw lately; None: not known."""
+    for words in _neighbours():
+        if words[0] == target:
+            return words[2] != "0x0" and words[3] != "00:00:00:00:00:00"
+    return None
+
+
+def _neighbours() -> Iterator[list[str]]:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/net/arp").read_text("ascii", "replace").splitlines()[1:]:
+            words = line.split()
+            if len(words) >= 4:
+                yield words

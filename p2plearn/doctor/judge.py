@@ -1,0 +1,287 @@
+"""⊙ From facts to findings: what is wrong with this machine, in words, and what to do.
+
+Each check is a function of the facts that returns a finding or None (nothing to say). They are in the order in which a
+person should mend things: a later finding is often the consequence of an earlier one.
+
+Imports ``facts``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from p2plearn.doctor.facts import Facts
+
+Grade = Literal["good", "note", "bad"]
+
+MADE: Final = 1_767_225_600.0
+"""2026-01-01: this program is younger, so a clock that says less is wrong."""
+
+SKEW_SECONDS: Final = 600.0
+"""What others sign may be this far in our future before it is refused, so that is where a clock begins to matter."""
+
+SETTLED_SECONDS: Final = 600.0
+"""After which a node that has company should have been called by somebody."""
+
+ENOUGH_CALLS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``check``: a stable word; ``words``: what is the case; ``todo``: what to do about it (empty when good)."""
+
+    check: str
+    grade: Grade
+    words: str
+    todo: str = ""
+
+
+def judge(facts: Facts) -> list[Finding]:
+    """All findings, in order; there is always at least one."""
+    return [finding for check in CHECKS if (finding := check(facts)) is not None]
+
+
+def _home(facts: Facts) -> Finding | None:
+    if not facts.home_exists:
+        return Finding("home", "note", f"There is no home at {facts.home} yet; the first start makes it.")
+    if not facts.home_is_mine:
+        return Finding(
+            "home", "bad", f"The home {facts.home} belongs to another user.",
+            "Run p2plearn as that user, or choose another home with --home DIR.",
+        )  # fmt: skip
+    if facts.loose_keys:
+        return Finding(
+            "home", "bad", f"Others can read the keys {', '.join(facts.loose_keys)}: the node refuses to start.",
+            f"chmod 600 {' '.join(facts.loose_keys)}",
+        )  # fmt: skip
+    if facts.home_mode & 0o077:
+        return Finding("home", "note", f"Others can look into {facts.home}.", f"chmod 700 {facts.home}")
+    return Finding("home", "good", "The home and its keys are private.")
+
+
+def _config(facts: Facts) -> Finding | None:
+    if facts.config_problem:
+        return Finding(
+            "settings", "bad", f"The settings can't be used: {facts.config_problem}",
+            "Correct config.toml; `p2plearn paths` says where it is.",
+        )  # fmt: skip
+    changed = (facts.status or {}).get("restart_for") or []
+    if changed:
+        return Finding(
+            "settings", "note", f"Changed, but not in force yet: {', '.join(map(str, changed))}.",
+            "Stop the node and start it again.",
+        )  # fmt: skip
+    return None
+
+
+def _disk(facts: Facts) -> Finding | None:
+    if facts.free_disk is None:
+        return None
+    mib = 1 << 20
+    words = f"{facts.free_disk // mib:,} MiB are free, and {facts.min_free // mib:,} MiB must stay free"
+    if facts.free_disk < facts.min_free:
+        return Finding(
+            "disk", "bad", f"The disk is full: {words}. Nothing can be published or fetched.",
+            "Make room; `p2plearn gc --dry-run` says what p2plearn itself could free.",
+        )  # fmt: skip
+    return Finding("disk", "good", f"The disk has room: {words}.")
+
+
+def _clock(facts: Facts) -> Finding | None:
+    behind = 0.0 if facts.newest_file is None else facts.newest_file - facts.now
+    if facts.now < MADE or behind > SKEW_SECONDS:
+        far = f"at least {max(behind, MADE - facts.now) / 3600:,.1f} hours behind"
+        return Finding(
+            "clock", "bad", f"This machine's clock is {far}. What others say is taken for news from the future and "
+            "refused.", "Set it: `timedatectl set-ntp true`, or by hand. A battery that is flat loses the time.",
+        )  # fmt: skip
+    early = int((facts.status or {}).get("people", {}).get("dropped", {}).get("early", 0))
+    if early:
+        return Finding(
+            "clock", "note", f"{early:,} records of others were refused because they are dated after this clock.",
+            "If this clock is behind, set it: `timedatectl set-ntp true`.",
+        )  # fmt: skip
+    if facts.clock_set is False:
+        return Finding(
+            "clock", "note", "The system says that no time service keeps this clock right.",
+            "If it is more than ten minutes off, set it: `timedatectl set-ntp true`.",
+        )  # fmt: skip
+    return Finding("clock", "good", "The clock makes sense.")
+
+
+def _node(facts: Facts) -> Finding | None:
+    if facts.status is not None:
+        return Finding("node", "good", f"The node is running (process {facts.node_pid}).")
+    if facts.node_pid is None:
+        return Finding("node", "bad", "No node is running for this home.", f"Start it: {facts.start_command}")
+    return Finding(
+        "node", "bad", f"The node (process {facts.node_pid}) is there but doesn't answer.",
+        "Look at its log (`p2plearn paths` says where), then stop and start it.",
+    )  # fmt: skip
+
+
+def _paused(facts: Facts) -> Finding | None:
+    if (facts.status or {}).get("paused"):
+        return Finding("pause", "note", "The node is paused: it neither serves nor fetches.", "p2plearn node resume")
+    return None
+
+
+def _port(facts: Facts) -> Finding | None:
+    taken = sorted({each.port for each in facts.ports if each.taken})
+    if not taken:
+        return None
+    ports = ", ".join(map(str, taken))
+    if facts.status is not None:
+        return Finding(
+            "port", "note", f"Port {ports} is another program's, so this node listens on another one, which changes at "
+            "each start: addresses that others remember, and openings in firewalls, lead to the wrong place.",
+            "Find who has it (`ss -ltnp`), or choose a port of your own: network.listen in config.toml.",
+        )  # fmt: skip
+    return Finding(
+        "port", "note", f"Port {ports} is taken by another program; a node would take any free one instead.",
+        "Find who has it (`ss -ltnp`), or choose a port of your own: network.listen in config.toml.",
+    )  # fmt: skip
+
+
+def _network(facts: Facts) -> Finding | None:
+    outward = [each for each in facts.interfaces if each.kind != "loopback" and each.addresses]
+    usable = [ip for each in outward for ip in _ips(each.addresses) if not ip.is_loopback]
+    if not usable:
+        return Finding("network", "bad", "This machine is on no network at all.", "Plug in a cable, or join the Wi-Fi.")
+    if all(ip.is_link_local for ip in usable):
+        return Finding(
+            "network", "note", "It has only addresses that it gave itself (169.254.…, fe80:…): no router gave any.",
+            "Nodes on the same cable still find each other; for more, see that the router's DHCP works.",
+        )  # fmt: skip
+    if not facts.route4 and not facts.route6:
+        return Finding(
+            "network", "note", "There is no way out of the local network (no default route).",
+            "Fine for a class without internet: nodes on the LAN find each other. Else check router and DHCP.",
+        )  # fmt: skip
+    if not any(ip.version == 4 for ip in usable):
+        return Finding(
+            "network", "note", "This machine has IPv6 only.",
+            "Nodes that have IPv4 only can't be reached from here; a node with both carries between them.",
+        )  # fmt: skip
+    return Finding("network", "good", "It is on a network" + (" and has a way out of it." if facts.route4 else "."))
+
+
+def _container(facts: Facts) -> Finding | None:
+    if not facts.contained:
+        return None
+    if facts.contained == "wsl":
+        return Finding(
+            "container", "note", "This is WSL: by default others on the LAN can't reach it, nor hear it.",
+            "In Windows' .wslconfig set networkingMode=mirrored under [wsl2], then `wsl --shutdown`.",
+        )  # fmt: skip
+    return Finding(
+        "container", "note", f"This runs in a container ({facts.contained}): its addresses may lead nowhere from "
+        "outside, and multicast doesn't get through a bridge.",
+        "Give it the host's network (--network host), or publish its port (-p 4017:4017) and use `get --from`.",
+    )  # fmt: skip
+
+
+def _vpn(facts: Facts) -> Finding | None:
+    names = [each.name for each in facts.interfaces if each.kind == "vpn" and each.addresses]
+    if not names:
+        return None
+    return Finding(
+        "vpn", "note", f"A VPN is up ({', '.join(names)}). Many keep a machine from its own LAN.",
+        "If nodes on the LAN aren't found, allow “local network access” in the VPN, or switch it off for a try.",
+    )  # fmt: skip
+
+
+def _multicast(facts: Facts) -> Finding | None:
+    if not facts.mdns:
+        return Finding(
+            "lan", "note", "Looking for nodes on the LAN is switched off.", "Set network.mdns = true to be found there."
+        )
+    problem = str((facts.status or {}).get("lan", {}).get("problem", ""))
+    if facts.multicast is None:
+        return None
+    if facts.multicast.problem or problem:
+        return Finding(
+            "lan", "bad", f"The LAN can't be asked for nodes: {facts.multicast.problem or problem}.",
+            "Allow multicast to 224.0.0.251, UDP port 5353, in this machine's firewall.",
+        )  # fmt: skip
+    if facts.multicast.others:
+        return Finding("lan", "good", f"{facts.multicast.others} other nodes answer on the LAN.")
+    if facts.status is not None and not facts.multicast.own:
+        return Finding(
+            "lan", "bad", "Not even this machine's own node is heard on the LAN: a firewall here drops multicast.",
+            "Allow UDP port 5353 (mDNS): `sudo ufw allow 5353/udp`, or `sudo firewall-cmd --add-service=mdns`.",
+        )  # fmt: skip
+    return Finding(
+        "lan", "note", "No other node answers on the LAN.",
+        "If one should: try `p2plearn doctor ADDRESS` with an address that its `p2plearn node status` shows. Guest "
+        "Wi-Fi, and Wi-Fi with “client isolation”, keeps machines from each other: use another network or a cable.",
+    )  # fmt: skip
+
+
+def _bootstrap(facts: Facts) -> Finding | None:
+    if not facts.bootstrap:
+        return Finding(
+            "bootstrap", "note", "No bootstrap node is named: beyond the LAN this node finds only whom it knows.",
+            "Ask whoever runs your network for an address, and put it into bootstrap_nodes.toml.",
+        )  # fmt: skip
+    failed = [(address, fault) for address, fault in facts.bootstrap if fault]
+    if len(failed) < len(facts.bootstrap):
+        return Finding("bootstrap", "good", f"{len(facts.bootstrap) - len(failed)} bootstrap nodes answer.")
+    address, fault = failed[0]
+    return Finding(
+        "bootstrap", "bad", f"No bootstrap node can be reached; {address}: {fault}.",
+        f"See why, step by step: p2plearn doctor {address}",
+    )  # fmt: skip
+
+
+def _company(facts: Facts) -> Finding | None:
+    if facts.status is None:
+        return None
+    connected = int(facts.status.get("peers", 0))
+    if connected:
+        return Finding("peers", "good", f"Connected to {connected} other nodes.")
+    return Finding(
+        "peers", "bad", "This node is connected to nobody.",
+        "Mend what is above first; then fetch with a link that has an address: p2plearn get 'p2plearn:…?from=…'.",
+    )  # fmt: skip
+
+
+def _callers(facts: Facts) -> Finding | None:
+    """Whether anybody ever gets in: judged by who called, which needs no help of others."""
+    if facts.status is None or not facts.peers:
+        return None
+    inbound = [peer for peer in facts.peers if peer.get("direction") == "inbound"]
+    if inbound:
+        return Finding("inbound", "good", f"{len(inbound)} of {len(facts.peers)} nodes called this one themselves.")
+    if float(facts.status.get("uptime", 0.0)) < SETTLED_SECONDS or len(facts.peers) < ENOUGH_CALLS:
+        return None
+    port = facts.ports[0].port if facts.ports else 4017
+    return Finding(
+        "inbound", "note", "This node calls others, but none gets through to it: a firewall or a router is in front.",
+        f"Open TCP port {port}: `sudo ufw allow {port}/tcp`, or `sudo firewall-cmd --add-port={port}/tcp`, and "
+        "forward it in the router. Without it, fetching works, and others fetch from here only with help.",
+    )  # fmt: skip
+
+
+def _bans(facts: Facts) -> Finding | None:
+    banned = (facts.status or {}).get("banned") or []
+    if not banned:
+        return None
+    return Finding(
+        "bans", "note", f"{len(banned)} peers are banned for now, for what they sent.",
+        "An old version at the other end may be the cause: update both.",
+    )  # fmt: skip
+
+
+CHECKS: Final[tuple[Callable[[Facts], Finding | None], ...]] = (
+    _home, _config, _disk, _clock, _node, _paused, _port, _network, _container, _vpn, _multicast, _bootstrap, _company,
+    _callers, _bans,
+)  # fmt: skip
+
+
+def _ips(addresses: tuple[str, ...]) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    for each in addresses:
+        yield ipaddress.ip_interface(each).ip

@@ -1,0 +1,177 @@
+"""⊙ Why a knock at another node's door came to nothing, in words, and what to do.
+
+Imports ``facts`` and ``judge``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from p2plearn.doctor.facts import Interface
+from p2plearn.doctor.judge import SKEW_SECONDS, Finding
+
+FIREWALL: Final = "There, allow the port: `sudo ufw allow {port}/tcp`, or in Windows let Python through the firewall."
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What is judged: the step that failed and its fault, where it went, and what the neighbourhood says of the
+    machine there (``answers_arp``: True, False, or None when it isn't on a network of ours).
+    """
+
+    step: str
+    fault: str
+    words: str
+    target: str
+    port: int
+    answers_arp: bool | None = None
+    ahead: float = 0.0
+    """Seconds by which the other's clock is ahead of this one, at least."""
+
+
+def explain(tried: Tried, interfaces: Sequence[Interface]) -> Finding:
+    """The one finding of a knock."""
+    if not tried.fault and tried.ahead > SKEW_SECONDS:
+        return Finding(
+            "reach", "note",
+            f"The two can see each other, but the clock there is {tried.ahead / 3600:,.1f} hours ahead.",
+            "Set the clock that is wrong (`timedatectl set-ntp true`): what people say in the future is refused.",
+        )  # fmt: skip
+    if not tried.fault:
+        return Finding("reach", "good", "Every step went well: the two can see each other.")
+    place = _place(tried.target, interfaces)
+    for reason in (_by_step, place and _by_place, _by_connection):
+        found = reason(tried, place) if callable(reason) else None
+        if found is not None:
+            return Finding("reach", "bad", *found)
+    return Finding("reach", "bad", f"It failed at {tried.step}: {tried.words}.", "Try again; --debug shows more.")
+
+
+def _place(target: str, interfaces: Sequence[Interface]) -> str:
+    """Where a target is: ``here``, ``own-network``, ``other-private``, ``loopback``, ``bridge``, ``link-local`` …"""
+    try:
+        ip = ipaddress.ip_address(target.partition("%")[0])
+    except ValueError:
+        return ""
+    if ip.is_loopback:
+        return "loopback"
+    near = [each for each in interfaces if any(ip in network for network in each.networks())]
+    if any(str(ip) == address.partition("/")[0] for each in interfaces for address in each.addresses):
+        return "here"
+    if any(each.kind == "bridge" for each in near) or (not near and ip in _DOCKER):
+        return "bridge"
+    if ip.is_link_local:
+        return "link-local"
+    if near:
+        return "own-network"
+    return "other-private" if any(ip in network for network in _PRIVATE) else "public"
+
+
+# What routers and providers hand out again and again: RFC 1918, RFC 6598, RFC 4193.
+_PRIVATE = [
+    ipaddress.ip_network(text)
+    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+]
+_DOCKER = ipaddress.ip_network("172.17.0.0/16")
+
+
+def _by_step(tried: Tried, _: str) -> tuple[str, str] | None:
+    """What is clear from the step alone."""
+    if tried.step == "read":
+        return f"The address can't be used: {tried.words}.", "Copy it whole from `p2plearn node status` over there."
+    if tried.step == "resolve":
+        return (
+            f"The name can't be looked up: {tried.words}.",
+            "See that the internet, or the school's name server, works; or use the IP address instead.",
+        )
+    if tried.fault == "stranger":
+        return (
+            f"Another program answers at port {tried.port} there.",
+            "The node there may have taken another port: see `p2plearn node status` over there.",
+        )
+    if tried.fault == "group" or tried.step == "group":
+        return (
+            f"It doesn't open the door of this machine's group: {tried.words}.",
+            "It is in the open network or in another group: `p2plearn node status` over there says which.",
+        )
+    if tried.fault == "hung-up":
+        return (
+            "It takes the connection and hangs up without a word.",
+            "It may be of a closed group that this machine has no key of, full, or behind a proxy that cuts it.",
+        )
+    if tried.fault == "wrong-peer":
+        return (
+            f"Another node answers at that address: {tried.words}.",
+            "The address has gone to another machine, or that node has a new home: ask for a fresh link.",
+        )
+    if tried.step == "multistream" and tried.fault == "timeout":
+        return (
+            "It takes the connection and says nothing.",
+            "That machine is overloaded or stopped, or a firewall in between lets only the first packets through.",
+        )
+    if tried.step in {"multistream", "tls", "identify"}:
+        return (
+            f"It answers, but the two don't understand each other ({tried.step}: {tried.words}).",
+            "Update p2plearn at both ends; a filter that opens encrypted traffic (schools have them) breaks it too.",
+        )
+    return None
+
+
+def _by_place(tried: Tried, place: str) -> tuple[str, str] | None:
+    """What is clear from where the address leads."""
+    if place in {"loopback", "here"}:
+        return (
+            f"{tried.target} is this very machine, and nothing listens at its port {tried.port}.",
+            "Start the node here, or use the other machine's address on the network.",
+        )
+    if place == "bridge":
+        return (
+            f"{tried.target} is an address inside a container's bridge: it means nothing on another machine.",
+            "Over there, run the node with the host's network, or publish its port and use the host's address.",
+        )
+    if place == "link-local" and tried.fault in {"no-zone", "no-route"}:
+        return (
+            f"{tried.target} is good on one cable or Wi-Fi only, and doesn't say on which.",
+            "Use another of its addresses, or name the interface: fe80::…%eth0.",
+        )
+    if place == "other-private" and tried.fault in {"timeout", "no-route", "no-host"}:
+        return (
+            f"{tried.target} is a private address of another network than this machine's.",
+            "Join the same network, or use a public address of that node (its router must forward the port).",
+        )
+    return None
+
+
+def _by_connection(tried: Tried, place: str) -> tuple[str, str] | None:
+    """What is clear from how connecting failed."""
+    there = FIREWALL.format(port=tried.port)
+    if tried.fault == "refused":
+        return (
+            f"The machine at {tried.target} is there, but nothing listens at port {tried.port}.",
+            "Start the node there, or see `p2plearn node status` over there for its port.",
+        )
+    if tried.fault in {"no-route", "no-family"}:
+        kind = "IPv6" if ":" in tried.target else "IPv4"
+        return (
+            f"This machine has no route to {tried.target}: it is on no network that leads there over {kind}.",
+            f"Join a network; if the other has an address of another kind than {kind}, try that.",
+        )
+    if place == "own-network" and tried.answers_arp is False:
+        return (
+            f"Nothing answers for {tried.target} on this network, not even its network card.",
+            "It is off, asleep, or has another address now; or the Wi-Fi keeps its guests apart (“client isolation”): "
+            "use a cable or another Wi-Fi.",
+        )
+    if tried.fault == "timeout" and place == "own-network":
+        return f"The machine at {tried.target} is there, and its firewall drops what comes to port {tried.port}.", there
+    if tried.fault == "timeout":
+        return (
+            f"Nothing comes back from {tried.target}: a firewall or a router on the way drops it, or it is off.",
+            f"{there} Behind a router, forward the port to it.",
+        )
+    if tried.fault in {"no-host", "forbidden"}:
+        return f"A router or a firewall on the way refuses to pass on to {tried.target}.", there
+    return None

@@ -1,0 +1,106 @@
+"""What a bug report shows: figures; no key, title, name or whole address."""
+
+from __future__ import annotations
+
+import base64
+import json
+import string
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2plearn.doctor.redact import Redactor
+from tests.nodes import RealNode
+
+PEER = "12D3KooWMHgdNcNwt3gCbgeRQSArzBWH3rfVYKP57oyEpT5ufQFN"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (f"/ip4/203.0.113.77/tcp/4017/p2p/{PEER}", "/ip4/203.0.x.x/tcp/4017/p2p/peer…fQFN"),
+        ("/ip6/2001:db8:aa::7/tcp/1", "/ip6/2001:0db8::x/tcp/1"),
+        ("from fe80::1c2d%wlan0 to ::1", "from fe80:0000::x to ::1"),
+        ("course " + "ab" * 32, "course ababab…"),
+        ("/dns4/ada-laptop.school.example/tcp/1", "/dns4/…/tcp/1"),
+        ("127.0.0.1 and 0.0.0.0", "127.0.0.1 and 0.0.0.0"),
+        ("at 2026-11-21T15:00:01.123Z", "at 2026-11-21T15:00:01.123Z"),
+        ("/home/ada/.local/x of ada", "HOME/.local/x of USER"),
+    ],
+)
+def test_what_could_be_looked_for_is_shortened(before: str, after: str) -> None:
+    assert Redactor({"/home/ada": "HOME", "ada": "USER"}).text(before) == after
+
+
+@given(
+    st.ip_addresses().filter(lambda ip: not ip.is_loopback and not ip.is_unspecified),
+    st.text(string.ascii_letters + " ", max_size=20),
+)
+def test_no_address_survives_whole(ip: Any, around: str) -> None:
+    left = Redactor({}).text(f"{around} {ip} {ip.exploded} {around}").split()
+    assert not {str(ip), ip.exploded} & set(left)
+
+
+def test_of_a_status_only_figures_and_known_words_stay() -> None:
+    status = {
+        "peer_id": PEER, "peers": 3, "paused": False, "addresses": [f"/ip4/203.0.113.77/tcp/4017/p2p/{PEER}"],
+        "custody": {"under_replicated": [{"course": "ab" * 32, "title": "My diary", "copies": 1}]},
+        "unreachable": {PEER: "Can't reach it at /ip4/203.0.113.77/tcp/1: refused"},
+        "dht": {"last_error": "no answer from 203.0.113.77"},
+    }  # fmt: skip
+    kept = Redactor({}).figures(status)
+    text = json.dumps(kept)
+    assert all(word not in text for word in (PEER, "diary", "abab", "113.77"))
+    assert kept["peers"] == 3
+    assert kept["custody"]["under_replicated"][0]["copies"] == 1
+    assert kept["dht"]["last_error"] == "no answer from 203.0.x.x"
+    assert list(kept["unreachable"].values()) == ["Can't reach it at /ip4/203.0.x.x/tcp/1: refused"]
+
+
+def test_log_lines_that_may_name_courses_lose_their_words() -> None:
+    lines = [
+        "2026-11-21T15:00:01.123Z info    p2plearn.net: calling 203.0.113.77",
+        "    Traceback (most recent call last):",
+        "2026-11-21T15:00:02.123Z warning p2plearn.custody_service: My diary (abab) has 1 of 3 copies",
+        "    a line that goes with it: My diary",
+        "something else: My diary",
+    ]
+    kept = Redactor({}).log(lines)
+    assert kept == [
+        "2026-11-21T15:00:01.123Z info    p2plearn.net: calling 203.0.x.x",
+        "    Traceback (most recent call last):",
+        "2026-11-21T15:00:02.123Z warning p2plearn.custody_service: …",
+    ]
+
+
+def test_the_bundle_of_a_real_node_has_no_secret_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "Diary of Ada Lovelace"
+    folder.mkdir()
+    (folder / "love-letters.txt").write_text("secret")
+    report = tmp_path / "report.json"
+    with RealNode(tmp_path / "home") as node:
+        course = node.run("publish", folder, "--title", "Diary of Ada Lovelace", "--tag", "very-private")["course"]
+        answer = node.run("doctor", "--bundle", report, code=1)  # it is connected to nobody
+        assert answer["bundle"] == str(report)
+        assert "peers" in {each["check"] for each in answer["findings"] if each["grade"] == "bad"}
+        status = node.run("node", "status")
+        # What is there already is never written over.
+        assert "exists already" in node.run("doctor", "--bundle", report, code=2)["message"]
+    assert report.stat().st_mode & 0o777 == 0o600
+    text = report.read_text()
+    made = json.loads(text)
+    assert made["status"]["courses"] == 1
+    assert made["findings"]
+    assert made["log"]
+    keys = [path.read_bytes() for path in node.home.keys.iterdir()]
+    assert len(keys) == 2
+    secrets = [course, status["peer_id"], status["author"], "Diary", "Lovelace", "love-letters", "very-private"]
+    secrets += [str(tmp_path / "home")]
+    for raw in keys:
+        secrets += [raw.hex(), base64.b64encode(raw).decode().rstrip("="), *raw.decode("ascii", "replace").split()]
+    for secret in secrets:
+        if len(secret) > 5 and not secret.startswith("---"):
+            assert secret not in text, secret
