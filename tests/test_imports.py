@@ -135,6 +135,7 @@ PURE = (
     "dht/receipts.py",
     "gossip/allowance.py",
     "gossip/envelope.py",
+    "gossip/likeness.py",
     "gossip/ratings.py",
     "gossip/renewal.py",
     "gossip/discussion.py",

@@ -8,7 +8,6 @@ Imports ``errors``, ``course`` and siblings.
 from __future__ import annotations
 
 import sqlite3
-import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +19,7 @@ from p2plearn.gossip.discussion import Order, threads
 from p2plearn.gossip.envelope import CATALOGUE, Envelope, Label, Profile, Rating, Trust, reopen
 from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.figures import figure_json
+from p2plearn.gossip.likeness import likeness
 from p2plearn.gossip.ratings import latest, trust_weights
 from p2plearn.gossip.tables import envelopes
 
@@ -93,7 +93,7 @@ class Reading:
         with self._feed.reading() as db:
             seeds = {row[0] for row in db.execute("SELECT subject FROM trusted")}
             known = {author: _name(db, author) for author in set(authors) | seeds}
-            taken = {_skeleton(known[seed]): seed for seed in seeds | {self._me} if known.get(seed)}
+            taken = {likeness(known[seed]): seed for seed in seeds | {self._me} if known.get(seed)}
             liars = {row[0] for row in db.execute("SELECT DISTINCT author FROM evidence")}
         warned = self.warnings(known)
         return {
@@ -101,7 +101,7 @@ class Reading:
                 "author": author.hex(),
                 "name": name,
                 "fingerprint": fingerprint(author),
-                "impostor": bool(name) and author not in seeds and taken.get(_skeleton(name), author) != author,
+                "impostor": bool(name) and author not in seeds and taken.get(likeness(name), author) != author,
                 "two_faced": author in liars,
                 "warnings": warned[author],
             }
@@ -339,11 +339,11 @@ class Reading:
                 full = [bytes.fromhex(wanted)] if len(wanted) == 64 else []
                 return list(dict.fromkeys([*full, *(row[0] for row in rows)]))
             named = envelopes(db, "kind = 'profile' LIMIT 20000")
-        skeleton = _skeleton(text)
+        wanted_likeness = likeness(text)
         return [
             one.content.author
             for one in named
-            if isinstance(one.content.body, Profile) and _skeleton(one.content.body.name) == skeleton
+            if isinstance(one.content.body, Profile) and likeness(one.content.body.name) == wanted_likeness
         ][:16]
 
     # -- discussion -----------------------------------------------------------------------------------------------
@@ -380,12 +380,6 @@ class Reading:
 
 def _prefix_range(digits: str) -> tuple[bytes, bytes]:
     return bytes.fromhex(digits.ljust(64, "0")), bytes.fromhex(digits.ljust(64, "f"))
-
-
-def _skeleton(name: str) -> str:
-    """A name as the eye takes it: what looks alike by case, width, accents or blanks is one."""
-    folded = unicodedata.normalize("NFKD", name.casefold())
-    return "".join(char for char in folded if unicodedata.category(char)[0] in "LNS")
 
 
 def _name(db: sqlite3.Connection, author: bytes) -> str:

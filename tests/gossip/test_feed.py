@@ -274,34 +274,6 @@ def test_an_entry_from_a_clock_far_ahead_stands(feed: Feed) -> None:
 # -- named adversaries ------------------------------------------------------------------------------------------------
 
 
-def test_the_sybil(feed: Feed, reading: Reading) -> None:
-    """1,000 identities rate one course up and another down."""
-    ada, friend = person("ada"), person("friend")
-    good, bad = ada.course("Good loops"), ada.course("Bad loops")
-    put(feed, ada.announces(good), ada.announces(bad), friend.says(env.Rating("", 5), good.course),
-        friend.says(env.Rating("", 1), bad.course))  # fmt: skip
-    trust(feed, friend.key)
-    before = {title: reading.ratings(course.course)["trusted"] for title, course in (("good", good), ("bad", bad))}
-    order = titles(reading, "loops", order="rating")
-    sybils = [person(f"sybil {n}") for n in range(1_000)]
-    put(feed, *(one.says(env.Rating("", 5), bad.course) for one in sybils))
-    put(feed, *(one.says(env.Rating("", 1), good.course) for one in sybils))
-    assert reading.ratings(bad.course)["everyone"]["count"] == 1_001
-    after = {title: reading.ratings(course.course)["trusted"] for title, course in (("good", good), ("bad", bad))}
-    assert after == before
-    assert titles(reading, "loops", order="rating") == order == ["Good loops", "Bad loops"]
-
-
-def test_the_impostor(feed: Feed, reading: Reading) -> None:
-    """Somebody takes the name of a person one trusts, in letters that look the same."""
-    ada, eve = person("ada"), person("eve")
-    put(feed, ada.says(env.Profile("", "Ada Lovelace")), eve.says(env.Profile("", "ＡＤＡ  lovelace")))
-    trust(feed, ada.key)
-    shown = reading.people([ada.key, eve.key])
-    assert (shown[ada.key]["impostor"], shown[eve.key]["impostor"]) == (False, True)
-    assert shown[ada.key]["fingerprint"] != shown[eve.key]["fingerprint"]
-
-
 def test_the_stranger_who_moderates(feed: Feed, reading: Reading) -> None:
     ada, eve = person("ada"), person("eve")
     course = ada.course("Loops")

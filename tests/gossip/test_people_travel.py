@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -234,3 +235,28 @@ def test_blocked_is_neither_fetched_nor_served_nor_shown(tmp_path: Path) -> None
             until(lambda: e.run("block", "--list")["shunned"])
             problem = e.run("get", course, "-o", tmp_path / "e-out", code=8)
             assert "not for children" in problem["message"]
+
+
+def posts_in(node: RealNode) -> int:
+    """How many posts its record has; asking the node would make it follow the course."""
+    with contextlib.closing(sqlite3.connect(f"file:{node.home.path / 'people.sqlite'}?mode=ro", uri=True)) as db:
+        return int(db.execute("SELECT count(*) FROM envelopes WHERE kind = 'post'").fetchone()[0])
+
+
+def test_a_custodian_keeps_the_feed_alive_when_its_authors_are_away(tmp_path: Path) -> None:
+    give = {"P2PLEARN_STORAGE_GIVE": "1 GiB"}
+    with RealNode(tmp_path / "b", env=give) as b:
+        with RealNode(tmp_path / "a", bootstrap=[b.address], env=give) as a:
+            a.wait_until("peers", 1, 60)
+            published = a.run("publish", made_file(tmp_path / "x.bin", 1000), "--title", "Loops", "--copies", "2")
+            course = published["course"]
+            until(lambda: b.run("list")["courses"])  # nobody there asked for it
+            for n in range(3):
+                a.run("ask", course, f"question {n}")
+            a.run("rate", course, "4", "--review", "My own")
+            until(lambda: posts_in(b) == 3 and ratings(b, course)["everyone"]["count"] == 1)
+        with RealNode(tmp_path / "c", bootstrap=[b.address]) as c:  # whoever spoke is away
+            until(lambda: len(discussion(c, course)["threads"]) == 3)
+            until(lambda: ratings(c, course)["everyone"]["count"] == 1)
+            until(lambda: [row["copies"] for row in search(c, "loops")] == [2])
+            assert discussion(c, course)["digest"] == discussion(b, course)["digest"]
