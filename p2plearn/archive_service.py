@@ -132,12 +132,13 @@ class Archives:
 
     def _facts(self, arrival: Arrival) -> dict[str, Any]:
         course = arrival.packed.course
-        row = None if arrival.state == "refused" else self._store.course(course)
+        left_out = arrival.state in {"refused", "no-room"}
+        row = None if left_out else self._store.course(course)
         facts = {
             "course": course.hex(),
             "title": "" if arrival.signed is None else arrival.signed.manifest.title,
             "version": 0 if arrival.signed is None else arrival.signed.manifest.series.seq,
-            "state": "refused" if arrival.state == "refused" else "absent" if row is None else "incomplete",
+            "state": arrival.state if left_out else "absent" if row is None else "incomplete",
             "bytes": 0 if arrival.signed is None else arrival.signed.manifest.bytes,
             "have_bytes": 0 if row is None else row.have_bytes,
             "stored": arrival.stored,

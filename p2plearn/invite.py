@@ -28,7 +28,9 @@ KEY_BYTES: Final = 32
 MAX_NAME: Final = 60
 """Characters of a group's name."""
 MAX_PEERS: Final = 8
-"""Peers that an invite names: a few are enough to join through, and more make the QR code too fine to read."""
+"""Peers that an invite may name ..."""
+TOLD_PEERS: Final = 4
+"""... and that ours do: enough to join through, and the QR code fits a terminal of 80 columns."""
 MAX_ADDRESSES: Final = 3
 """Addresses of each."""
 MAX_TEXT: Final = 8192
@@ -168,7 +170,7 @@ def _by_peer(addresses: Sequence[str]) -> dict[bytes, list[str]]:
         key = _peer_key(peer)
         if key is None or not place.startswith("/") or len(place.encode()) > 255 or not place.isprintable():
             continue
-        if key in found or len(found) < MAX_PEERS:
+        if key in found or len(found) < TOLD_PEERS:
             known = found.setdefault(key, [])
             if len(known) < MAX_ADDRESSES:
                 known.append(place)

@@ -234,7 +234,7 @@ class ImportRequest(Wire):
 @dataclass(frozen=True, slots=True)
 class ImportResult(Wire):
     """What came of it. ``courses``: ``course``, ``title``, ``version``, ``state`` (complete, incomplete, refused,
-    absent), ``bytes``, ``have_bytes``, ``stored`` (bytes, in this run), ``missing`` (files, the first few),
+    no-room, absent), ``bytes``, ``have_bytes``, ``stored`` (bytes, in this run), ``missing`` (files, the first few),
     ``missing_files``, ``problem``.
 
     ``problem`` says why the file could not be read to its end, ``damaged`` counts its damaged blocks; ``people_…``

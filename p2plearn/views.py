@@ -261,8 +261,8 @@ def imported(result: ImportResult) -> str:
             lines += named
             if files > len(named) > 0:
                 lines.append(f"  and {files - len(named):,} more")
-        elif state == "refused":
-            lines.append(f"{name}: not taken in: {plain(str(row.get('problem', '')))}.")
+        elif state in {"refused", "no-room"}:
+            lines.append(f"{name}: not taken in: {plain(str(row.get('problem', ''))).rstrip('.')}.")
         else:
             lines.append(f"{name}: nothing of it is in this copy of the file.")
     lines.append(f"{count(result.people_new, 'new record')} of what people said, {result.people_known:,} known.")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import string
 
 import pytest
+import segno
 from hypothesis import given
 from hypothesis import strategies as st
 
 from p2plearn.errors import UsageProblem
-from p2plearn.invite import MAX_ADDRESSES, MAX_PEERS, PREFIX, Invite, format_invite, parse_invite, tidy_name
+from p2plearn.invite import MAX_ADDRESSES, MAX_PEERS, PREFIX, TOLD_PEERS, Invite, format_invite, parse_invite, tidy_name
 
 PEERS = (
     "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN",  # of the libp2p specification's test vector kind
@@ -125,3 +126,19 @@ def test_what_can_not_travel_is_left_out() -> None:
     assert parse_invite(format_invite(Invite("x", KEY, odd))).addresses == ()
     relayed = f"/ip4/1.2.3.4/tcp/1/p2p/{PEERS[0]}/p2p-circuit/p2p/{PEERS[1]}"
     assert parse_invite(format_invite(Invite("x", KEY, (relayed,)))).addresses == (relayed,)
+
+
+def test_the_largest_invite_fits_a_terminal() -> None:
+    peers = [_peer(number) for number in range(10)]
+    places = [f"/ip4/192.0.2.{n}/tcp/4017" for n in range(3)]
+    text = format_invite(Invite("n" * 60, KEY, tuple(f"{place}/p2p/{peer}" for peer in peers for place in places)))
+    assert len(parse_invite(text).addresses) == TOLD_PEERS * MAX_ADDRESSES
+    code = segno.make(text, error="l", micro=False)
+    assert code.mode == "alphanumeric"
+    assert code.symbol_size(border=4)[0] <= 80
+
+
+def _peer(number: int) -> str:
+    from p2plearn import invite
+
+    return invite._base58(invite._PEER_ID_HEAD + bytes([number]) * 32)

@@ -24,7 +24,7 @@ from p2plearn.archive.sources import Source
 from p2plearn.course.index import decode_index
 from p2plearn.course.manifest import SignedManifest, open_manifest
 from p2plearn.course.names import cid_text
-from p2plearn.errors import IntegrityProblem, PeerFault, UsageProblem
+from p2plearn.errors import IntegrityProblem, NoSpace, PeerFault, UsageProblem
 from p2plearn.gossip.envelope import MAX_ENTRY, Content
 from p2plearn.gossip.feed import Feed
 from p2plearn.store.download import Download
@@ -39,7 +39,7 @@ COMMIT_BYTES: Final = 256 * 1024 * 1024
 TELL_BLOCKS: Final = 64
 _EMPTY: Final = hashlib.sha256(b"").digest()
 
-State = Literal["waiting", "open", "done", "refused"]
+State = Literal["waiting", "open", "done", "refused", "no-room"]
 
 
 @dataclass(slots=True)
@@ -111,7 +111,9 @@ class Intake:
         self.result = Arrived()
 
     def run(self) -> Arrived:
-        """Read the file and keep what is right. Raises UsageProblem for what is no such file, NoSpace, Interrupted."""
+        """Read the file and keep what is right. Raises UsageProblem for what is no such file, Interrupted, and NoSpace
+        for a disk that fills up on the way (a course that doesn't fit is left out instead).
+        """
         result = self.result
         self._pass(None)
         if not result.courses:
@@ -213,7 +215,7 @@ class Intake:
             return self._envelope
         arrival = self._by_manifest.get(digest)
         if arrival is not None:
-            if self._focus is None and arrival.state in {"done", "refused"}:
+            if self._focus is None and arrival.state in {"done", "refused", "no-room"}:
                 self._passing = True
             return None if self._focus or arrival.state != "waiting" else lambda raw: self._manifest(arrival, raw)
         waiting = self._open
@@ -291,7 +293,13 @@ class Intake:
             self._open = None
             return
         self._store.custody.claim(signed.course, "imported")
-        self._download = self._store.begin_download(signed, index_raw, index, None, "imported")
+        try:
+            self._download = self._store.begin_download(signed, index_raw, index, None, "imported")
+        except NoSpace as full:
+            # Another course of the file may fit, and what people said does.
+            arrival.state, arrival.problem = "no-room", full.message
+            self._open, self._passing = None, True
+            return
         self._slots = {}
         for slot in range(len(index)):
             self._slots.setdefault(index.digest(slot), slot)

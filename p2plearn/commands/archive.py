@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from p2plearn.commands.scope import Command, PathWord, Scope, held_course, pass_scope
-from p2plearn.errors import IntegrityProblem, Refused, UsageProblem
+from p2plearn.errors import IntegrityProblem, NoSpace, Refused, UsageProblem
 from p2plearn.operations import ExportRequest, ImportRequest, ImportResult
 
 if TYPE_CHECKING:
@@ -113,6 +113,11 @@ def _verdict(result: ImportResult) -> int:
             "  Import another copy of it, which goes on from there; or `p2plearn get HASH` where there is a network."
         )
         return IntegrityProblem.exit_code
+    if "no-room" in states:
+        note(
+            "p2plearn: not everything had room.\n  Make some (p2plearn list, p2plearn remove HASH), then import again."
+        )
+        return NoSpace.exit_code
     return Refused.exit_code if "refused" in states else 0
 
 

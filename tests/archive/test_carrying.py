@@ -369,13 +369,17 @@ def test_what_is_blocked_is_not_handed_on(tmp_path: Path, folder: Path, a: Home)
         choose(a.store, [course], everything=False, versions=True, refusal=refusal)
 
 
-def test_no_room_is_told_before_the_first_chunk(tmp_path: Path, folder: Path, a: Home) -> None:
-    publish(a.store, folder)
+def test_a_course_without_room_is_left_out_and_the_rest_comes(tmp_path: Path, folder: Path, a: Home) -> None:
+    large = publish(a.store, folder).course
+    (tmp_path / "small.txt").write_bytes(b"small")
+    small = publish(a.store, tmp_path / "small.txt", "Small").course
+    a.says(person("one").says(question("A?"), small), person("one").says(env.Rating("", 4), large))
     a.export(tmp_path / "x.car")
-    with home(tmp_path / "small", quota=1_000_000) as small:
-        with pytest.raises(NoSpace):
-            small.take_in(tmp_path / "x.car")
-        assert not any(row.have_bytes for row in small.store.courses())
+    with home(tmp_path / "tight", quota=1_000_000) as tight:
+        arrived = tight.take_in(tmp_path / "x.car")
+        assert sorted(states(arrived)) == ["done", "no-room"]
+        assert [row.course for row in tight.store.courses()] == [small]
+        assert tight.digests(small) == a.digests(small)
 
 
 @pytest.mark.parametrize("raw", [b"", b"\x3a", b"hello, world", b"PK\x03\x04" + bytes(100), os.urandom(5000)])
