@@ -226,6 +226,11 @@ class Network:
         """Courses that other nodes said they have, as the records kept here say."""
         return self._dht.told_providers()
 
+    async def search(self, course: bytes) -> list[Node]:
+        """Nodes that the network names for a course."""
+        found = [node_of(info.peer_id.to_bytes()) for info in await self.directory.find(course)]
+        return [node for node in found if node is not None]
+
     def forget_provider(self, course: bytes, node: Node) -> None:
         """A node says that it no longer has a course."""
         self._dht.provider_store.forget(key_of(course), str(ID(peer_id_of(node))))

@@ -202,7 +202,7 @@ class _Node:
         keeper.forget_provider = network.forget_provider
         repair = Repair(keeper)
         inquiries = Inquiries(keeper)
-        lookout = Lookout(keeper, network.told_providers, self._paths.absences)
+        lookout = Lookout(keeper, network.told_providers, network.search, self._paths.absences)
         lookout.load()
         custody = CustodyService(keeper, repair, inquiries, lookout, network.directory, self._people.title)
         service.join(network, custody)

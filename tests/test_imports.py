@@ -131,6 +131,7 @@ PURE = (
     "dht/liveness.py",
     "dht/handoff.py",
     "dht/ledger.py",
+    "dht/watch.py",
     "dht/messages.py",
     "dht/receipts.py",
     "gossip/allowance.py",

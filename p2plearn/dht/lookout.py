@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,11 +38,20 @@ AT_ONCE: Final = 2
 
 
 class Lookout:
-    """``run`` it. ``records`` are the courses that others say they have; ``path`` is the file."""
+    """``run`` it. ``records`` are the courses that others told this node they have, ``search`` asks the whole network
+    who has one; ``path`` is the file.
+    """
 
-    def __init__(self, keeper: Keeper, records: Callable[[], Mapping[bytes, Collection[Node]]], path: Path) -> None:
+    def __init__(
+        self,
+        keeper: Keeper,
+        records: Callable[[], Mapping[bytes, Collection[Node]]],
+        search: Callable[[bytes], Awaitable[Collection[Node]]],
+        path: Path,
+    ) -> None:
         self._keeper = keeper
         self._records = records
+        self._search = search
         self._path = path
         limits = keeper.limits
         self.watch = Watch(max(limits.grace / 4, 5 * limits.interval), limits.grace)
@@ -98,12 +107,24 @@ class Lookout:
         async with trio.open_nursery() as nursery:
             for node in self.watch.due(now, AT_ONCE):
                 nursery.start_soon(self._ask_one, node)
+            course = self.watch.to_search(now)
+            if course is not None:
+                nursery.start_soon(self._search_for, course)
 
     async def _ask_one(self, node: Node) -> None:
         vigil = self._keeper.vigil
         life = vigil.detector.life(node) if node in vigil.detector else None
         there = await vigil.ask(node) is not None if life is None else life in {Life.ALIVE, Life.SUSPECT}
         self.watch.answered(node, there, trio.current_time())
+
+    async def _search_for(self, course: bytes) -> None:
+        """Look for somebody who has a course and is there."""
+        there: list[Node] = []
+        for node in await self._search(course):
+            if await self._keeper.vigil.ask(node) is not None:
+                there.append(node)
+                break
+        self.watch.searched(course, there, trio.current_time())
 
     async def _save(self) -> None:
         now = trio.current_time()

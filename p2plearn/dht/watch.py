@@ -1,8 +1,9 @@
 """Courses whose every holder went away: noticed by those whom the holders told that they have them. Sans-IO.
 
 A node near a course in Kademlia's space keeps records of who has it. When all of those nodes have been away for the
-grace period, nobody else may be left who knows that there was such a course: so it is named here, until one of them is
-back or another says that it has it. Nodes are asked, not courses: a node that keeps ten thousand is asked once.
+grace period, nobody else may be left who knows that there was such a course. Then the network is searched for it, since
+others may have taken it over and told nodes that are nearer by now; what isn't found is *lost*, and named here until
+one of its holders is back or another has it. Nodes are asked, not courses: who keeps ten thousand is asked once.
 
 Imports only ``dht.custody``.
 """
@@ -28,6 +29,8 @@ class Missing:
 
     holders: frozenset[Node]
     since: float
+    searched: float = float("-inf")
+    """When the network was last searched for it, in vain."""
 
 
 @dataclass(slots=True)
@@ -40,10 +43,17 @@ class Watch:
     _away: dict[Node, float] = field(default_factory=dict)
     _asked: dict[Node, float] = field(default_factory=dict)
     _missing: dict[bytes, Missing] = field(default_factory=dict)
+    _found: dict[bytes, frozenset[Node]] = field(default_factory=dict)
+    """Who was found to have a course when it was searched for."""
 
     def see(self, records: Mapping[bytes, Collection[Node]], now: float) -> None:
         """The records as they are now: course to those who said that they have it."""
-        self._records = {course: frozenset(nodes) for course, nodes in records.items() if nodes}
+        self._found = {course: nodes for course, nodes in self._found.items() if course in records}
+        self._records = {
+            course: frozenset(nodes) | self._found.get(course, frozenset())
+            for course, nodes in records.items()
+            if nodes
+        }
         self._judge(now)
         watched = self._watched()
         self._away = {node: since for node, since in self._away.items() if node in watched}
@@ -75,7 +85,10 @@ class Watch:
             if all(node in self._away for node in nodes):
                 since = max(self._away[node] for node in nodes)
                 before = self._missing.get(course)
-                self._missing[course] = Missing(nodes if before is None else nodes | before.holders, since)
+                if before is None:
+                    self._missing[course] = Missing(nodes, since)
+                else:
+                    before.holders, before.since = nodes | before.holders, since
             else:
                 self._missing.pop(course, None)
         for course, missing in list(self._missing.items()):
@@ -90,19 +103,41 @@ class Watch:
         longest = sorted(found.items(), key=lambda each: -each[1])[:MOST_LOST]
         return dict(longest)
 
+    def to_search(self, now: float) -> bytes | None:
+        """A course that the network should be searched for now: its holders have been away for the grace period."""
+        due = [
+            (missing.searched, course)
+            for course, missing in self._missing.items()
+            if now - missing.since >= self.grace and now - missing.searched >= self.period
+        ]
+        return min(due)[1] if due else None
+
+    def searched(self, course: bytes, found: Collection[Node], now: float) -> None:
+        """The network was searched for a course: ``found`` have it, and are there."""
+        missing = self._missing.get(course)
+        if missing is None:
+            return
+        missing.searched = now
+        if found:
+            self._found[course] = frozenset(found)
+            if course in self._records:
+                self._records[course] |= self._found[course]
+            del self._missing[course]
+
     def lost(self, now: float) -> dict[bytes, float]:
-        """The same, once it is longer than the grace period."""
-        return self.away(now, at_least=self.grace)
+        """Courses whose holders have been away for longer than the grace period, and that weren't found elsewhere."""
+        away = self.away(now, at_least=self.grace)
+        return {course: seconds for course, seconds in away.items() if self._missing[course].searched >= 0.0}
 
     # Across restarts: what was lost stays named.
 
     def export(self, now: float) -> dict[bytes, tuple[frozenset[Node], float]]:
         """Lost courses, their holders, and for how long they have been away."""
-        return {c: (m.holders, now - m.since) for c, m in self._missing.items() if now - m.since >= self.grace}
+        return {course: (self._missing[course].holders, seconds) for course, seconds in self.lost(now).items()}
 
     def restore(self, lost: Iterable[tuple[bytes, Collection[Node], float]], now: float) -> None:
         """Take back what ``export`` gave."""
         for course, holders, seconds in lost:
-            self._missing[course] = Missing(frozenset(holders), now - seconds)
+            self._missing[course] = Missing(frozenset(holders), now - seconds, 0.0)
             for node in holders:
                 self._away.setdefault(node, now - seconds)

@@ -81,7 +81,7 @@ class Member:
         )  # fmt: skip
         self.repair = Repair(self.keeper, chance=lambda: 0.0)
         self.inquiries = Inquiries(self.keeper)
-        self.lookout = Lookout(self.keeper, self._records, self.home / "absences.json")
+        self.lookout = Lookout(self.keeper, self._records, self._search, self.home / "absences.json")
         self.chunks = ChunkService(self._shelf, max_streams=16)
         self.nursery: trio.Nursery | None = None
         self.wires: list[Wire] = []
@@ -103,6 +103,9 @@ class Member:
 
     def _records(self) -> Mapping[bytes, Collection[Node]]:
         return self.records
+
+    async def _search(self, course: bytes) -> Collection[Node]:
+        return [node for node, other in self.room.members.items() if other.keeps(course)]
 
     # -- Calls ---------------------------------------------------------------------------------------------------------
 
