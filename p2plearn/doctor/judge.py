@@ -250,15 +250,27 @@ def _company(facts: Facts) -> Finding | None:
 
 
 def _callers(facts: Facts) -> Finding | None:
-    """Whether anybody ever gets in: judged by who called, which needs no help of others."""
-    if facts.status is None or not facts.peers:
+    """Whether others get in: as they told when they called back on request, else judged by who called."""
+    if facts.status is None:
+        return None
+    reach = facts.status.get("reach", {})
+    port = next((each.port for each in facts.ports if each.port), 4017)
+    if reach.get("standing") == "public":
+        return Finding("inbound", "good", "Others called this node back when asked to: it can be reached from outside.")
+    if reach.get("standing") == "behind-router":
+        by_way = "; relays carry their calls here" if reach.get("relays") else ""
+        return Finding(
+            "inbound", "note", f"Others tried to call this node back and could not: {reach.get('words', '')}{by_way}.",
+            f"Best: open TCP port {port} here (`sudo ufw allow {port}/tcp`) and forward it in the router, or switch on "
+            "UPnP there. Fetching works without.",
+        )  # fmt: skip
+    if not facts.peers:
         return None
     inbound = [peer for peer in facts.peers if peer.get("direction") == "inbound"]
     if inbound:
         return Finding("inbound", "good", f"{len(inbound)} of {len(facts.peers)} nodes called this one themselves.")
     if float(facts.status.get("uptime", 0.0)) < SETTLED_SECONDS or len(facts.peers) < ENOUGH_CALLS:
         return None
-    port = facts.ports[0].port if facts.ports else 4017
     return Finding(
         "inbound", "note", "This node calls others, but none gets through to it: a firewall or a router is in front.",
         f"Open TCP port {port}: `sudo ufw allow {port}/tcp`, or `sudo firewall-cmd --add-port={port}/tcp`, and "

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 WORDS: Final = frozenset(
-    {"last_error", "problem", "since", "until", "waiting_for", "direction", "found_by", "last_fault", "why", "life"}
+    {"standing", "words", "port_mapping", "last_error", "problem", "since", "until"}
+    | {"waiting_for", "direction", "found_by", "last_fault", "why", "life"}
 )
 """Names of texts in a status that are ours or the system's; all other texts are left out."""
 

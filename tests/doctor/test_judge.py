@@ -79,6 +79,9 @@ def test_a_sound_machine_has_nothing_but_good_findings() -> None:
          {"bootstrap": (("/ip4/192.0.2.1/tcp/1", "tcp: no answer"),)}),
         ("peers", "bad", "nobody", "from=", {"status": STATUS | {"peers": 0}, "peers": ()}),
         ("inbound", "note", "firewall", "ufw allow 4017/tcp", {"peers": ({"direction": "outbound"},) * 3}),
+        ("inbound", "note", "call this node back", "forward it",
+         {"status": STATUS | {"reach": {"standing": "behind-router", "words": "behind a router", "relays": []}}}),
+        ("inbound", "good", "from outside", "", {"status": STATUS | {"reach": {"standing": "public"}}}),
         ("bans", "note", "1 peers", "update", {"status": STATUS | {"banned": [{}]}}),
     ],
 )  # fmt: skip
