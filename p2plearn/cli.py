@@ -27,6 +27,17 @@ Exit codes: 0 ok, 1 error, 2 usage, 3 no node running, 4 nobody has it,
 7 quota or disk, 8 refused by policy, 9 leave incomplete, 130 interrupted."""
 
 
+SECTIONS = {
+    "Courses": ("publish", "get", "list", "info", "verify", "remove", "gc", "export", "import"),
+    "This machine": ("node", "doctor", "service", "metrics", "paths", "config", "completion", "demo"),
+    "Find and judge": ("search", "rate", "ratings", "trust", "profile"),
+    "Ask and answer": ("discussion", "ask", "answer", "comment", "accept", "edit", "withdraw"),
+    "Keep order": ("mute", "block", "label", "subscribe", "hidden", "moderate"),
+    "Networks of one's own, and plans": ("invite", "join", "plan"),
+}
+"""How ``--help`` orders the commands."""
+
+
 @click.group(cls=Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "--version", message="p2plearn %(version)s")
 def cli() -> None:
@@ -37,6 +48,8 @@ def cli() -> None:
     """
 
 
+assert isinstance(cli, Group)  # noqa: S101 - for the type checker
+cli.sections = SECTIONS
 cli.add_command(node.node)
 for commands in (courses, archive, people, group, plan, home):
     commands.attach(cli)

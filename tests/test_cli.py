@@ -22,7 +22,7 @@ from nodes import Ran, command, environment, run_command
 from pocket_node import PEER_ID, PocketNode, running
 
 from p2plearn import __version__, errors
-from p2plearn.cli import cli, main
+from p2plearn.cli import SECTIONS, cli, main
 from p2plearn.config import SETTINGS, Home
 from p2plearn.lock import NodeLock
 from p2plearn.operations import PublishResult
@@ -116,6 +116,11 @@ def test_every_command_is_there_has_help_and_takes_the_common_options(run: Shell
         assert shown.code == 0
         for option in ("--json", "--home", "--debug"):
             assert option in shown.stdout, path
+
+
+def test_help_shows_every_command_under_a_heading() -> None:
+    listed = [name for names in SECTIONS.values() for name in names]
+    assert sorted(listed) == sorted(cli.commands)
 
 
 def test_no_command_at_all_is_answered_with_help(run: Shell) -> None:

@@ -6,7 +6,7 @@ Imports click and our own light modules only.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -106,6 +106,19 @@ class Group(click.Group):
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.params += _common_options()
+
+    sections: Mapping[str, Sequence[str]] = {}
+    """Headings of its help, with the commands below each; those that are in none come last."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands by section, each with its first sentence, however long."""
+        rest = [name for name in self.commands if not any(name in names for names in self.sections.values())]
+        for title, names in {**self.sections, "Commands" if not self.sections else "More": rest}.items():
+            shown = [(name, self.commands[name]) for name in names if name in self.commands]
+            rows = [(name, command.get_short_help_str(200)) for name, command in shown if not command.hidden]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def list_commands(self, _: click.Context) -> list[str]:
         """Their names."""
