@@ -83,13 +83,16 @@ def test_what_needs_no_node_loads_nothing_heavy(arguments: list[str], tmp_path: 
     assert not (tmp_path / "home").exists()
 
 
-def test_help_comes_in_a_blink(tmp_path: Path) -> None:
-    def once() -> float:
-        begun = time.perf_counter()
-        assert run_command("--help", cwd=tmp_path).code == 0
-        return time.perf_counter() - begun
-
-    assert min(once() for _ in range(5)) < 0.3
+def test_help_loads_nothing_that_takes_its_time() -> None:
+    """What makes it quick; the seconds are in the benchmarks, where a busy machine fails nobody."""
+    code = (
+        "import sys; from p2plearn.cli import main; main(['--help']);"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert not loaded & {"libp2p", "trio", "cryptography", "rich", "msgpack", "h11", "sqlite3", "asyncio", "zeroconf"}
+    assert "click" in loaded
 
 
 def commands(group: click.Group, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
