@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2plearn.archive import car, dagcbor, layout
@@ -123,6 +123,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(VALUES)
 def test_a_value_survives(value: Any) -> None:
     raw = dagcbor.encode(value)
@@ -135,6 +136,7 @@ def test_a_value_survives(value: Any) -> None:
         assert read_back == value
 
 
+@settings(max_examples=40)
 @given(VALUES)
 def test_any_value_is_a_bundle_or_not_ours(value: Any) -> None:
     raw = dagcbor.encode(value)
