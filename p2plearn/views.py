@@ -35,14 +35,9 @@ _IN_BYTES = {
     "wan_received",
 }
 _IN_BYTES_A_SECOND = {"upload", "download"}
-_IN_MOMENTS = {"created", "added", "paused_until"}
+_IN_MOMENTS = {"created", "added", "paused_until", "since"}
 _IN_SECONDS = {"uptime", "seconds", "age", "lateness", "lag"}
 _NOT_SHOWN = {"schema", "event", "entries", "moved"}
-
-
-def status(facts: Mapping[str, Any]) -> str:
-    """``node status``."""
-    return _facts(facts)
 
 
 def paused(facts: Mapping[str, Any]) -> str:

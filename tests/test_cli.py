@@ -307,8 +307,8 @@ def test_pause_and_resume_say_how_it_stands(node: tuple[PocketNode, Home], run: 
 
 def test_status_and_peers_are_tables(node: tuple[PocketNode, Home], run: Shell) -> None:
     status = run("node", "status").stdout
-    assert re.search(rf"peer id +{PEER_ID}\n", status)
-    assert re.search(r"storage quota +none\n", status)
+    assert re.search(rf"Node +{PEER_ID}\n", status)
+    assert re.search(r"Keeps .*no quota", status)
     assert re.search(r"12D3KooWOther +/ip4", run("node", "peers").stdout)
     assert "\x1b" not in run("node", "peers").stdout
 

@@ -92,6 +92,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     },
     "terminal": frozenset({"operations", "errors"}),
     "views": frozenset({"operations", "terminal"}),
+    "status_words": frozenset({"terminal"}),
     # Commands by subject, assembled by cli. They start a node in `node start`, and read course names with the room
     # that knows them.
     "commands": BASE - {"identity"}
@@ -101,6 +102,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "background",
         "late",
         "terminal",
+        "status_words",
         "views",
         "demo",
         "course",
@@ -173,8 +175,8 @@ IMPURE = frozenset(
 
 LIBP2P_ROOMS = frozenset({"net", "dht", "gossip", "transfer", "network", "node"})
 QUICK = BASE - {"identity"} | {
-    "cli", "client", "background", "terminal", "views", "demo", "commands", "people", "units", "invite", "membership",
-    "__main__",
+    "cli", "client", "background", "terminal", "views", "status_words", "demo", "commands", "people", "units",
+    "invite", "membership", "__main__",
 }  # fmt: skip
 HEAVY = frozenset({"trio", "libp2p", "cryptography", "h11", "multiaddr", "sqlite3", "msgpack", "rich"})
 

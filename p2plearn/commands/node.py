@@ -161,10 +161,10 @@ def _stop(scope: Scope) -> None:
 @pass_scope
 def node_status(scope: Scope) -> None:
     """What the node is and how it stands."""
-    from p2plearn import views
+    from p2plearn import status_words
 
     facts = scope.client().status()
-    scope.emit(facts) if scope.as_json else click.echo(views.status(facts))
+    scope.emit(facts) if scope.as_json else click.echo(status_words.status(facts))
 
 
 @node.command("pause")

@@ -1,0 +1,78 @@
+"""What `node status` says to a person: trouble first and in words, nothing that a peer wrote unescaped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from p2plearn.status_words import status
+
+QUIET: dict[str, Any] = {
+    "peer_id": "12D3KooWMine", "author": "ab" * 32, "uptime": 3700.0, "pid": 4711, "peers": 2, "courses": 3,
+    "addresses": ["/ip4/192.0.2.7/tcp/4017/p2p/12D3KooWMine"],
+    "storage": {"bytes": 5 << 20, "quota": None, "free_disk": 9 << 30, "min_free": 1 << 29, "notices": []},
+    "custody": {"give": 5 << 30, "given": 1 << 30, "units": 3, "repairing": 0, "leaving": False,
+                "under_replicated": [], "lost": []},
+    "dht": {"announced": 3, "waiting": 0, "late": 0, "lateness": 0.0},
+    "people": {"catalogue": 12, "lag": 4.0, "dropped": {"known": 7, "flood": 0}},
+    "reach": {"words": "nodes behind no router can call it", "port_mapping": "", "relaying": {"on": False}},
+    "lan": {"on": True, "heard": 1, "problem": ""},
+    "month": {"lan_sent": 1 << 20, "lan_received": 0, "wan_sent": 0, "wan_received": 2 << 20},
+}  # fmt: skip
+
+
+def test_a_node_in_order_has_nothing_to_attend_to() -> None:
+    shown = status(QUIET)
+    assert "!" not in shown
+    for words in (
+        "12D3KooWMine",
+        "for 1 h",
+        "3 courses, 5.0 MiB (no quota)",
+        "1.0 GiB of 5.0 GiB",
+        "2 nodes connected",
+    ):
+        assert words in shown, words
+    assert "Limits" not in shown
+    assert "passed over" not in shown
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        ({"paused": True}, "! Paused: no course is served or fetched until `p2plearn node resume`."),
+        ({"custody": {"lost": [{"course": "cd" * 32, "title": "Gone"}]}}, "    cdcdcdcdcdcd Gone"),
+        (
+            {"custody": {"under_replicated": [{"course": "ef" * 32, "title": "Few", "copies": 1, "copies_wanted": 3}]}},
+            "    efefefefefef Few: 1 of 3 copies",
+        ),
+        ({"dht": {"late": 2, "lateness": 7200.0}}, "! Telling the network what is here falls behind: 2 courses late"),
+        ({"banned": [{"peer": "12D3KooWBad", "reason": "poisoned"}]}, "    12D3KooWBad: poisoned"),
+        ({"restart_for": ["storage.give"]}, "! Changed in config.toml, in force after a restart: storage.give."),
+        ({"storage": {"notices": ["The disk is nearly full."]}}, "! The disk is nearly full."),
+        ({"network_restarts": 1, "last_fault": "KeyError"}, "! The network part was restarted 1 time (KeyError)."),
+    ],
+)
+def test_trouble_comes_first_and_in_words(trouble: dict[str, Any], words: str) -> None:
+    shown = status(QUIET | trouble)
+    assert words in shown
+    assert shown.index(words) < shown.index("Node  ")
+
+
+def test_many_are_not_all_named() -> None:
+    lost = [{"course": f"{number:064x}", "title": f"Course {number}"} for number in range(100)]
+    shown = status(QUIET | {"custody": {"lost": lost}})
+    assert "Course 19" in shown
+    assert "Course 20" not in shown
+    assert "and 80 more: p2plearn node status --json" in shown
+
+
+def test_titles_cannot_play_with_the_terminal() -> None:
+    shown = status(QUIET | {"custody": {"lost": [{"course": "cd" * 32, "title": "\x1b[2Jx\u202ey\n! Paused"}]}})
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+    assert "\n! Paused" not in shown
+
+
+def test_what_an_older_node_lacks_is_left_out() -> None:
+    assert "Node" in status({"peer_id": "x"})
