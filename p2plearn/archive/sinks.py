@@ -103,8 +103,8 @@ class FileSink:
             raise export_problem(error, path) from None
         try:
             facts = os.fstat(self._fd)
-            if not stat.S_ISREG(facts.st_mode):
-                raise Refused(f"{self._part} is in the way: it is no regular file.", "Move it away.")
+            if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:  # another name of it may be anybody's file
+                raise Refused(f"{self._part} is in the way: it is no file of an export's.", "Move it away.")
             self._lock()
             self._old = facts.st_size
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -427,10 +428,39 @@ def test_a_file_in_the_way_is_not_touched(tmp_path: Path, folder: Path, a: Home)
         a.export(tmp_path)
     with pytest.raises(UsageProblem):
         a.export(tmp_path / "no" / "such" / "x.car")
-    (tmp_path / ("y.car" + PART)).symlink_to(tmp_path / "x.car")
-    with pytest.raises(P2plearnError):
-        a.export(tmp_path / "y.car")
+    for link in (Path.symlink_to, Path.hardlink_to):
+        link(tmp_path / ("y.car" + PART), tmp_path / "x.car")
+        with pytest.raises(P2plearnError):
+            a.export(tmp_path / "y.car")
+        (tmp_path / ("y.car" + PART)).unlink()
     assert (tmp_path / "x.car").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "words"),
+    [
+        (errno.ENOSPC, NoSpace, "full"),
+        (errno.EDQUOT, NoSpace, "full"),
+        (errno.EFBIG, NoSpace, "FAT32"),
+        (errno.EROFS, Refused, "can't be written"),
+        (errno.ENOENT, UsageProblem, "can't be written"),
+        (errno.EIO, P2plearnError, "failed"),
+    ],
+)
+def test_what_a_stick_says_is_put_into_words(
+    tmp_path: Path, folder: Path, a: Home, monkeypatch: pytest.MonkeyPatch, number: int, kind: type, words: str
+) -> None:
+    publish(a.store, folder)
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("p2plearn.store.behind.Behind.write", fail)
+        with pytest.raises(kind, match=words):
+            a.export(tmp_path / "x.car")
+    assert not (tmp_path / "x.car").exists()
+    a.export(tmp_path / "x.car")
 
 
 def test_two_exports_do_not_write_one_file(tmp_path: Path, folder: Path, a: Home) -> None:
