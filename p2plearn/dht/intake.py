@@ -43,6 +43,9 @@ ANSWER_SECONDS: Final = 20.0
 STALLED_SECONDS: Final = 120.0
 """A unit of which nothing came for so long gives its place to another: who has it may be paused for a week."""
 
+UNWANTED_SECONDS: Final = 86400.0
+"""For which a course that was removed by this node's person is not taken in for others (until the node restarts)."""
+
 Find = Callable[[bytes, Node | None, Callable[[Peer], Awaitable[None]]], Awaitable[None]]
 """One round of looking for providers of a course, a node named first if one is known."""
 
@@ -84,6 +87,13 @@ class Intake:
         self.refuses: Callable[[bytes, bytes], str] = lambda _course, _author: ""
         """Why this node wants nothing to do with a course or its author; empty if it doesn't mind."""
         self._coming: dict[Unit, _Incoming] = {}
+        self._unwanted: dict[bytes, float] = {}
+
+    def unwanted(self, course: bytes) -> None:
+        """The person of this node removed a course: it isn't to come back by itself at once."""
+        now = trio.current_time()
+        self._unwanted = {each: until for each, until in self._unwanted.items() if until > now}
+        self._unwanted[course] = now + UNWANTED_SECONDS
 
     async def consider(self, line: Line, node: Node, offer: Offer) -> tuple[Receipt, ...]:
         """Answer an offer to its end; what the offerer goes on to say about who holds the unit. Raises PeerFault."""
@@ -94,6 +104,9 @@ class Intake:
             raise PeerFault("custody: a segment that the course doesn't have")
         if self.refuses(signed.course, signed.manifest.author):
             await line.send(Decline(Reason.NO_QUOTA, "blocked"))
+            return ()
+        if self._unwanted.get(signed.course, 0.0) > trio.current_time() and unit not in kept.ledger:
+            await line.send(Decline(Reason.NO_QUOTA, "removed here"))
             return ()
         entry = kept.ledger.entry(unit)
         if kept.leaving or unit in kept.releasing:

@@ -122,6 +122,7 @@ class Keeper:
 
     def forgotten(self, course: bytes) -> None:
         """A course was removed from this disk: tell those who counted on it."""
+        self.intake.unwanted(course)
         for unit in [unit for unit in self.ledger if unit.course == course]:
             denial = self.kept.deny(unit)
             if denial is not None:

@@ -246,3 +246,17 @@ async def test_who_is_asked_who_keeps_a_unit_tells_what_it_knows(tmp_path: Path)
         assert {decode_receipt(each.encode()).node for each in told.receipts} == {members[0].node, keeper.node}
         nothing = await keeper.keeper.asking.question(stranger.node, Inquiry(Unit(course, 0)))
         assert nothing == Receipts(())
+
+
+async def test_what_was_removed_here_is_not_brought_back_by_the_others(tmp_path: Path) -> None:
+    async with room(tmp_path, 4, grace=30.0) as members:
+        course = await members[0].publish(50_000, 3)
+        (free,) = [each for each in members if not each.keeps(course)]
+        members[0].keeper.forgotten(course)
+        await trio.to_thread.run_sync(members[0].store.remove, course)
+        await until(lambda: free.keeps(course))
+        assert not members[0].keeps(course)
+        holder = next(each for each in members[1:] if each is not free)
+        declined = await holder.keeper.give(Unit(course, 0), members[0].node)
+        assert declined is not None
+        assert declined.reason is Reason.NO_QUOTA

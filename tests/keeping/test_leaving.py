@@ -106,6 +106,7 @@ def test_leaver_and_receiver_both_killed_in_a_handoff(tmp_path: Path) -> None:
             leaver.start()
 
 
+@pytest.mark.timeout(300)
 def test_who_leaves_and_comes_back_counts_again_and_gc_says_what_would_go(tmp_path: Path) -> None:
     with network(tmp_path, 4, P2PLEARN_CUSTODY_GRACE="60") as nodes:
         teacher = nodes[1]
