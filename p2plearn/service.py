@@ -9,20 +9,18 @@ from __future__ import annotations
 import logging
 import math
 import os
-import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import trio
 
 from p2plearn.archive_service import Archives
-from p2plearn.course.index import FileEntry, Index
-from p2plearn.course.manifest import SignedManifest
 from p2plearn.course.names import cid_text, format_link
 from p2plearn.custody_service import CustodyService
-from p2plearn.errors import OutOfTime, Refused, UsageProblem
+from p2plearn.errors import Refused, UsageProblem
+from p2plearn.getting import Getting, course_facts
 from p2plearn.gossip.service import People
 from p2plearn.identity import SigningKey
 from p2plearn.invite import Invite
@@ -33,22 +31,18 @@ from p2plearn.operations import (
     GetResult,
     LeaveRequest,
     LeaveResult,
-    Progress,
     PublishRequest,
     PublishResult,
     Report,
     VerifyRequest,
     VerifyResult,
 )
-from p2plearn.progress import Gauge
-from p2plearn.store.download import Download
-from p2plearn.store.follow import Following
 from p2plearn.store.publish import PublishMeta
 from p2plearn.store.store import Store
 from p2plearn.supervision import Supervisor
 from p2plearn.telling import Counting, in_thread, telling
 from p2plearn.transfer.courtesy import Courtesy
-from p2plearn.transfer.fetch import Fetch, FetchLimits
+from p2plearn.transfer.fetch import FetchLimits
 from p2plearn.transfer.serve import Shelf
 
 logger = logging.getLogger(__name__)
@@ -83,13 +77,13 @@ class NodeService:
         self.people = people
         self.archives = Archives(store, people, self._announce)
         self._courtesy = courtesy
-        self._limits = limits
         self._author = author
         self._stop = stop
         self._network: Network | None = None
         self._since = trio.current_time()
-        self._turns: dict[bytes, trio.Lock] = {}
-        self._fetching: dict[bytes, Fetch] = {}
+        self._getting = Getting(
+            store, people, limits, courtesy, network=lambda: self.network, custody=lambda: self.custody
+        )
 
     def join(self, network: Network, custody: CustodyService) -> None:
         """The network is up, or up again; called before anything is asked of this object."""
@@ -141,7 +135,7 @@ class NodeService:
             "restart_for": await trio.to_thread.run_sync(self.not_in_force),
             "fetching": [
                 {"course": course.hex(), "waiting_for": fetch.standing.waiting_for}
-                for course, fetch in self._fetching.items()
+                for course, fetch in self._getting.fetching.items()
             ],
             "storage": {
                 "bytes": usage.bytes,
@@ -189,7 +183,7 @@ class NodeService:
         if row is None or signed is None:
             raise _not_kept(course)
         holding = await trio.to_thread.run_sync(self._store.holding, name)
-        facts = _facts(signed, None if holding is None else holding.index)
+        facts = course_facts(signed, None if holding is None else holding.index)
         warnings = await trio.to_thread.run_sync(self.people.warnings, name, row.author)
         return facts | {
             "warnings": warnings,
@@ -254,159 +248,11 @@ class NodeService:
 
     async def get(self, request: GetRequest, report: Report) -> GetResult:
         """See ``NodeOperations.get``."""
-        course = bytes.fromhex(request.course)
-        result: GetResult | None = None
-        with trio.move_on_after(request.timeout or math.inf):
-            turn = self._turns.setdefault(course, trio.Lock())
-            if turn.locked():
-                report(Progress("waiting", waiting_for="another get of this course"))
-            async with turn:
-                result = await self._get(course, request, report)
-        if not turn.locked():
-            self._turns.pop(course, None)
-        if result is None:
-            raise OutOfTime(
-                f"Not done within {request.timeout:g} s.",
-                "What was fetched is kept; the same command goes on from there.",
-            )
-        return result
-
-    async def _get(self, course: bytes, request: GetRequest, report: Report) -> GetResult:
-        """A get whose turn it is: two at once would write the same bytes to the same place."""
-        began = time.perf_counter()
-        dest = Path(request.dest) if request.dest else None
-        fetch, files, following = await self._fetch(course, request, dest, report)
-        signed, index = fetch.signed, fetch.index
-        if signed is None or index is None:
-            raise AssertionError("fetched")
-        written, path, replaced_into = 0, "", ""
-        replaced: tuple[str, ...] = ()
-        if dest is not None:
-            count = Counting("checking out")
-            async with telling(report, count.progress):
-                try:
-                    out = await in_thread(
-                        lambda cancelled: self._store.checkout(
-                            course, dest, files, count, cancelled, following=following
-                        )
-                    )
-                finally:
-                    if following is not None:
-                        await trio.to_thread.run_sync(following.abandon)
-            written, path = out.written_files, str(out.path)
-            replaced, replaced_into = tuple(out.replaced), str(out.replaced_into or "")
-            if request.no_copy:
-                await in_thread(lambda cancelled: self._store.keep_in_place(course, out.path, files, cancelled))
-        await self.custody.fetched(course)
-        row = await trio.to_thread.run_sync(self._store.course, course)
-        warnings = await trio.to_thread.run_sync(self.people.warnings, course, signed.manifest.author)
-        chosen: Sequence[FileEntry] = index.files if files is None else files
-        return GetResult(
-            course=request.course,
-            title=signed.manifest.title,
-            path=path,
-            bytes=sum(file.size for file in chosen),
-            files=len(chosen),
-            fetched_bytes=fetch.standing.verified_bytes,
-            seconds=time.perf_counter() - began,
-            providers=len(fetch.tally.gave),
-            written_files=written,
-            replaced=replaced,
-            replaced_into=replaced_into,
-            complete=row is not None and row.complete,
-            warnings=tuple(warnings),
-        )
+        return await self._getting.get(request, report)
 
     async def contents(self, request: GetRequest, report: Report) -> dict[str, Any]:
         """See ``NodeOperations.contents``."""
-        course = bytes.fromhex(request.course)
-        with trio.move_on_after(request.timeout or math.inf) as limit:
-            fetch = await self._new_fetch(course, request)
-            async with telling(report, lambda gauge: _progress(fetch, gauge)):
-                if fetch.index is None:
-                    await fetch.run(None)
-        if limit.cancelled_caught:
-            raise OutOfTime(f"Nobody told what is inside within {request.timeout:g} s.", "Try again with more time.")
-        if fetch.signed is None:
-            raise AssertionError("fetched")
-        author = fetch.signed.manifest.author
-        return _facts(fetch.signed, fetch.index) | {
-            "warnings": await trio.to_thread.run_sync(self.people.warnings, course, author)
-        }
-
-    def _refuse_blocked(self, course: bytes, author: bytes | None = None) -> None:
-        why = self.people.refusal(course, author)
-        if why:
-            raise Refused(f"Course {course.hex()[:12]} is {why}.", "`p2plearn block --list` shows what is, and why.")
-
-    async def _new_fetch(self, course: bytes, request: GetRequest) -> Fetch:
-        self._refuse_blocked(course)
-        signed = await trio.to_thread.run_sync(self._store.signed_manifest, course)
-        holding = await trio.to_thread.run_sync(self._store.holding, course)
-        return Fetch(
-            course,
-            lambda offer: self.network.candidates(course, request.providers, offer),
-            signed=signed,
-            index=None if holding is None else holding.index,
-            roll=random.randrange,
-            in_order=request.in_order,
-            limits=self._limits,
-            courtesy=self._courtesy,
-        )
-
-    async def _fetch(
-        self, course: bytes, request: GetRequest, dest: Path | None, report: Report
-    ) -> tuple[Fetch, tuple[FileEntry, ...] | None, Following | None]:
-        """Bring everything wanted into the store; which files that is (None: all of them), and what of the checkout
-        was written on the way.
-        """
-        files: tuple[FileEntry, ...] | None = None
-        following: Following | None = None
-        download: Download | None = None
-        fetch = self._fetching[course] = await self._new_fetch(course, request)
-
-        async def land(signed: SignedManifest, index_raw: bytes | None, index: Index) -> Download:
-            nonlocal files, download
-            self._refuse_blocked(course, signed.manifest.author)
-            if request.only:
-                files = index.select(request.only)
-                if not files:
-                    raise UsageProblem(
-                        f"No file of {signed.manifest.title!r} matches {' '.join(request.only)}.",
-                        "See what is inside with --manifest-only.",
-                    )
-            chosen = index.files if files is None else files
-            fetch.standing.total_bytes = sum(file.size for file in chosen)
-            fetch.standing.total_files = len(chosen)
-            download = await trio.to_thread.run_sync(self._begin, signed, index_raw, index, files, dest)
-            self.network.directory.announce(course)
-            return download
-
-        try:
-            async with telling(report, lambda gauge: _progress(fetch, gauge)):
-                await fetch.run(land)
-            if download is not None and dest is not None:
-                following = download.take_following(dest)
-        finally:
-            self._fetching.pop(course, None)
-            if download is not None:
-                with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(download.close)
-        return fetch, files, following
-
-    def _begin(
-        self,
-        signed: SignedManifest,
-        index_raw: bytes | None,
-        index: Index,
-        files: tuple[FileEntry, ...] | None,
-        dest: Path | None,
-    ) -> Download:
-        """Blocking: refuse what can't end well before a byte is fetched, then reserve the room."""
-        if dest is not None:
-            self._store.check_destination(signed, index, dest)
-        self._store.custody.claim(signed.course, "fetched")
-        return self._store.begin_download(signed, index_raw or index.encode(), index, files, "fetched", checkout=dest)
+        return await self._getting.contents(request, report)
 
     # -- keeping -------------------------------------------------------------------------------------------------
 
@@ -423,7 +269,7 @@ class NodeService:
         mended = Mended()
         if request.repair and damaged:
             ask = GetRequest("", providers=request.providers)
-            mending = Mending(self._store, lambda course: self._new_fetch(course, ask))
+            mending = Mending(self._store, lambda course: self._getting.new_fetch(course, ask))
             mended = await mending.mend(damaged, report, request.timeout or math.inf)
             for one in mended.repaired:
                 self.network.directory.announce(bytes.fromhex(one["course"]))
@@ -440,7 +286,7 @@ class NodeService:
     async def remove(self, course: str) -> dict[str, Any]:
         """See ``NodeOperations.remove``."""
         name = bytes.fromhex(course)
-        if name in self._fetching:
+        if name in self._getting.fetching:
             raise Refused("This course is being fetched right now.", "Stop that get first (Ctrl-C), then remove it.")
         row = await trio.to_thread.run_sync(self._store.course, name)
         if row is None:
@@ -479,51 +325,6 @@ class NodeService:
 
 
 # -- progress ----------------------------------------------------------------------------------------------------
-
-
-def _progress(fetch: Fetch, gauge: Gauge) -> Progress:
-    standing = fetch.standing
-    gauge.update(trio.current_time(), standing.verified_bytes)
-    left = standing.wanted_bytes - standing.verified_bytes
-    return Progress(
-        standing.stage,
-        # What was here before counts as done: a resumed get goes on where it was.
-        max(standing.total_bytes - left, 0),
-        standing.total_bytes,
-        files=standing.total_files - standing.files.lacking if standing.stage == "fetching" else 0,
-        files_total=standing.total_files or (fetch.signed.manifest.files if fetch.signed else 0),
-        rate=gauge.rate,
-        peers=standing.peers,
-        eta=gauge.eta(left) if standing.stage == "fetching" else -1.0,
-        waiting_for=standing.waiting_for,
-        title=fetch.signed.manifest.title if fetch.signed else "",
-    )
-
-
-# -- words -------------------------------------------------------------------------------------------------------
-
-
-def _facts(signed: SignedManifest, index: Index | None) -> dict[str, Any]:
-    manifest = signed.manifest
-    return {
-        "course": signed.course.hex(),
-        "title": manifest.title,
-        "description": manifest.description,
-        "author": manifest.author.hex(),
-        "tags": list(manifest.tags),
-        "language": manifest.language,
-        "license": manifest.license,
-        "created": manifest.created,
-        "version": manifest.series.seq if manifest.series else 1,
-        "previous": manifest.series.prev.hex() if manifest.series and manifest.series.prev else "",
-        "ipfs": cid_text(manifest.root),
-        "chunker": manifest.chunker,
-        "bytes": manifest.bytes,
-        "files": manifest.files,
-        "chunks": manifest.chunks,
-        "entries": [{"path": file.path, "bytes": file.size} for file in index.files] if index else [],
-        "empty_folders": list(index.folders) if index else [],
-    }
 
 
 def _not_kept(course: str) -> UsageProblem:

@@ -57,8 +57,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "custody_service": BASE | {"store", "net", "dht"},
     "supervision": frozenset(),
     "mending": BASE | {"course", "store", "transfer"},
+    "getting": BASE | {"course", "store", "transfer", "network", "progress", "telling", "gossip", "custody_service"},
     "service": BASE
     | {
+        "getting",
         "archive_service",
         "invite",
         "supervision",
