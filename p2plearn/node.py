@@ -348,7 +348,8 @@ async def _listen(host: BasicHost, settings: Settings) -> None:
 def _multiaddr(text: str) -> Multiaddr:
     try:
         address = Multiaddr(text)
-        if [part.name for part in address.protocols()] not in (["ip4", "tcp"], ["ip6", "tcp"]):
+        host, *port = [part.name for part in address.protocols()]
+        if host not in {"ip4", "ip6"} or port not in (["tcp"], ["tcp", "ws"]):
             raise ValueError("a node listens on an IP address and a TCP port")
     except Exception as error:  # the library raises whatever a part's codec does
         raise UsageProblem(

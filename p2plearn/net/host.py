@@ -26,6 +26,7 @@ from multiaddr import Multiaddr
 from p2plearn.net.addresses import Reach, list_interfaces, reach
 from p2plearn.net.group import Door, GroupUpgrader
 from p2plearn.net.limits import ConnectionLimits
+from p2plearn.net.reach.websocket import WebSocketTransport
 from p2plearn.net.swarm import CourseHost, course_host
 from p2plearn.net.tcp import TcpTransport
 from p2plearn.net.tls import PROTOCOL as TLS
@@ -65,7 +66,9 @@ def build_host(keys: KeyPair, limits: ConnectionLimits | None = None, group_key:
         noise = NoiseTransport(keys, noise_privkey=new_x25519_key_pair().private_key)
         upgrader = TransportUpgrader({TLS: TlsTransport(keys), NOISE: noise}, muxers, NEGOTIATE_SECONDS)
     upgrader.muxer_multistream = _YamuxOnly({TProtocol(YAMUX): YamuxConn}, NEGOTIATE_SECONDS)
-    return course_host(keys, upgrader, TcpTransport(), limits=limits, addrs_factory=reachable)
+    host = course_host(keys, upgrader, TcpTransport(), limits=limits, addrs_factory=reachable)
+    host.get_network().transport_manager.add_transport(WebSocketTransport())
+    return host
 
 
 def reachable(listening: Sequence[Multiaddr]) -> list[Multiaddr]:

@@ -1,0 +1,214 @@
+"""Connections inside WebSockets (``/ip4/…/tcp/80/ws``), for networks that let only the web's ports through.
+
+What runs inside is what runs over TCP: TLS with the peer's identity, then yamux. The WebSocket hides nothing and
+proves nothing; it only looks like the web to a firewall. wsproto does the framing, here is the I/O with its limits.
+A request with an ``Origin`` is refused: that is a web page in somebody's browser, which is no peer.
+Specification: RFC 6455; https://github.com/libp2p/specs/blob/master/websockets/README.md
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+from libp2p.abc import IListener, ITransport
+from libp2p.custom_types import THandler
+from libp2p.io.abc import ReadWriteCloser
+from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.transport.exceptions import OpenConnectionError
+from multiaddr import Multiaddr
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Event,
+    Ping,
+    RejectConnection,
+    RejectData,
+    Request,
+    TextMessage,
+)
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+
+from p2plearn.net.addresses import bare, is_relayed, is_websocket
+from p2plearn.net.tcp import TcpListener, TcpStream, TcpTransport
+
+HANDSHAKE_SECONDS: Final = 10.0
+"""For the request and its answer; who needs longer is stalling."""
+
+HANDSHAKES: Final = 32
+"""Under way at once on one listener: each holds a few KiB and a descriptor."""
+
+READ_SIZE: Final = 64 * 1024
+"""Bytes asked of the socket at once."""
+
+MAX_PINGS: Final = 64
+"""Pings in one read that are answered; more is a flood."""
+
+
+class WebSocketStream(ReadWriteCloser):
+    """The bytes of the binary messages of a WebSocket, in order; text messages break the connection."""
+
+    def __init__(self, wire: TcpStream, socket: WSConnection) -> None:
+        self._wire = wire
+        self._socket = socket
+        self._left = bytearray()
+        self._turn = trio.Lock()
+
+    async def read(self, n: int | None = None) -> bytes:
+        """Up to ``n`` bytes, as they come; raises ConnectionClosedError at the end."""
+        while not self._left:
+            await self._hear()
+        size = len(self._left) if n is None or n < 0 else min(n, len(self._left))
+        data = bytes(self._left[:size])
+        del self._left[:size]
+        return data
+
+    async def write(self, data: bytes) -> None:
+        """Send ``data`` as one message; raises ConnectionClosedError."""
+        await self._say(BytesMessage(data=data))
+
+    async def close(self) -> None:
+        """Close the connection at once."""
+        await self._wire.close()
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        """IP address and port of the other end."""
+        return self._wire.get_remote_address()
+
+    async def open(self, request: Request | None) -> None:
+        """Shake hands: as the one that dialled with ``request``, else as the one dialled.
+
+        Raises OpenConnectionError.
+        """
+        try:
+            with trio.fail_after(HANDSHAKE_SECONDS):
+                if request is not None:
+                    await self._say(request)
+                await self._agree()
+        except (ConnectionClosedError, LocalProtocolError, trio.TooSlowError) as error:
+            raise OpenConnectionError(f"no WebSocket: {error or 'no answer in time'}") from error
+
+    async def _agree(self) -> None:
+        while True:
+            for event in await self._events():
+                match event:
+                    case AcceptConnection():
+                        return
+                    case Request():
+                        if any(name.lower() == b"origin" for name, _ in event.extra_headers):
+                            await self._say(RejectConnection(status_code=403))
+                            raise OpenConnectionError("a web page's WebSocket")
+                        await self._say(AcceptConnection())
+                        return
+                    case RejectConnection():
+                        raise OpenConnectionError(f"no WebSocket: it answers with status {event.status_code}")
+                    case RejectData() | CloseConnection():
+                        raise OpenConnectionError("no WebSocket: it hung up")
+
+    async def _hear(self) -> None:
+        pings = 0
+        for event in await self._events():
+            match event:
+                case BytesMessage():
+                    self._left += event.data
+                case Ping():
+                    pings += 1
+                    if pings > MAX_PINGS:
+                        raise ConnectionClosedError("a flood of pings", transport="ws")
+                    await self._say(event.response())
+                case CloseConnection() | TextMessage():
+                    raise ConnectionClosedError("the WebSocket was closed", transport="ws")
+
+    async def _events(self) -> list[Event]:
+        data = await self._wire.read(READ_SIZE)
+        if not data:
+            raise ConnectionClosedError("peer hung up", transport="ws")
+        try:
+            self._socket.receive_data(data)
+            return list(self._socket.events())
+        except (RemoteProtocolError, LocalProtocolError, UnicodeDecodeError) as error:
+            raise ConnectionClosedError(f"no WebSocket: {error}", transport="ws") from error
+
+    async def _say(self, event: Event) -> None:
+        async with self._turn:
+            try:
+                data = self._socket.send(event)
+            except LocalProtocolError as error:
+                raise ConnectionClosedError("the WebSocket is closed", transport="ws") from error
+            await self._wire.write(data)
+
+
+class WebSocketListener(TcpListener):
+    """Listens on one address, for WebSockets alone."""
+
+    def __init__(self, handler_function: THandler) -> None:
+        super().__init__(handler_function)
+        self._handshakes = trio.CapacityLimiter(HANDSHAKES)
+
+    def get_addrs(self) -> tuple[Multiaddr, ...]:
+        """What is listened on."""
+        return tuple(Multiaddr(f"{address}/ws") for address in super().get_addrs())
+
+    async def _accepted(self, stream: trio.SocketStream) -> None:
+        wire = TcpStream(stream)
+        socket = WebSocketStream(wire, WSConnection(ConnectionType.SERVER))
+        try:
+            self._handshakes.acquire_on_behalf_of_nowait(wire)
+            try:
+                await socket.open(None)
+            finally:
+                self._handshakes.release_on_behalf_of(wire)
+            await self.handler(socket)
+        except Exception:  # one caller's misfortune is no other's
+            await trio.aclose_forcefully(stream)
+
+
+class WebSocketTransport(ITransport):
+    """Dials and listens on addresses that end with ``ws``."""
+
+    def __init__(self) -> None:
+        self._tcp = TcpTransport()
+
+    def protocols(self) -> list[str]:
+        """What marks an address of this transport."""
+        return ["ws"]
+
+    def can_dial(self, maddr: Multiaddr) -> bool:
+        """Whether ``maddr`` is a WebSocket's."""
+        return is_websocket(maddr) and not is_relayed(maddr)
+
+    def can_listen(self, maddr: Multiaddr) -> bool:
+        """Whether ``maddr`` is a WebSocket's."""
+        return self.can_dial(maddr)
+
+    def create_listener(self, handler_function: THandler) -> IListener:
+        """A listener that hands each connection to ``handler_function``."""
+        return WebSocketListener(handler_function)
+
+    async def dial(self, maddr: Multiaddr) -> RawConnection:
+        """A connection to ``maddr``; raises OpenConnectionError."""
+        address = bare(maddr)
+        plain = str(address).removesuffix("/ws")
+        raw = await self._tcp.dial(Multiaddr(plain))
+        wire = getattr(raw, "stream", None)
+        if not isinstance(wire, TcpStream):
+            raise OpenConnectionError(f"{maddr} is no TCP address")
+        socket = WebSocketStream(wire, WSConnection(ConnectionType.CLIENT))
+        done = False
+        try:
+            await socket.open(Request(host=_host_of(plain), target="/"))
+            done = True
+        finally:
+            if not done:
+                with trio.CancelScope(shield=True), trio.move_on_after(1.0):
+                    await wire.close()
+        return RawConnection(socket, initiator=True, addresses=[address])
+
+
+def _host_of(address: str) -> str:
+    """The ``Host`` header of ``/ip4/…/tcp/…`` and its like."""
+    _, kind, host, _, port = address.split("/")
+    return f"[{host}]:{port}" if kind == "ip6" else f"{host}:{port}"

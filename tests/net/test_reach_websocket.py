@@ -1,0 +1,100 @@
+"""WebSockets as the wire under a connection: they carry what TCP does, and put up with as little."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from libp2p.abc import INetStream
+from libp2p.custom_types import TProtocol
+from libp2p.host.basic_host import BasicHost
+from libp2p.peer.peerinfo import PeerInfo
+from multiaddr import Multiaddr
+
+from p2plearn.net.dial import ConnectFailed, connect
+from p2plearn.net.guard import guard_streams
+from p2plearn.net.reach import websocket
+from p2plearn.net.standing import Standing
+from tests.hosts import LOOPBACK, make_host
+
+ECHO = TProtocol("/test/echo/1")
+GREETING = (
+    "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+@asynccontextmanager
+async def hosts(listen: str = "/ip4/127.0.0.1/tcp/0/ws") -> AsyncIterator[tuple[BasicHost, BasicHost]]:
+    """One that listens for WebSockets, and another one."""
+    one, other = make_host(), make_host()
+
+    async def echo(stream: INetStream) -> None:
+        while True:
+            await stream.write(await stream.read(65536))
+
+    for host in (one, other):
+        guard_streams(host, Standing())
+        host.set_stream_handler(ECHO, echo)
+    async with one.run([Multiaddr(listen)]), other.run([LOOPBACK]):
+        yield one, other
+
+
+@pytest.mark.parametrize("listen", ["/ip4/127.0.0.1/tcp/0/ws", "/ip6/::1/tcp/0/ws"])
+async def test_a_connection_inside_a_websocket_carries_what_one_over_tcp_does(listen: str) -> None:
+    async with hosts(listen) as (one, other):
+        addresses = one.get_transport_addrs()
+        assert [str(a).rpartition("/")[2] for a in addresses] == ["ws"]
+        await connect(other, PeerInfo(one.get_id(), addresses), 20.0)
+        [connection] = other.get_network().get_connections(one.get_id())
+        assert connection.get_transport_addresses() == addresses
+        stream = await other.new_stream(one.get_id(), [ECHO])
+        sent, got = bytes(range(256)) * 8192, bytearray()
+
+        async def write() -> None:
+            for at in range(0, len(sent), 100_000):
+                await stream.write(sent[at : at + 100_000])
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(write)
+                while len(got) < len(sent):
+                    got += await stream.read(65536)
+        assert got == sent
+        await stream.reset()
+
+
+async def answer_to(one: BasicHost, request: bytes) -> bytes:
+    """What the listener answers to ``request`` before it hangs up, or to nothing within ten seconds."""
+    port = int(str(one.get_transport_addrs()[0].value_for_protocol("tcp")))
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        answer = bytearray()
+        with trio.move_on_after(10), contextlib.suppress(trio.BrokenResourceError):
+            await stream.send_all(request)
+            async for part in stream:
+                answer += part
+        return bytes(answer)
+
+
+async def test_web_pages_and_others_that_are_no_peers_are_turned_away() -> None:
+    async with hosts() as (one, _):
+        answer = await answer_to(one, f"{GREETING}Origin: http://evil.example\r\n\r\n".encode())
+        assert answer.startswith(b"HTTP/1.1 403")
+        assert not (await answer_to(one, bytes(100_000))).startswith(b"HTTP/1.1 101")
+        answer = await answer_to(one, f"{GREETING}\r\n".encode() + b"\x81\x85\0\0\0\0hello")  # a text message
+        assert answer.startswith(b"HTTP/1.1 101")
+        plain = Multiaddr(str(one.get_transport_addrs()[0]).removesuffix("/ws"))
+        other = make_host()
+        async with other.run([LOOPBACK]):
+            with pytest.raises(ConnectFailed):
+                await connect(other, PeerInfo(one.get_id(), [plain]), 20.0)
+
+
+async def test_who_stalls_within_the_handshake_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "HANDSHAKE_SECONDS", 0.2)
+    async with hosts() as (one, _):
+        with trio.fail_after(60):
+            assert await answer_to(one, b"GET / HTTP/1.1\r\n") == b""
