@@ -57,6 +57,7 @@ def peers(rows: Sequence[Mapping[str, Any]]) -> str:
         "PEER": lambda row: str(row.get("peer_id", "?")),
         "ADDRESS": lambda row: str((row.get("addresses") or ["?"])[0]).partition("/p2p/")[0],
         "DIRECTION": lambda row: str(row.get("direction", "")),
+        "WAY": lambda row: str(row.get("way", "")),
         "FOUND BY": lambda row: str(row.get("found_by", "")),
         "RTT": lambda row: f"{1000 * row['rtt']:.0f} ms" if row.get("rtt") else "",
         "FOR": lambda row: span(round(float(row.get("seconds", 0)))),

@@ -3,7 +3,8 @@
 libp2p's mDNS does the talking (zeroconf, in threads of its own). What is ours: a service name of our own, so that
 other libp2p programs on the LAN are left alone; the crossing from its threads into trio; starting and stopping off the
 event loop (each takes about a second); and starting anew when the machine's addresses change or when there was no
-network at first. A node without any network runs on; only the reason is kept for status.
+network at first. A node without any network runs on; only the reason is kept for status. Over IPv6 too, where the
+system has it: a cable between two machines, with nothing else on it, has only link-local addresses.
 
 Found peers are handed on, not dialled: that is for ``joining`` to decide.
 """
@@ -16,14 +17,25 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import trio
-from libp2p.discovery.mdns import MDNSDiscovery
+from libp2p.discovery.mdns import MDNSDiscovery, mdns
 from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 from trio import TaskStatus  # type: ignore[attr-defined]  # trio re-exports it, mypy overlooks it
+from zeroconf import IPVersion, Zeroconf
 
-from p2plearn.net.addresses import MAX_ADDRESSES, Reach, bare, dial_order, is_relayed, list_interfaces, reach
+from p2plearn.net.addresses import (
+    MAX_ADDRESSES,
+    Reach,
+    bare,
+    dial_order,
+    is_relayed,
+    is_websocket,
+    list_interfaces,
+    reach,
+    reach_of_ip,
+)
 
 log = logging.getLogger("p2plearn.net")
 
@@ -43,6 +55,18 @@ def service_type(group: str = "") -> str:
         return "_p2plearn._udp.local."
     # RFC 6763 allows 15 characters.
     return f"_p2plearn-{hashlib.sha256(group.encode()).hexdigest()[:6]}._udp.local."
+
+
+def _open_zeroconf() -> Zeroconf:
+    """On both IP versions, or on IPv4 alone where the system has no IPv6; raises what zeroconf does."""
+    try:
+        return Zeroconf(ip_version=IPVersion.All)
+    except OSError:
+        return Zeroconf()
+
+
+# libp2p's MDNSDiscovery makes its own, for IPv4 alone, by this name.
+vars(mdns)["Zeroconf"] = _open_zeroconf
 
 
 class LanDiscovery:
@@ -79,7 +103,15 @@ class LanDiscovery:
     def _addresses(self) -> list[str]:
         """What to announce; loopback only if there is nothing else (nodes on one machine, tests)."""
         own = [address for address in self._host.get_addrs() if not is_relayed(address)]
-        return [str(address) for address in dial_order(own)[:TOLD_ADDRESSES]]
+        return [str(address) for address in dial_order([*own, *self._on_the_cable()])[:TOLD_ADDRESSES]]
+
+    def _on_the_cable(self) -> list[Multiaddr]:
+        """Our link-local IPv6 addresses: good for whoever hears this announcement, and for nobody else."""
+        listening = [
+            a for a in self._host.get_transport_addrs() if str(a).startswith("/ip6/::/") and not is_websocket(a)
+        ]
+        found = [ip for ip in list_interfaces() if ":" in ip and reach_of_ip(ip) is Reach.LINK]
+        return [Multiaddr(f"/ip6/{ip}/tcp/{a.value_for_protocol('tcp')}") for a in listening for ip in found]
 
     async def _start(self, addresses: list[str], token: trio.lowlevel.TrioToken) -> MDNSDiscovery | None:
         if not addresses:

@@ -4,6 +4,8 @@
   share the port, and each would get half of the other's callers. Here it fails, as a person expects.
 - An IPv6 wildcard means IPv6 only, so that it can stand beside IPv4's on the same port.
 - IPv6 connections know their remote address (libp2p's looks for pairs, IPv6 has four fields).
+- A link-local IPv6 address is dialled by every interface that has one: which cable it was heard on isn't in it, and two
+  machines on one cable without a router have no other. TLS says whether the right one answered.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import socket
 from typing import Final
 
+import ifaddr
 import trio
 from libp2p.abc import IListener, IRawConnection
 from libp2p.custom_types import THandler
@@ -25,6 +28,10 @@ BACKLOG: Final = 64
 """Connections that the kernel holds until they are accepted."""
 
 
+MAX_CABLES: Final = 8
+"""Interfaces by which one link-local address is dialled: a laptop with containers has a handful."""
+
+
 class TcpStream(TrioTCPStream):
     """A TCP connection that knows its peer's address, IPv6 included."""
 
@@ -37,7 +44,7 @@ class TcpStream(TrioTCPStream):
                 name = self.stream.socket.getpeername()
             except OSError:
                 return None
-            self._remote = (str(name[0]), int(name[1]))
+            self._remote = (str(name[0]).partition("%")[0], int(name[1]))
         return self._remote
 
 
@@ -86,10 +93,62 @@ class TcpTransport(TCP):
 
     async def dial(self, maddr: Multiaddr) -> IRawConnection:
         """A connection to ``maddr``; raises OpenConnectionError."""
+        host, port = _link_local(maddr)
+        if host:
+            return RawConnection(TcpStream(await _open_on_any_cable(host, port)), initiator=True)
         conn = await super().dial(maddr)
         if isinstance(conn, RawConnection) and isinstance(conn.stream, TrioTCPStream):
             conn.stream = TcpStream(conn.stream.stream)
         return conn
+
+
+def _link_local(maddr: Multiaddr) -> tuple[str, int]:
+    """IP address and port of a link-local IPv6 address; empty and 0 for any other."""
+    parts = str(maddr).split("/")
+    if len(parts) < 5 or parts[1] != "ip6" or parts[3] != "tcp" or not parts[2].lower().startswith("fe80:"):
+        return "", 0
+    return parts[2], int(parts[4])
+
+
+async def _open_on_any_cable(host: str, port: int) -> trio.SocketStream:
+    """A TCP connection to a link-local address by the first interface it answers on; raises OpenConnectionError."""
+    found: list[trio.SocketStream] = []
+    problems: list[OSError] = []
+
+    async def attempt(zone: int) -> None:
+        sock = trio.socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        try:
+            await sock.connect((host, port, 0, zone))
+        except OSError as error:
+            problems.append(error)
+        else:
+            found.append(trio.SocketStream(sock))
+            nursery.cancel_scope.cancel()
+        finally:
+            if not found or found[-1].socket is not sock:
+                sock.close()
+
+    async with trio.open_nursery() as nursery:
+        for zone in _cables():
+            nursery.start_soon(attempt, zone)
+    for extra in found[1:]:
+        extra.socket.close()
+    if not found:
+        raise OpenConnectionError(f"{host} answers on no cable") from (problems[0] if problems else None)
+    return found[0]
+
+
+def _cables() -> list[int]:
+    """Numbers of the interfaces with a link-local IPv6 address of their own, at most ``MAX_CABLES``."""
+    zones: list[int] = []
+    try:
+        for adapter in ifaddr.get_adapters():
+            own = [entry.ip[0] for entry in adapter.ips if not isinstance(entry.ip, str)]
+            if adapter.index is not None and any(text.lower().startswith("fe80:") for text in own):
+                zones.append(int(adapter.index))
+    except OSError:
+        return []
+    return zones[:MAX_CABLES]
 
 
 def _listening_socket(host: str, port: int) -> socket.socket:

@@ -114,6 +114,7 @@ class Lab:
         ends = (f"c{uuid.uuid4().hex[:8]}", f"c{uuid.uuid4().hex[:8]}")
         self.ip("link", "add", ends[0], "netns", one, "type", "veth", "peer", "name", ends[1], "netns", two)
         for namespace, end, address in ((one, ends[0], one_address), (two, ends[1], two_address)):
+            self.ip("-n", namespace, "link", "set", end, "addrgenmode", "none")  # no addresses but those given
             if address:
                 self.ip("-n", namespace, "addr", "add", address, "dev", end, *(["nodad"] if ":" in address else []))
             self.ip("-n", namespace, "link", "set", end, "up")
