@@ -104,7 +104,8 @@ class RealNode:
         self.home = Home(folder)
         self.bootstrap, self.listen, self.mdns, self.extra = list(bootstrap), list(listen), mdns, list(extra)
         # Nodes keep nothing for each other unless a test is about that: then who has what is the test's own doing.
-        self.env = {"P2PLEARN_STORAGE_GIVE": "0"} | (env or {})
+        # And no router is asked for anything: whatever stands before the machine that tests is none of theirs.
+        self.env = {"P2PLEARN_STORAGE_GIVE": "0", "P2PLEARN_NETWORK_MAP_PORT": "no"} | (env or {})
         self.start_seconds = start_seconds
         self.prefix = list(prefix)  # goes before the node's command line: "ip netns exec NAME"
         self.process: subprocess.Popen[bytes] | None = None

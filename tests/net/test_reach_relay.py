@@ -165,14 +165,19 @@ async def test_a_relay_says_why_not_and_calls_no_strangers() -> None:
         assert decode_hop(await receive(stream)).status == Status.NO_RESERVATION
 
 
+async def throw(junk: bytes, caller: Party, at: Party, protocol: str) -> None:
+    """Send ``junk`` and read until that fails."""
+    stream = await caller.host.new_stream(at.host.get_id(), [TProtocol(protocol)])
+    await stream.write(junk)
+    await pour(stream, 0)
+
+
 @pytest.mark.parametrize("protocol", [HOP, STOP, DCUTR, AUTONAT])
 async def test_garbage_costs_its_sender_the_stream_and_nobody_the_node(protocol: str) -> None:
     async with three() as (relay, guest, caller):
         for junk in (b"\x03\xff\xff\xff", b"\xff\xff\xff\xff\x0f", bytes(64), b"\x02\x08\x09"):
-            stream = await caller.host.new_stream(relay.host.get_id(), [TProtocol(protocol)])
-            await stream.write(junk)
             with trio.fail_after(30), pytest.raises((BaseLibp2pError, EOFError)):
-                await pour(stream, 0)
+                await throw(junk, caller, relay, protocol)
         await connect(caller.host, guest.through(relay), 20.0)  # all are as they were
 
 

@@ -70,7 +70,7 @@ def test_a_course_gets_from_home_to_home(tmp_path: Path) -> None:
 def test_a_router_that_forwards_ports_makes_a_home_public_until_the_node_stops(tmp_path: Path, way: str) -> None:
     course = random_course(tmp_path / "course", 300 * KIB)
     with Lab() as lab, node(tmp_path / "b", lab.public(1)) as learner:
-        with node(tmp_path / "a", lab.home(1, serve=way), learner.address) as teacher:
+        with node(tmp_path / "a", lab.home(1, serve=way), learner.address, P2PLEARN_NETWORK_MAP_PORT="yes") as teacher:
             assert lab.routers[0].stdout is not None
             assert lab.routers[0].stdout.readline() == "forward 4017 192.168.1.2 4017\n"
             facts = teacher.wait_for(lambda s: standing(s) == "public")

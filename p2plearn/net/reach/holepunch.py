@@ -56,6 +56,9 @@ RETIRE_SECONDS: Final = 5.0
 GIVEN_UP_SECONDS: Final = 600.0
 """For which nobody waits for a direct connection that could not be had."""
 
+MAX_GIVEN_UP: Final = 512
+"""Peers remembered as not to be had directly."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
@@ -101,6 +104,16 @@ class HolePunching:
     async def serve(self, stream: INetStream) -> None:
         """The other end's try. Raises PeerFault."""
         peer = stream.muxed_conn.peer_id
+        if self._swarm.direct(peer) or peer in self._under_way:  # nothing to be had, or it is being had
+            await stream.reset()
+            return
+        self._under_way.add(peer)
+        try:
+            await self._answer(peer, stream)
+        finally:
+            self._under_way.discard(peer)
+
+    async def _answer(self, peer: ID, stream: INetStream) -> None:
         with trio.fail_after(ANSWER_SECONDS):
             told = decode_punch(await receive(stream))
             if told.kind is not PunchKind.CONNECT:
@@ -226,6 +239,8 @@ class HolePunching:
         """Count how it went, and let the relayed connection go when there is a direct one."""
         if not self._swarm.direct(peer):
             self.failed += 1
+            if len(self._gave_up) > MAX_GIVEN_UP:
+                self._gave_up.clear()
             self._gave_up[peer] = trio.current_time()
             return False
         self.succeeded += 1

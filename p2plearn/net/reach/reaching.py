@@ -113,7 +113,10 @@ class Reaching:
                 await nursery.start(self._mapping.run)
             task_status.started()
             while True:
-                self._look()
+                try:
+                    self._look()
+                except Exception as error:  # what a peer or libp2p did to us must not end the network part
+                    log.warning("looking after reachability failed: %s: %s", type(error).__name__, error)
                 await trio.sleep(TICK_SECONDS)
 
     def network_changed(self) -> None:
