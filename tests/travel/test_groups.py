@@ -35,9 +35,9 @@ def test_a_course_travels_in_a_group_and_nobody_else_learns_of_it(tmp_path: Path
             assert b.run("node", "status")["group"] == "Dorfschule Süd"
             assert outside.run("node", "status")["group"] == ""
 
-            refused = outside.run("get", course, "--from", a.address, code=4)
+            refused = outside.run("get", course, "--from", a.address, code=4, timeout=180)
             assert "1 unreachable" in refused["message"] or "reach" in refused["message"]
-            refused = a.run("get", "00" * 32, "--from", outside.address, code=4)
+            a.run("get", "00" * 32, "--from", outside.address, code=4, timeout=180)
             assert outside.run("search", "Odd")["courses"] == []
             assert {peer["peer_id"] for peer in a.run("node", "peers")["peers"]} == {b.peer_id}
             assert outside.run("node", "peers")["peers"] == []
@@ -45,7 +45,7 @@ def test_a_course_travels_in_a_group_and_nobody_else_learns_of_it(tmp_path: Path
             # A key of another group is no better than none.
             run_command("invite", "--new", "Dorfschule Süd", home=tmp_path / "c")
             with RealNode(tmp_path / "c", bootstrap=[a.address]) as c:
-                c.run("get", course, "--from", a.address, code=4)
+                c.run("get", course, "--from", a.address, code=4, timeout=180)
                 assert c.run("node", "peers")["peers"] == []
                 assert c.run("node", "status")["group_tag"] != a.run("node", "status")["group_tag"]
 
