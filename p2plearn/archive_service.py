@@ -6,6 +6,7 @@ thread; whoever hangs up stops it, and what was done is kept.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import time
@@ -25,6 +26,8 @@ from p2plearn.gossip.service import People
 from p2plearn.operations import ExportRequest, ExportResult, ImportRequest, ImportResult, Report
 from p2plearn.store.store import Store
 from p2plearn.telling import Counting, in_thread, telling
+
+logger = logging.getLogger(__name__)
 
 NAMED: Final = 10
 """Missing files of a course that are named; the rest is counted."""
@@ -100,7 +103,7 @@ class Archives:
             follows=self._people.follows,
             refuses=self._people.refuses,
             clock=time.time,
-            began=lambda course: token.run_sync_soon(self._announce, course),
+            began=lambda course: token.run_sync_soon(self._tell_of, course),
         )
         async with telling(report, count.progress):
             result, courses = await in_thread(lambda stop: self._take_in(request, house, count, stop))
@@ -116,6 +119,13 @@ class Archives:
             seconds=time.perf_counter() - began,
             courses=tuple(courses),
         )
+
+    def _tell_of(self, course: bytes) -> None:
+        """Announce a course, in trio, which ends for what is raised here."""
+        try:
+            self._announce(course)
+        except Exception:
+            logger.exception("could not announce course %s", course.hex())
 
     def _take_in(
         self, request: ImportRequest, house: House, report: Callable[[int, int], None], cancelled: Callable[[], bool]
