@@ -100,6 +100,10 @@ def courses(room: Path, held: list[int]) -> None:
         fed = subprocess.run(
             [sys.executable, "-P", "-c", FEED, home, room, str(count)], check=True, stdout=subprocess.PIPE, text=True
         )
+        first = Node(home)  # notes that it looks after copies of each: done once, after which a start is as any other
+        while first.run("node", "status")["custody"]["units"] < count:
+            time.sleep(1)
+        first.stop()
         node = Node(home)
         time.sleep(3)
         (room / "one.txt").write_text(f"one more than {count}")
