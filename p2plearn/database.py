@@ -29,6 +29,13 @@ class DatabaseDamaged(StoreProblem):
     """What SQLite finds is no sound database, or an empty one where there was more. Whoever can builds it anew."""
 
 
+class CommitInDoubt(StoreProblem):
+    """The disk failed in the middle of a commit: undone for this process, but after a crash it may stand after all.
+
+    Whatever either outcome refers to has to stay on the disk until the next opening.
+    """
+
+
 class Database:
     """The open file. ``what`` names it to a person, as in "The catalogue failed …"."""
 
@@ -142,12 +149,24 @@ class Database:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
-                self._db.execute("COMMIT")
             except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
+                self._roll_back()
+                raise
+            try:
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._roll_back()
+                # The log may hold all of the transaction though its fsync failed; who reads it next takes it for done.
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
+                    raise CommitInDoubt(
+                        f"{self._what} failed while writing {self.path}: {error}.", "Check the disk it is on."
+                    ) from error
                 raise
             self._after()
+
+    def _roll_back(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("ROLLBACK")
 
     def fold(self) -> None:
         """Fold the log into the file, so that what was deleted isn't left in the log."""

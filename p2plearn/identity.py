@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from p2plearn.errors import P2plearnError
-from p2plearn.private_files import create_private, make_private_folder, read_private
+from p2plearn.private_files import create_private, make_private_folder, read_private, remove_left_overs
 
 _MOST_KEY_BYTES = 4096  # a PKCS8 PEM of Ed25519 has 119
 
@@ -81,6 +81,8 @@ def load_or_create(path: Path) -> SigningKey:
         if key is None:
             create_private(path, SigningKey.generate()._pem())
             key = _load(path)
+        if key is not None:
+            remove_left_overs(path)
     except OSError as problem:
         raise P2plearnError(f"The key {path} can't be used: {problem.strerror}.") from None
     if key is None:

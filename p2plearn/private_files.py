@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shlex
 import stat
@@ -58,8 +59,9 @@ def create_private(path: Path, content: bytes, *, replace: bool = False) -> None
             if replace:
                 os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
             else:
-                # Unlike a rename, a link never replaces what another process made in the meantime.
-                with contextlib.suppress(FileExistsError):
+                # Unlike a rename, a link never replaces what another process made in the meantime. (That one may have
+                # taken ours for what a crash left; then its own is there.)
+                with contextlib.suppress(FileExistsError, FileNotFoundError):
                     os.link(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
         finally:
             with contextlib.suppress(FileNotFoundError):
@@ -67,6 +69,15 @@ def create_private(path: Path, content: bytes, *, replace: bool = False) -> None
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def remove_left_overs(path: Path) -> None:
+    """Delete what processes left that were killed while they made ``path``, which is there and is never replaced."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}")
+    for name in os.listdir(path.parent):
+        if pattern.fullmatch(name):
+            with contextlib.suppress(OSError):
+                os.unlink(path.parent / name)
 
 
 def _refuse_if_open(path: Path, facts: os.stat_result, wanted: int) -> None:

@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from p2plearn.course.index import FileEntry
+from p2plearn.database import CommitInDoubt
 from p2plearn.errors import P2plearnError, StoreProblem
 from p2plearn.store import contents
 from p2plearn.store.behind import Behind
@@ -192,10 +193,11 @@ class Download(Holding):
                 extent = add_extent(db, name, length)
                 plan = (extent, self.course, slots.tobytes(), offsets.tobytes())
                 db.execute("INSERT INTO downloads VALUES (?, ?, ?, ?)", plan)
-        except BaseException:
+        except BaseException as error:
             os.close(fd)
-            with contextlib.suppress(OSError):
-                remove_extent(self._parts.extents, name)
+            if not isinstance(error, CommitInDoubt):
+                with contextlib.suppress(OSError):
+                    remove_extent(self._parts.extents, name)
             raise
         self._fds[extent] = fd
         self._note_plan(extent, slots, offsets)

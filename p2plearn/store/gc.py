@@ -5,8 +5,9 @@ Extents of running downloads are left alone. An extent without a live chunk is u
 compacted: its live chunks are hashed, copied to a new extent, made durable, and only then does the catalogue point
 there. A chunk found damaged on that occasion is dropped.
 
-Crash promise: rows go before files. A crash between leaves a file without a row, which the next open deletes.
-A read under way is never harmed: it has the file open; the next one looks its chunk up again.
+Crash promise: rows go before files, and while a commit is in doubt no file goes. A crash between leaves a file without a
+row, which the next open deletes. A read under way is never harmed: it has the file open; the next one looks its chunk up
+again.
 
 Imports ``errors`` and siblings.
 """
@@ -20,6 +21,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from p2plearn.database import CommitInDoubt
 from p2plearn.store import contents
 from p2plearn.store.catalogue import ExtentRow, add_extent
 from p2plearn.store.course_files import CourseFileDamaged
@@ -159,7 +161,7 @@ def _compact(parts: StoreParts, old: ExtentRow) -> None:
                 parts.quarantine((digest, old.id, 0) for digest in lost)
             _unlink(parts, [old])
     except BaseException as error:
-        if name and not committed:
+        if name and not committed and not isinstance(error, CommitInDoubt):
             with contextlib.suppress(OSError):
                 remove_extent(parts.extents, name)
         if isinstance(error, OSError):

@@ -24,6 +24,7 @@ from p2plearn.course.manifest import Kind, Manifest, Series, SignedManifest, dec
 from p2plearn.course.paths import BadPath
 from p2plearn.course.titles import READ_AT_MOST, is_telling, title_from
 from p2plearn.course.unixfs import Unrepresentable, root_cid
+from p2plearn.database import CommitInDoubt
 from p2plearn.errors import PeerFault, Refused, UsageProblem
 from p2plearn.store.catalogue import add_chunks, add_extent, add_external
 from p2plearn.store.ingest import Ingest, Report
@@ -104,6 +105,9 @@ def publish(
         index = _index(found, ingest)
         ingest.settle()
         published = _commit(store, found, ingest, index, meta, author, now, cutter.name)
+    except CommitInDoubt:
+        ingest.release()  # what was written stays until the next opening tells whether the course does
+        raise
     except BaseException:
         ingest.abandon()
         raise

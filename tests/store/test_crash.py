@@ -7,44 +7,19 @@ again. A sample runs always, every moment with ``P2PLEARN_ALL_CRASHES=1``.
 
 from __future__ import annotations
 
-import collections
 import os
 import pickle
-import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from faults import EVERY, chosen, meddled, moments, needs_strace, run
 from stores import begin, fetch, noise, parcel, publish, read_tree, write_tree
 
-import p2plearn
 from p2plearn.store.durable import TEMPORARY
 from p2plearn.store.store import Store
 from p2plearn.store.tree import PART
-
-CALLS = (
-    "pwrite64,pwritev,pwritev2,write,fsync,fdatasync,syncfs,ftruncate,"
-    "rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat,fchmod"
-)
-EVERY = bool(os.environ.get("P2PLEARN_ALL_CRASHES"))
-SAMPLE = 5
-"""Moments of each operation that are tried every time."""
-
-
-def strace_works() -> bool:
-    if shutil.which("strace") is None:
-        return False
-    tried = subprocess.run(["strace", "-f", "-e", "trace=none", "true"], capture_output=True, check=False)
-    return tried.returncode == 0
-
-
-needs_strace = pytest.mark.skipif(
-    not strace_works(), reason="strace is missing here or may not trace: no way to kill at a call"
-)
 
 
 @dataclass
@@ -83,40 +58,6 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     return Scene(root, home, folder, root / "parcel", first, third)
 
 
-def strace(options: list[str], operation: str, home: Path, extra: Path) -> tuple[int, list[str]]:
-    child = [sys.executable, str(Path(__file__).with_name("crash_child.py")), operation, str(home), str(extra)]
-    paths = os.pathsep.join([str(Path(__file__).parent.parent), str(Path(p2plearn.__file__).parent.parent)])
-    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
-    ended = subprocess.run(
-        ["strace", "-f", "-qq", *options, *child],
-        capture_output=True, text=True, env=environment, check=False, timeout=100,
-    )  # fmt: skip
-    return ended.returncode, ended.stdout.splitlines()
-
-
-def moments(scene: Scene, operation: str, work: Path, extra: Callable[[Path], Path]) -> list[tuple[str, int]]:
-    """Every (call, n) that a run of the operation makes: n counts per thread and call, as strace does."""
-    shutil.copytree(scene.home, work / "home")
-    log = work / "log"
-    code, said = strace(["-e", f"trace={CALLS}", "-o", str(log)], operation, work / "home", extra(work))
-    assert (code, said[-1]) == (0, "closed")
-    counts: collections.Counter[tuple[str, str]] = collections.Counter()
-    for line in log.read_text().splitlines():
-        if found := re.match(r"(\d+) +(\w+)\(", line):
-            counts[found[1], found[2]] += 1
-    most: dict[str, int] = {}
-    for (_, call), count in counts.items():
-        most[call] = max(most.get(call, 0), count)
-    return [(call, n) for call in sorted(most) for n in range(1, most[call] + 1)]
-
-
-def chosen(all_moments: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    if EVERY or len(all_moments) <= SAMPLE:
-        return all_moments
-    step = len(all_moments) / SAMPLE
-    return [all_moments[int(step * (n + 0.5))] for n in range(SAMPLE)]
-
-
 def check_store(store: Store, scene: Scene) -> None:
     """The oracle's part that holds after any crash."""
     row = store.course(scene.first)
@@ -131,18 +72,18 @@ def check_store(store: Store, scene: Scene) -> None:
 
 
 @needs_strace
-@pytest.mark.timeout(3600 if EVERY else 120)
+@pytest.mark.timeout(3600 if EVERY else 240)
 @pytest.mark.parametrize("operation", ["publish", "download", "checkout", "remove"])
 def test_killed_at(scene: Scene, tmp_path: Path, operation: str) -> None:
     def extra(work: Path) -> Path:
         return {"publish": scene.folder, "download": scene.parcel}.get(operation, work / "out")
 
     tried = 0
-    for call, number in chosen(moments(scene, operation, tmp_path, extra)):
+    every = moments(operation, scene.home, tmp_path, extra(tmp_path))
+    for call, number in chosen(every):
         work = tmp_path / f"{call}-{number}"
         shutil.copytree(scene.home, work / "home")
-        inject = ["-e", f"trace={CALLS}", "-o", os.devnull, "-e", f"inject={call}:signal=KILL:when={number}"]
-        code, said = strace(inject, operation, work / "home", extra(work))
+        code, said = run(meddled(call, number, "signal=KILL"), operation, work / "home", extra(work))
         killed = code == -9 or "closed" not in said
         tried += killed
         acknowledged = any(line.startswith("ack") for line in said)
@@ -155,6 +96,7 @@ def test_killed_at(scene: Scene, tmp_path: Path, operation: str) -> None:
             store.close()
         shutil.rmtree(work)
     assert tried
+    print(f"{operation}: killed at {tried} of {len(every)} calls")
 
 
 def run_again(store: Store, scene: Scene, operation: str, extra: Path, acknowledged: bool, said: list[str]) -> None:
