@@ -5,9 +5,9 @@ Extents of running downloads are left alone. An extent without a live chunk is u
 compacted: its live chunks are hashed, copied to a new extent, made durable, and only then does the catalogue point
 there. A chunk found damaged on that occasion is dropped.
 
-Crash promise: rows go before files, and while a commit is in doubt no file goes. A crash between leaves a file without a
-row, which the next open deletes. A read under way is never harmed: it has the file open; the next one looks its chunk up
-again.
+Crash promise: rows go before files, and while a commit is in doubt no file goes. A crash between leaves a file without
+a row, which the next open deletes. A read under way is never harmed: it has the file open; the next one looks its
+chunk up again.
 
 Imports ``errors`` and siblings.
 """

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import stat
@@ -55,6 +56,7 @@ def checkout_over(
     except OSError as error:
         raise destination_problem(error, dest) from error
     try:
+        _lock(root, dest)
         if not ours:
             _refuse_strangers(holding.signed, holding.index, root, dest)
         aside = _Aside(replaced / holding.course.hex()[:12] / time.strftime("%Y-%m-%d-%H%M%S"))
@@ -105,6 +107,22 @@ def _remove_dropped(root: int, before: Index, kept: set[str]) -> None:
                 for depth in range(len(folders), 0, -1):
                     with contextlib.suppress(OSError):  # not empty: others are in it
                         os.rmdir(folders[depth - 1], dir_fd=tree.existing(folders[: depth - 1]))
+
+
+def _lock(root: int, dest: Path) -> None:
+    """One checkout to a place at a time, whichever home it is from; a new one holds this lock before it has the name.
+
+    Raises Refused. Where the file system has no locks there is none.
+    """
+    try:
+        fcntl.flock(root, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Refused(
+            f"Another get is writing to {dest} right now.",
+            "Run this again when it is done, or choose another place (-o DIR).",
+        ) from None
+    except OSError:
+        return
 
 
 def check_occupied(signed: SignedManifest, index: Index, dest: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from faults import EVERY
 from stores import FILES, copy, noise, publish, read_tree, write_tree
 
 from p2plearn.errors import Interrupted, NoSpace, Refused, UsageProblem
@@ -236,9 +238,11 @@ def test_no_escape_while_directories_are_swapped(store: Store, tmp_path: Path) -
     taken = tmp_path / "taken"
     taken.mkdir()
     over = threading.Event()
+    races = 1000 if EVERY else 120
+    number = 0
 
     def swap() -> None:
-        number = 0
+        nonlocal number
         while not over.is_set():
             with contextlib.suppress(OSError):
                 for found in arena.glob("*/d*"):
@@ -249,10 +253,42 @@ def test_no_escape_while_directories_are_swapped(store: Store, tmp_path: Path) -
     attacker = threading.Thread(target=swap)
     attacker.start()
     try:
-        for number in range(120):
+        for race in range(races):
             with contextlib.suppress(Refused):
-                store.checkout(course, arena / (f"out{number}" if number % 2 else "out"))
+                store.checkout(course, arena / (f"out{race}" if race % 2 else "out"))
     finally:
         over.set()
         attacker.join()
     assert read_tree(outside) == {"e": None, "e/keep": b"keep"}
+    assert number
+    print(f"{races} checkouts, {number} folders swapped for links meanwhile, nothing written outside")
+
+
+def test_two_homes_that_write_to_one_place_at_once(store: Store, other: Store, folder: Path, tmp_path: Path) -> None:
+    first = publish(store, folder).course
+    (folder / "README.md").write_bytes(b"another version")
+    second = publish(other, folder).course
+    dest = tmp_path / "out"
+    outcomes: list[str] = []
+
+    def meanwhile(*_: int) -> None:
+        if not outcomes:
+            outcomes.append("begun")
+            try:
+                other.checkout(second, dest)
+            except Refused as refusal:
+                outcomes.append(refusal.message)
+
+    # Both new: one is there first, whole; the other is told so.
+    with pytest.raises(Refused, match="appeared while"):
+        store.checkout(first, dest, report=meanwhile)
+    assert (outcomes, read_tree(dest)) == (["begun"], read_tree(folder))
+    # Both on record as the place of their own version: they take turns.
+    shutil.rmtree(dest)
+    store.checkout(first, dest)
+    outcomes.clear()
+    store.checkout(first, dest, report=meanwhile)
+    assert outcomes == ["begun", f"Another get is writing to {dest} right now."]
+    assert (dest / "README.md").read_bytes() == FILES["README.md"]
+    other.checkout(second, dest)
+    assert read_tree(dest) == read_tree(folder)

@@ -167,3 +167,34 @@ def test_errors_of_the_catalogue_have_words(store: Store) -> None:
     with pytest.raises(P2plearnError), store._parts.catalogue.writing():
         raise NoSpace("x")
     assert store.courses() == []
+
+
+def test_the_floor_holds_for_all_that_takes_room(store: Store, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "s", {"a": noise(MIB)})
+    course = publish(store, source).course
+    floor = shutil.disk_usage(tmp_path).free + 1024 * MIB
+    full = Store.open(tmp_path / "full", StoreLimits(min_free=floor))
+    with pytest.raises(NoSpace, match="to be left free"):
+        publish(full, source)
+    for why in ("fetched", "custody"):
+        with pytest.raises(NoSpace, match="to be left free"):
+            full.begin_download(*parcel(store, course), None, why)
+    assert full.courses() == []
+    assert os.listdir(full._parts.extents) == []
+    full.close()
+
+
+def test_descriptors_are_bounded_however_many_files_a_course_is_served_from(tmp_path: Path) -> None:
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("no way to count descriptors here")
+    store = Store.open(tmp_path / "home")
+    source = write_tree(tmp_path / "s", {f"{n:03}": noise(100, n) for n in range(400)})
+    before = len(os.listdir("/proc/self/fd"))
+    course = publish(store, source, no_copy=True).course
+    holding = store.holding(course)
+    assert holding is not None
+    assert None not in holding.read_many(range(holding.slots))
+    assert store.verify() == []
+    assert len(os.listdir("/proc/self/fd")) - before <= 128 + 2
+    store.close()
+    assert len(os.listdir("/proc/self/fd")) <= before
