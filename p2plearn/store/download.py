@@ -407,6 +407,10 @@ class Download(Holding):
         try:
             if self._fresh and not self._broken:
                 self.commit()
+        except BaseException:
+            # Not on record, so not here: the next download finds by their hashes what was written, and records it.
+            self.placement.lost(list(self._fresh))
+            raise
         finally:
             self._closed(self)
             self._parts.budget.release(self)
