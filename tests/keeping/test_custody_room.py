@@ -260,3 +260,14 @@ async def test_what_was_removed_here_is_not_brought_back_by_the_others(tmp_path:
         declined = await holder.keeper.give(Unit(course, 0), members[0].node)
         assert declined is not None
         assert declined.reason is Reason.NO_QUOTA
+
+
+async def test_who_let_go_just_before_a_crash_denies_it_when_it_is_counted_on(tmp_path: Path) -> None:
+    async with room(tmp_path, 4, grace=30.0) as members:
+        course = await members[0].publish(50_000, 3)
+        crashed = next(each for each in members[1:] if each.keeps(course))
+        # On record it has let go, and nobody was told.
+        crashed.store.custody.release(course, 0)
+        crashed.keeper.ledger.state(Unit(course, 0), 50_000, 3, False, 0)
+        await until(lambda: crashed.node not in members[0].counts(course))
+        await until(lambda: len(members[0].counts(course)) == 3)

@@ -108,7 +108,7 @@ def test_leaver_and_receiver_both_killed_in_a_handoff(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_who_leaves_and_comes_back_counts_again_and_gc_says_what_would_go(tmp_path: Path) -> None:
-    with network(tmp_path, 4, P2PLEARN_CUSTODY_GRACE="60") as nodes:
+    with network(tmp_path, 4, P2PLEARN_CUSTODY_GRACE="30") as nodes:
         teacher = nodes[1]
         course = teacher.run("publish", made_file(tmp_path / "a.bin", 200_000))["course"]
         left = teacher.run("node", "leave", timeout=90)
@@ -132,5 +132,3 @@ def test_who_leaves_and_comes_back_counts_again_and_gc_says_what_would_go(tmp_pa
         crashed.run("gc")
         assert row(crashed, course) == {}
         eventually(lambda: row(teacher, course)["copies"] == 3, nodes)
-        teacher.run("remove", course)
-        eventually(lambda: sum(row(node, course).get("copies", 0) == 3 for node in others) == 3, nodes)
