@@ -35,7 +35,7 @@ PATIENCE: Final = 10.0
 SURPLUS_GRACES: Final = 4.0
 """A surplus copy goes only after so many grace periods: whoever sleeps at night must not cost a copy a day."""
 
-PROMISE_SECONDS: Final = 60.0
+PROMISE_SECONDS: Final = 20.0
 """For which who granted a release neither lets go itself nor grants another."""
 
 

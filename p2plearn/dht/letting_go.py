@@ -8,7 +8,7 @@
 Why two nodes never let go relying on each other, whatever crashes when: who is letting go declines every RELEASE from
 before its own first question until it has ended, and a node that starts again is letting go of nothing. Of all that let
 go of a unit take the one that began last: whoever acknowledged to it wasn't letting go then, nor began later. So those,
-as many as copies were asked for, still hold it. The promise of 60 seconds isn't needed for that, so it may be forgotten
+as many as copies were asked for, still hold it. The promise of 20 seconds isn't needed for that, so it may be forgotten
 in a crash; it keeps several that begin at once from failing each other again and again.
 
 Imports ``dht`` siblings.
