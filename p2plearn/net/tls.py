@@ -102,14 +102,19 @@ class TlsTransport(TLSTransport):
                 certificate = await pipe.handshake()
         except (ssl.SSLError, OSError, IOException, RawConnError, trio.TooSlowError, ValueError) as error:
             raise HandshakeFailure(f"TLS handshake: {str(error) or type(error).__name__}") from error
-        try:
-            remote_key = verify_certificate_chain([x509.load_der_x509_certificate(certificate)])
-            remote = ID.from_pubkey(remote_key)
-        except Exception as error:  # whatever the parsers of X.509, DER, protobuf and keys make of the peer's bytes
-            raise HandshakeFailure(f"TLS certificate: {str(error) or type(error).__name__}") from error
+        remote, remote_key = identify(certificate)
         if expected is not None and remote != expected:
             raise HandshakeFailure(f"expected peer {expected}, but {remote} answered")
         return TlsSession(self, conn, pipe, remote, remote_key, is_initiator=expected is not None)
+
+
+def identify(certificate: bytes) -> tuple[ID, PublicKey]:
+    """Who a certificate (DER) belongs to, and that peer's key; raises HandshakeFailure, whatever the bytes are."""
+    try:
+        key = verify_certificate_chain([x509.load_der_x509_certificate(certificate)])
+        return ID.from_pubkey(key), key
+    except Exception as error:  # whatever the parsers of X.509, DER, protobuf and keys make of the peer's bytes
+        raise HandshakeFailure(f"TLS certificate: {str(error) or type(error).__name__}") from error
 
 
 class TlsPipe:

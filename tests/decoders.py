@@ -1,0 +1,340 @@
+"""Every decoder that takes bytes or text from elsewhere, in one table: what it may raise, and true input to start from.
+
+``tests/test_decoders.py`` tries each with made-up and mutated input on every run, ``fuzz/`` for as long as one likes.
+A decoder that is missing here is not tried: add it with the format.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+from courses import make_course
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from google.protobuf.message import DecodeError
+from gossip.people import COURSE, person, question
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.exceptions import ParseError
+from libp2p.io.exceptions import IOException
+from libp2p.kad_dht.pb.kademlia_pb2 import Message
+from libp2p.peer.id import ID
+from libp2p.security.exceptions import HandshakeFailure
+from libp2p.security.tls.certificate import create_cert_template, generate_certificate
+from multiaddr import Multiaddr
+from wires import DATA, FIN, HEADER, PING, RST, SYN, WINDOW_UPDATE
+
+from p2plearn import invite
+from p2plearn.archive import car, dagcbor, layout
+from p2plearn.course import index, manifest, msgpacking, names
+from p2plearn.dht import messages
+from p2plearn.dht.custody import Unit
+from p2plearn.dht.kademlia import _multiaddrs
+from p2plearn.dht.receipts import decode_receipt, sign_receipt
+from p2plearn.errors import PeerFault, UsageProblem
+from p2plearn.gossip import envelope, turns
+from p2plearn.net import addresses, bootstrap, bounded, peers
+from p2plearn.net.reach import wire
+from p2plearn.net.tls import identify
+from p2plearn.net.yamux import YamuxConn
+from p2plearn.operations import GetRequest, PublishRequest
+from p2plearn.people import PostRequest
+from p2plearn.transfer import protocol
+from p2plearn.transfer.traffic import TrafficBook
+from p2plearn.web import answers, schema
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """``take`` raises nothing but ``raises``, whatever the bytes are; ``seeds`` are true input."""
+
+    name: str
+    take: Callable[[bytes], object]
+    seeds: Callable[[], Iterable[bytes]]
+    raises: tuple[type[Exception], ...] = (PeerFault,)
+
+
+def _text(take: Callable[[str], object]) -> Callable[[bytes], object]:
+    return lambda raw: take(raw.decode("utf-8", "surrogateescape"))
+
+
+def _fed(make: Callable[[], Any]) -> Callable[[bytes], object]:
+    """A decoder that is fed: whole, and in two pieces, with the same result."""
+
+    def take(raw: bytes) -> None:
+        outcomes = []
+        for cut in (len(raw), len(raw) // 2):
+            decoder, told = make(), []
+            try:
+                told.extend(_bytes(m) for m in decoder.feed(raw[:cut]))
+                told.extend(_bytes(m) for m in decoder.feed(raw[cut:]))
+            except PeerFault as fault:
+                told.append(str(fault))
+            outcomes.append(told)
+        assert outcomes[0] == outcomes[1], "how it is cut matters"
+
+    return take
+
+
+def _bytes(message: Any) -> object:
+    if isinstance(message, protocol.Chunk):
+        return message.slot, b"".join(message.pieces)
+    return message
+
+
+def _file(load: Callable[[Path], object]) -> Callable[[bytes], object]:
+    """A decoder of a file in the home."""
+
+    def take(raw: bytes) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "file.toml")
+            path.write_bytes(raw)
+            load(path)
+
+    return take
+
+
+class _Reader:
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+
+    async def read(self, n: int | None = None) -> bytes:
+        n = len(self.raw) if n is None else n
+        first, self.raw = self.raw[:n], self.raw[n:]
+        if not first and n:
+            raise IOException("over")
+        return first
+
+
+class _Session(_Reader):
+    """What yamux reads its frames from; what it writes goes nowhere."""
+
+    is_initiator = False
+
+    async def read(self, n: int | None = None) -> bytes:
+        return await super().read(min(n or 4096, 4096))
+
+    async def write(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def close(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+def _yamux(raw: bytes) -> None:
+    async def run() -> None:
+        conn = YamuxConn(_Session(raw), ID(b"peer"))  # type: ignore[arg-type]
+        with trio.fail_after(10):
+            await conn.start()
+        assert conn.is_closed
+        assert sum(stream._unread for stream in conn._streams.values()) <= len(raw)
+
+    trio.run(run)
+
+
+def _line(raw: bytes) -> None:
+    trio.run(bounded.read_line, _Reader(raw))
+
+
+def _kademlia(raw: bytes) -> None:
+    """What our end does with an answer, short of asking anybody."""
+    message = Message()
+    try:
+        message.ParseFromString(raw)
+    except DecodeError:
+        return
+    for peer in [*message.closerPeers, *message.providerPeers]:
+        addresses.believable(_multiaddrs(peer.addrs), addresses.Reach.GLOBAL)
+
+
+def _address(raw: bytes) -> None:
+    for address in _multiaddrs([raw]):
+        if addresses.reach(address) > addresses.Reach.NONE:
+            addresses.bare(address)
+        addresses.dial_order(addresses.believable([address], addresses.Reach.LOOPBACK))
+
+
+def _car(raw: bytes) -> None:
+    decoder = car.Decoder()
+    decoder.feed(raw)
+    while (head := decoder.head()) is not None:
+        if isinstance(head, car.Head) and decoder.body() is None:
+            return
+
+
+def _request(raw: bytes) -> None:
+    document = schema.parse_json(raw)
+    for kind in (GetRequest, PublishRequest, PostRequest):
+        try:
+            schema.read(kind, document)
+        except UsageProblem:
+            continue
+
+
+def _caller(raw: bytes) -> None:
+    host, _, rest = raw.decode("latin-1").partition("\n")
+    origin, _, site = rest.partition("\n")
+    answers.check_caller({"host": host, "origin": origin, "sec-fetch-site": site})
+
+
+@functools.cache
+def _course() -> Any:
+    return make_course(6, 500)
+
+
+def _manifests() -> list[bytes]:
+    return [_course().signed.raw, person("ann").course("A course").raw]
+
+
+def _envelopes() -> list[bytes]:
+    ann = person("ann")
+    said = [question(), envelope.Profile("", "Ann"), envelope.Rating("Good.", 5), envelope.Trust(bytes(32), True)]
+    return [ann.says(body).raw for body in said]
+
+
+def _turns() -> list[bytes]:
+    raws, feed = _envelopes(), bytes(32)
+    made = [
+        turns.Turn(ranges={feed: [(b"\1\2", bytes(16)), (b"", None)]}),
+        turns.Turn(have={COURSE: [bytes(32)]}, want=[bytes(32)], more=True),
+        turns.Turn(envelopes=raws),
+    ]
+    return [turns.encode(turn)[4:] for turn in made]
+
+
+def _receipt() -> Any:
+    ann = person("ann")
+    return sign_receipt(Unit(COURSE, 0), ann.key, 1_790_000_000_000, 3, True, ann.private.sign)
+
+
+def _custody() -> list[bytes]:
+    told = person("ann").course("A course")
+    said = [
+        messages.Beat(1, 2, 3, False, bytes(16)),
+        messages.Offer(0, 3, told.signature, told.raw),
+        messages.Receipts((_receipt(),)),
+        messages.Challenge(COURSE, 0, 0, 10, bytes(16)),
+        messages.Release(Unit(COURSE, 1)),
+        messages.Accept(),
+        messages.Decline(messages.Reason.BUSY, "no"),
+        messages.Progress(7),
+        messages.Ack(_receipt()),
+        messages.Proof(bytes(32)),
+    ]
+    return [messages.encode(each) for each in said]
+
+
+def _chunk() -> list[bytes]:
+    course = _course()
+    said: list[Any] = [
+        protocol.Open(COURSE, True),
+        protocol.WantIndex(0, 2),
+        protocol.Want(((0, 3), (5, 1))),
+        protocol.Cancel(((1, 1),)),
+        protocol.ManifestIs(course.signed.signature, course.signed.raw),
+        protocol.IndexPart(0, course.index_raw[:200]),
+        protocol.Have(6, b"\xfc"),
+        protocol.HaveMore(((0, 1),)),
+        protocol.Missing(((2, 1),)),
+        protocol.NotHere(),
+        protocol.Busy(2.0),
+    ]
+    return [protocol.encode(each) for each in said] + [protocol.chunk_header(3, 10) + bytes(10)]
+
+
+def _yamux_frames() -> list[bytes]:
+    opened = HEADER.pack(0, WINDOW_UPDATE, SYN, 1, 0) + HEADER.pack(0, DATA, 0, 1, 5) + b"hello"
+    return [
+        opened + HEADER.pack(0, DATA, FIN, 1, 0),
+        opened + HEADER.pack(0, WINDOW_UPDATE, RST, 1, 0),
+        HEADER.pack(0, PING, SYN, 0, 7) + HEADER.pack(0, 3, 0, 0, 0),
+    ]
+
+
+def _certificate() -> list[bytes]:
+    pem, _ = generate_certificate(create_new_key_pair().private_key, create_cert_template())
+    return [x509.load_pem_x509_certificate(pem.encode()).public_bytes(Encoding.DER)]
+
+
+def _peers_file() -> list[bytes]:
+    row = {
+        "peer": str(ID.from_pubkey(create_new_key_pair().public_key)),
+        "addresses": ["/ip4/1.1.1.1/tcp/1"],
+        "last_seen": 1_790_000_000,
+        "successes": 1,
+        "failures": 0,
+    }
+    return [json.dumps({"format": peers.FORMAT, "peers": [row]}).encode()]
+
+
+def _message() -> list[bytes]:
+    message = Message(type=Message.GET_PROVIDERS, key=b"\x12\x20" + COURSE)
+    row = message.providerPeers.add()
+    row.id = b"\x00\x24\x08\x01\x12\x20" + bytes(32)
+    row.addrs.append(Multiaddr("/ip4/1.1.1.1/tcp/1").to_bytes())
+    return [message.SerializeToString()]
+
+
+def _invites() -> list[bytes]:
+    peer = str(ID.from_pubkey(create_new_key_pair().public_key))
+    where = (f"/ip4/1.1.1.1/tcp/4017/p2p/{peer}",)
+    told = [invite.Invite("School", bytes(32)), invite.Invite("学校", bytes(32), where)]
+    return [invite.format_invite(each).encode() for each in told]
+
+
+def _car_file() -> list[bytes]:
+    cid = car.raw_cid(bytes(32))
+    return [car.encode_header([cid]) + car.encode_head(cid, 3) + b"abc"]
+
+
+def _wire(encode: Callable[[Any], bytes], *said: Any) -> Callable[[], list[bytes]]:
+    return lambda: [encode(each) for each in said]
+
+
+DECODERS = (
+    Decoder("manifest", lambda raw: manifest.open_manifest(raw[64:], raw[:64]),
+            lambda: [bytes(64) + raw for raw in _manifests()], (manifest.BadManifest, PeerFault)),
+    Decoder("manifest-fields", manifest.decode_manifest, _manifests, (manifest.BadManifest, PeerFault)),
+    Decoder("index", lambda raw: index.decode_index(raw, _course().signed.manifest),
+            lambda: [_course().index_raw], (index.BadIndex, PeerFault)),
+    Decoder("msgpack", lambda raw: msgpacking.unpack(raw, longest=1000, most=100), _turns, (ValueError,)),
+    Decoder("envelope", envelope.open_envelope, _envelopes),
+    Decoder("sync-turn", turns.decode, _turns),
+    Decoder("chunk-served", _fed(lambda: protocol.Decoder(protocol.FROM_FETCHER)), _chunk),
+    Decoder("chunk-fetched", _fed(lambda: protocol.Decoder(protocol.FROM_SERVER)), _chunk),
+    Decoder("heartbeat", _fed(lambda: messages.Decoder(messages.BEATS)), _custody),
+    Decoder("custody-asked", _fed(lambda: messages.Decoder(messages.ASKED)), _custody),
+    Decoder("custody-answered", _fed(lambda: messages.Decoder(messages.ANSWERED)), _custody),
+    Decoder("receipt", decode_receipt, lambda: [_receipt().encode()]),
+    Decoder("kademlia", _kademlia, _message, ()),
+    Decoder("multiaddr", _address, lambda: [Multiaddr("/ip4/1.1.1.1/tcp/1").to_bytes()], ()),
+    Decoder("multistream-line", _line, lambda: [b"\x13/multistream/1.0.0\n"], (ParseError, IOException)),
+    Decoder("yamux", _yamux, _yamux_frames, ()),
+    Decoder("tls-certificate", identify, _certificate, (HandshakeFailure,)),
+    Decoder("relay-hop", wire.decode_hop,
+            _wire(wire.encode_hop, wire.Hop(wire.HopKind.RESERVE), wire.Hop(wire.HopKind.STATUS, status=100))),
+    Decoder("relay-stop", wire.decode_stop, _wire(wire.encode_stop, wire.Stop(wire.StopKind.STATUS))),
+    Decoder("hole-punch", wire.decode_punch, _wire(wire.encode_punch, wire.Punch(wire.PunchKind.CONNECT))),
+    Decoder("autonat", wire.decode_autonat, _wire(wire.encode_autonat, wire.Autonat(wire.AutonatKind.DIAL))),
+    Decoder("car", _car, _car_file, (car.BadCar,)),
+    Decoder("dag-cbor", dagcbor.decode, lambda: [dagcbor.encode({"a": [1, b"x", None, "y"]})], (dagcbor.BadCbor,)),
+    Decoder("archive-bundle", layout.decode_bundle, lambda: [layout.encode_bundle([])],
+            (layout.NotOurs, dagcbor.BadCbor)),
+    Decoder("peers.json", _file(lambda path: peers.AddressBook.load(path, 1e9)), _peers_file, ()),
+    Decoder("traffic.json", _file(TrafficBook.load), lambda: [b'{"format": 1, "days": {}}'], ()),
+    Decoder("bootstrap_nodes.toml", _file(bootstrap.read_file),
+            lambda: [b'[[node]]\naddress = "/ip4/1.1.1.1/tcp/1"\n'], (UsageProblem,)),
+    Decoder("course-link", _text(names.parse_link),
+            lambda: [names.format_link(COURSE).encode(), names.course_cid(COURSE).encode()], (UsageProblem,)),
+    Decoder("invite", _text(invite.parse_invite), _invites, (UsageProblem,)),
+    Decoder("peer-address", _text(lambda text: addresses.read_peer(text, "here")),
+            lambda: [b"/ip4/1.1.1.1/tcp/1/p2p/12D3KooW"], (UsageProblem,)),
+    Decoder("api-body", _request, lambda: [b'{"course": "00", "dest": "/tmp/x", "timeout": 1.5}'], (UsageProblem,)),
+    Decoder("api-caller", _caller, lambda: [b"localhost\nhttp://localhost\nsame-origin"], (answers.CallRefused,)),
+)  # fmt: skip

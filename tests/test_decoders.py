@@ -1,0 +1,103 @@
+"""Every decoder of ``decoders.py`` against made-up, mutated and kept input: an object, or the error it promises.
+
+``P2PLEARN_INPUTS=N`` tries N mutated inputs a decoder (1,500 by default; ten times fewer of those that need a file or
+an event loop). The fuzzer in ``fuzz/`` goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import random
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from decoders import DECODERS, Decoder
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+CORPUS = Path(__file__).resolve().parents[1] / "fuzz" / "corpus"
+SLOW = {"yamux", "multistream-line", "peers.json", "traffic.json", "bootstrap_nodes.toml"}
+INPUTS = int(os.environ.get("P2PLEARN_INPUTS", "1500"))
+MOST_MEMORY = 32 << 20
+"""Bytes that one input, of a few KiB, may make a decoder take."""
+
+every = pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.name)
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    """Files that can't be used are told of; here there are thousands."""
+    logging.getLogger("p2plearn").setLevel(logging.CRITICAL)
+
+
+@functools.cache
+def seeds_of(name: str) -> list[bytes]:
+    decoder = next(each for each in DECODERS if each.name == name)
+    kept = [path.read_bytes() for path in sorted((CORPUS / name).glob("*"))]
+    return [*decoder.seeds(), *kept]
+
+
+def take(decoder: Decoder, raw: bytes) -> None:
+    with contextlib.suppress(*decoder.raises):
+        decoder.take(raw)
+
+
+def mutated(dice: random.Random, seeds: list[bytes]) -> bytes:
+    raw = bytearray(dice.choice(seeds))
+    for _ in range(dice.choice((1, 1, 2, 4, 12))):
+        at = dice.randrange(len(raw) + 1)
+        match dice.randrange(6):
+            case 0 if at < len(raw):
+                raw[at] ^= 1 << dice.randrange(8)
+            case 1 if at < len(raw):
+                raw[at] = dice.choice((0, 1, 0x7F, 0x80, 0xC0, 0xFF))
+            case 2:
+                raw[at:at] = dice.randbytes(dice.choice((1, 2, 5)))
+            case 3:
+                del raw[at : at + dice.choice((1, 2, 8, 64))]
+            case 4:
+                other = dice.choice(seeds)
+                raw[at:] = other[dice.randrange(len(other) + 1) :]
+            case _:
+                raw[at : at + 4] = dice.choice((b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\xff\xff\xff\xff"))
+    return bytes(raw)
+
+
+@every
+def test_true_and_kept_input(decoder: Decoder) -> None:
+    assert seeds_of(decoder.name)
+    for raw in seeds_of(decoder.name):
+        take(decoder, raw)
+
+
+@every
+def test_thousands_of_mutated_inputs_in_bounded_memory(decoder: Decoder) -> None:
+    dice = random.Random(decoder.name)
+    seeds = seeds_of(decoder.name)
+    for _ in range(INPUTS // 10 if decoder.name in SLOW else INPUTS):
+        take(decoder, mutated(dice, seeds))
+    tracemalloc.start()
+    try:
+        for _ in range(50):
+            take(decoder, mutated(dice, seeds))
+            assert tracemalloc.get_traced_memory()[1] < MOST_MEMORY
+    finally:
+        tracemalloc.stop()
+
+
+EDITS = st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 8), st.binary(max_size=6)), min_size=1, max_size=6)
+
+
+@every
+@settings(max_examples=50)
+@given(data=st.data())
+def test_made_up_input(decoder: Decoder, data: st.DataObject) -> None:
+    raw = bytearray(data.draw(st.binary(max_size=200) | st.sampled_from(seeds_of(decoder.name))))
+    for place, length, bytes_ in data.draw(EDITS):
+        at = place % (len(raw) + 1)
+        raw[at : at + length] = bytes_
+    take(decoder, bytes(raw))
