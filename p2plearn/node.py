@@ -44,6 +44,7 @@ from p2plearn.lock import NodeLock
 from p2plearn.membership import group_of
 from p2plearn.monitoring.sd_notify import Notifier
 from p2plearn.net.bootstrap import gather
+from p2plearn.net.descriptors import enough_for
 from p2plearn.net.host import build_host, key_pair
 from p2plearn.net.limits import ConnectionLimits, StreamLimits
 from p2plearn.net.muting import mute_libp2p
@@ -178,7 +179,7 @@ class _Node:
     ) -> None:
         """Build the network part and run it until cancelled; all of it is fresh but for the bans."""
         settings = self._settings
-        limits = ConnectionLimits(total=settings.count("network.max_connections"))
+        limits = ConnectionLimits(total=enough_for(settings.count("network.max_connections")))
         host = build_host(key_pair(self._peer_key.secret_seed()), limits, self._group.key if self._group else b"")
 
         async def serve_chunks(stream: Any) -> None:

@@ -87,7 +87,8 @@ def _problem(status: int, code: str, exit_code: int, detail: str, hint: str) -> 
 
 def is_local_name(host: str) -> bool:
     """Whether a caller of the local API may use this Host for us."""
-    return host.partition(":")[0].lower() in ALLOWED_HOSTS
+    name, colon, port = host.partition(":")
+    return name.lower() in ALLOWED_HOSTS and (not colon or (port.isascii() and port.isdigit()))
 
 
 def check_caller(headers: Mapping[str, str], is_ours: Callable[[str], bool] = is_local_name) -> None:
