@@ -52,6 +52,10 @@ LOOKUPS: Final = 3
 PATIENCE_SECONDS: Final = 60.0
 """How long peers that fetch the course themselves may get nothing that is lacking here, with nobody else left."""
 
+BUSY_SECONDS: Final = 600.0
+"""How long nothing may come while everybody who has the course says that they are busy: a lesson's rush is over by
+then; who is busy for longer may be so for ever, and the person should know."""
+
 TRIES: Final = 3
 """Conversations with a peer that is asked and gives nothing, before it is left alone for the rest of this fetch."""
 
@@ -194,6 +198,7 @@ class Fetch:
     async def _look_for_peers(self, nursery: trio.Nursery) -> None:
         """Keep enough peers at work; raise once there is nobody left to hope for."""
         barren = verified = 0
+        moved_at = trio.current_time()
 
         async def offered(peer: Peer) -> None:
             if await self._wanted(peer):
@@ -204,12 +209,17 @@ class Fetch:
             if self.courtesy is not None and self.courtesy.paused:
                 self.standing.waiting_for = self.courtesy.paused_words()
                 await self.courtesy.not_paused()
+                moved_at = trio.current_time()
                 self.standing.waiting_for = f"a provider ({self.tally.words()})"
             await self._candidates(offered)
             while any(not session.at_work for session in self._sessions.values()):
                 await self._news.park()
             moved = self.standing.verified_bytes != verified
             verified = self.standing.verified_bytes
+            if moved or not self._sessions.keys() <= self.tally.busy:
+                moved_at = trio.current_time()
+            elif trio.current_time() - moved_at > BUSY_SECONDS and self.tally.busy:
+                self._give_up()
             if self._sessions and not self._is_starved():
                 barren = 0
                 if self.scheduler is None:

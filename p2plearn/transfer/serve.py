@@ -54,6 +54,10 @@ IDLE_SECONDS: Final = 120.0
 STALL_SECONDS: Final = 60.0
 """A peer that wants chunks and reads nothing at all for so long is cut; how slowly it reads is its own affair."""
 
+GIVE_WAY_SECONDS: Final = 5.0
+"""When every place is taken, the conversation in which nothing has moved for longest gives way, if for so long. Else a
+few peers that ask and don't read, or sit there, would keep everybody else out until ``STALL_SECONDS`` are over."""
+
 NEWS_SECONDS: Final = 0.5
 """How often a peer is told what this node has got meanwhile, when it is fetching the course itself."""
 
@@ -102,6 +106,22 @@ class Upload:
     chunks: int = 0
 
 
+class _Place:
+    """One conversation, and since when nothing has moved in it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._sent = channel.sent
+        self.still_since = trio.current_time()
+        self.scope = trio.CancelScope()
+
+    def look(self) -> None:
+        """See whether something moved since the last look."""
+        # Under limits of our own it is we who keep it waiting.
+        if self._channel.sent != self._sent or self._channel.rules is not None:
+            self._sent, self.still_since = self._channel.sent, trio.current_time()
+
+
 class ChunkService:
     """Answers every peer that opens a chunk stream. ``shelf`` finds a course here, or None."""
 
@@ -117,11 +137,12 @@ class ChunkService:
         self._max_streams = max_streams
         self._threads = trio.CapacityLimiter(threads)
         self._courtesy = courtesy
+        self._places: set[_Place] = set()
         self.upload = Upload()
 
     async def serve(self, channel: Channel) -> None:
         """One conversation, to its end. Raises PeerFault for a peer that breaks the protocol."""
-        if self.upload.streams >= self._max_streams:
+        if len(self._places) >= self._max_streams and not self._made_room():
             await channel.send(Busy(2.0))
             await channel.close()
             return
@@ -131,11 +152,25 @@ class ChunkService:
             with self._courtesy.line(channel) as line:
                 await self._serve(channel, line)
 
+    def _made_room(self) -> bool:
+        """Whether somebody had to give way."""
+        for place in self._places:
+            place.look()
+        stillest = min(self._places, key=lambda place: place.still_since, default=None)
+        if stillest is None or trio.current_time() - stillest.still_since < GIVE_WAY_SECONDS:
+            return False
+        self._places.discard(stillest)
+        stillest.scope.cancel()
+        return True
+
     async def _serve(self, channel: Channel, line: Line | None) -> None:
         self.upload.streams += 1
         fault: PeerFault | None = None
+        place = _Place(channel)
+        self._places.add(place)
         try:
-            await self._converse(channel, line)
+            with place.scope:
+                await self._converse(channel, line)
         except* StreamOver:
             pass  # the peer has what it came for, or lost its line
         except* _NoMore as group:
@@ -144,10 +179,14 @@ class ChunkService:
         except* PeerFault as group:
             fault = first_error(group)
         finally:
+            self._places.discard(place)
             self.upload.streams -= 1
         if fault is not None:
             raise fault
-        await channel.close()
+        if place.scope.cancelled_caught:
+            await channel.reset()
+        else:
+            await channel.close()
 
     async def _converse(self, channel: Channel, line: Line | None) -> None:
         with trio.move_on_after(OPEN_SECONDS) as silent:

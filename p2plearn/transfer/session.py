@@ -10,9 +10,9 @@ import contextlib
 import logging
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import trio
 
@@ -42,8 +42,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+M = TypeVar("M")
+
 ANSWER_SECONDS: Final = 15.0
-"""For a manifest, a bitmap or an index part to come, whatever else comes meanwhile."""
+"""For a manifest, a bitmap or an index part to come, whatever else comes meanwhile; longer while ``ANSWER_BYTES`` come
+in so much time: a part of 256 KiB takes minutes on a line of 2 KiB a second, and its sender is not to blame."""
+
+ANSWER_BYTES: Final = 8 * 1024
 
 MAX_NEWS: Final = 256
 """HAVE_MORE messages kept until the index is there: two minutes of them from a peer that fetches itself."""
@@ -214,13 +219,21 @@ class Session:
 
     async def _answer(self, channel: Channel, expected: type[ManifestIs | Have]) -> protocol.Message:
         """The next message, which must be ``expected`` or a refusal."""
-        with trio.move_on_after(ANSWER_SECONDS) as scope:
-            message = await self._next(channel)
-        if scope.cancelled_caught:
-            raise PeerFault(f"chunk protocol: no answer within {ANSWER_SECONDS:.0f} s")
+        message = await self._in_time(channel, lambda: self._next(channel), "answer")
         if not isinstance(message, (expected, NotHere, Busy)):
             raise PeerFault(f"chunk protocol: {type(message).__name__} instead of {expected.__name__}")
         return message
+
+    async def _in_time(self, channel: Channel, wait: Callable[[], Awaitable[M]], what: str) -> M:
+        """What ``wait`` brings, as long as it comes at all (``ANSWER_BYTES``); raises PeerFault."""
+        while True:
+            heard = channel.heard
+            with trio.move_on_after(ANSWER_SECONDS) as scope:
+                message = await wait()
+            if not scope.cancelled_caught:
+                return message
+            if channel.heard - heard < ANSWER_BYTES:
+                raise PeerFault(f"chunk protocol: no {what} within {ANSWER_SECONDS:.0f} s")
 
     async def _next(self, channel: Channel) -> protocol.Message:
         if not self._inbox:
@@ -235,10 +248,7 @@ class Session:
         await channel.send(WantIndex(0, len(parts)))
         got: list[bytes] = []
         while len(got) < len(parts):
-            with trio.move_on_after(ANSWER_SECONDS) as scope:
-                message = await self._index_part(channel, news)
-            if scope.cancelled_caught:
-                raise PeerFault(f"chunk protocol: no index part within {ANSWER_SECONDS:.0f} s")
+            message = await self._in_time(channel, lambda: self._index_part(channel, news), "index part")
             wanted = parts[len(got)]
             raw = message.raw
             if message.part != len(got) or len(raw) != wanted.length or sha256(raw).digest() != wanted.digest:

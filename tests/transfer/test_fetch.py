@@ -230,6 +230,15 @@ async def test_busy_is_waited_out():
         assert not node.peers[0].faults
 
 
+async def test_who_is_busy_for_ever_is_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr(fetch, "BUSY_SECONDS", 1.0)
+    monkeypatch.setattr(fetch, "LOOK_AGAIN_SECONDS", 0.1)
+    async with network(COURSE, Provider(MemoryShelf.full(COURSE), max_streams=0)) as node:
+        with pytest.raises(NobodyHasIt, match="1 busy for now"), trio.fail_after(60):
+            await node.run()
+        assert not node.peers[0].faults
+
+
 async def test_nobody_has_it_says_how_many_were_found_and_how_it_went():
     async with network(COURSE, Provider(None), full(make_course(3, seed=77))) as node:
         gone = node.peers[0].info
