@@ -405,10 +405,15 @@ async def test_news_are_never_written_into_a_chunk(monkeypatch):
     loop.say(Open(COURSE.hash, False), Want(tuple((slot, 1) for slot in range(0, 60, 2))))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Provider(shelf).service.serve, Channel(loop, FROM_FETCHER))
+        with trio.fail_after(60):
+            while not loop.said:  # it has said what it had
+                await trio.sleep(0.001)
         for slot in range(1, 60, 2):
             await trio.sleep(0.005)
             shelf.held.add(slot)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
+            while not any(isinstance(message, HaveMore) for message in loop.heard()):
+                await trio.sleep(0.02)
             while sum(isinstance(message, Chunk) for message in loop.heard()) < 30:
                 await trio.sleep(0.02)
         nursery.cancel_scope.cancel()
