@@ -30,6 +30,9 @@ log = logging.getLogger("p2plearn.custody")
 AT_ONCE: Final = 3
 """Units that one node copies to others at a time: repair must leave room for people's gets."""
 
+ASKED: Final = 8
+"""Nodes asked who else holds a unit that this node seems to be alone with: its custodians are among the nearest."""
+
 ROUND: Final = 24
 """Units looked after in one round, those with the fewest copies first."""
 
@@ -189,8 +192,11 @@ class Repair:
             if need is None:
                 continue
             alive = {node for node in need.holders if self._lives(node)}
-            if self._duty.repairs(need, alive, now):
-                mine.append(need)
+            if not self._duty.repairs(need, alive, now):
+                continue
+            if await self._finds_others(unit):
+                continue  # it is looked at again with what was learned
+            mine.append(need)
         if mine:
             made = await self._plan(mine)
             if made.transfers:
@@ -198,6 +204,22 @@ class Repair:
             await self._carry_out(made.transfers, lambda _: None)
         await self._release_surplus()
         await self._challenges.look()
+
+    async def _finds_others(self, unit: Unit) -> bool:
+        """Of a unit of which no other holder was ever heard, ask those nearest to it; whether there was somebody.
+
+        Who offered it may have gone before it could say who the others are, and before it could tell them.
+        """
+        keeper = self._keeper
+        alone = {keeper.ledger.me}
+        entry = keeper.ledger.entry(unit)
+        if entry is None or entry.holders != alone:
+            return False
+        for node in (await keeper.calls.nearest(unit.name))[:ASKED]:
+            await keeper.kept.learn(await keeper.asking.who_keeps(unit, node) or ())
+            if entry.holders != alone:
+                return True
+        return False
 
     def _lives(self, node: Node) -> bool:
         me = self._keeper.ledger.me
