@@ -19,7 +19,7 @@ from p2plearn.dht.liveness import Life
 from p2plearn.dht.lookup import place
 from p2plearn.dht.messages import Reason
 from p2plearn.dht.receipts import Receipt
-from p2plearn.dht.repair import AT_ONCE, ROUND
+from p2plearn.dht.repair import ASKED, AT_ONCE, ROUND
 from sim.sight import Beats, Sight, Silences
 
 if TYPE_CHECKING:
@@ -70,8 +70,6 @@ class SimNode:
         self.given = 0
         self.coming: dict[Unit, list[tuple[SimNode, int]]] = {}
         """Units on their way here: who offered them, and in which of its lives."""
-        self.told: dict[Unit, list[Receipt]] = {}
-        """What came with an offer: who else holds the unit."""
         self.releasing: set[Unit] = set()
         self.circle: set[Node] = set()
         self.ledger = Ledger(key, nothing_signed)
@@ -209,8 +207,11 @@ class SimNode:
             assert entry is not None
             need = self.duty.need(unit, entry, self.counts(unit), now)
             short = short or need.missing > 0
-            if self.duty.repairs(need, {node for node in need.holders if self._lives(node)}, now):
-                mine.append(need)
+            if not self.duty.repairs(need, {node for node in need.holders if self._lives(node)}, now):
+                continue
+            if self._finds_others(unit):
+                continue
+            mine.append(need)
         made = self._carry_out(mine)
         self._release_surplus()
         if made:
@@ -226,6 +227,17 @@ class SimNode:
         change = self.sight.next_change()
         if change < float("inf"):
             self.look_in(change - now + 0.5)
+
+    def _finds_others(self, unit: Unit) -> bool:
+        """As ``Repair._finds_others``."""
+        entry = self.ledger.entry(unit)
+        if entry is None or entry.holders != {self.key}:
+            return False
+        for peer in self.world.nearest(self, unit.name)[:ASKED]:
+            self.merge(peer.receipts_of(unit))
+            if entry.holders != {self.key}:
+                return True
+        return False
 
     def noticed_silence(self) -> None:
         """Somebody of the circle can't be reached: what was surplus may not be any more."""

@@ -9,7 +9,7 @@ from collections import defaultdict
 
 from p2plearn.dht.custody import Node, Unit, ranked
 from p2plearn.dht.duty import LettingGo
-from p2plearn.dht.keeper import INCOMING
+from p2plearn.dht.intake import INCOMING
 from p2plearn.dht.lookup import WIDTH, place
 from p2plearn.dht.messages import Reason
 from p2plearn.dht.repair import AT_ONCE
@@ -277,7 +277,6 @@ class World:
         else:
             to.given += entry.size
             to.coming[unit] = [(giver, life_number)]
-            to.told[unit] = giver.receipts_of(unit)
             self.clock.note("offer", giver.number, unit.course.hex()[:8], to.number)
             seconds = entry.size / (self.scene.upload / AT_ONCE)
             self.clock.after(seconds, self._arrives, unit, to, to.life_number, "leave" if giver.leaving else "repair")
@@ -285,7 +284,6 @@ class World:
     def breaks_off(self, node: SimNode, unit: Unit) -> None:
         """What was coming to ``node`` comes no more; its room is free again."""
         givers = node.coming.pop(unit)
-        del node.told[unit]
         node.given -= self.scene.size
         self.figures.copies_failed += 1
         self.figures.bytes_wasted += self.scene.size // 2
@@ -301,7 +299,6 @@ class World:
             return
         givers = to.coming.pop(unit)
         to.states(unit, self.scene.size, self.scene.copies, holds=True)
-        to.merge(to.told.pop(unit))
         self._disk_has(unit, to)
         self.figures.copies_made[why] += 1
         self.figures.bytes_moved[why] += self.scene.size
