@@ -5,7 +5,9 @@
     python benchmarks/simulate.py compare [--seeds 12]  losses beside those that `p2plearn plan` expects
     python benchmarks/simulate.py week [--nodes 10000]  a week of a large network, half of it laptops
     python benchmarks/simulate.py sweep --save FILE     a week at several rates of leaving, the points of the figure
-    python benchmarks/simulate.py figure FILE SVG       draw it
+    python benchmarks/simulate.py sessions --save FILE  lookups while nodes come and go ever quicker, for the figure
+
+`python benchmarks/simulation_figure.py FILE... SVG` draws what was saved.
 
 Everything is virtual time; nothing is opened or sent. A run is a function of its seed (--seed).
 """
@@ -170,10 +172,24 @@ def sweep(options: argparse.Namespace) -> None:
                     file.write(json.dumps(facts) + "\n")
 
 
+def sessions(options: argparse.Namespace) -> None:
+    """Lookups among nodes that are on and off for ever shorter times; no courses, nobody leaves for good."""
+    nodes = options.nodes or 1000
+    for hours in (8.0, 2.9, 1.0, 0.5, 0.25):  # 2.9: half are gone after two hours
+        scene = Scene(
+            seed=options.seed, nodes=nodes, courses=0, laptops=1.0, session=hours * HOUR, absence=hours * HOUR,
+            lookups=300 / (3 * HOUR),
+        )  # fmt: skip
+        facts = run(scene, 3 * HOUR, f"{nodes} nodes on for {hours:g} h and off for as long")
+        if options.save:
+            with options.save.open("a") as file:
+                file.write(json.dumps(facts | {"session_hours": hours}) + "\n")
+
+
 def main() -> None:
     """See the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("day", "seeds", "compare", "week", "sweep"))
+    parser.add_argument("what", choices=("day", "seeds", "compare", "week", "sweep", "sessions"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=0)
     parser.add_argument("--nodes", type=int, default=0)
@@ -181,7 +197,8 @@ def main() -> None:
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()
     options.seeds = options.seeds or {"seeds": 200}.get(options.what, 12)
-    {"day": day, "seeds": seeds, "compare": compare, "week": week, "sweep": sweep}[options.what](options)
+    commands = {"day": day, "seeds": seeds, "compare": compare, "week": week, "sweep": sweep, "sessions": sessions}
+    commands[options.what](options)
 
 
 if __name__ == "__main__":
