@@ -37,9 +37,8 @@ from p2plearn.transfer.fetch import Fetch
 from p2plearn.transfer.protocol import FROM_FETCHER, PROTOCOL, Open
 
 EACH = 2
-JOIN_THROUGH = 4
 
-FEW = ConnectionLimits(total=16, for_own_calls=8)
+FEW = ConnectionLimits(total=32, for_own_calls=24)
 """Forty hosts that all know each other would keep this machine busy with themselves."""
 
 
@@ -93,7 +92,7 @@ async def attack(
     async with host.run([LOOPBACK]), trio.open_nursery() as nursery:
         await nursery.start(dht.run)
         await nursery.start(directory.run)
-        for info in peers[:JOIN_THROUGH]:
+        for info in peers:  # who is connected is asked before anybody is looked up
             with suppress(ConnectFailed):
                 await connect(host, info, 10.0)
         for name in courses:

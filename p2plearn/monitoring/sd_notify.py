@@ -2,7 +2,8 @@
 
 In: the environment of a service (``NOTIFY_SOCKET``, ``WATCHDOG_USEC``, ``WATCHDOG_PID``). Out: READY=1 once the node
 can be used, WATCHDOG=1 from the event loop as long as that turns, STOPPING=1. Without a service manager nothing is
-said. No send blocks or raises: a manager that doesn't read must not hold up the node.
+said. No send raises, and none blocks for more than a second at the start and the end: a manager that doesn't read must
+not hold up the node.
 
 Imports trio and the standard library.
 """
@@ -22,6 +23,9 @@ PINGS: Final = 3
 """Signs of life within the time after which the manager takes the node for hung: sd_watchdog_enabled(3) advises two;
 with three, one may come late on a busy machine."""
 
+WAIT_SECONDS: Final = 1.0
+"""For a manager whose queue is full (ten messages), with what it has to hear; a sign of life is left out instead."""
+
 
 class Notifier:
     """Speaks to the service manager, if there is one. Close it, or use it in a ``with``."""
@@ -31,8 +35,6 @@ class Notifier:
         self.interval = None if watchdog is None else watchdog / PINGS
         """Seconds between two signs of life; None when nobody waits for them."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) if address else None
-        if self._socket is not None:
-            self._socket.setblocking(False)
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str]) -> Notifier:
@@ -46,12 +48,12 @@ class Notifier:
 
     def ready(self, words: str) -> None:
         """The node can be used; ``words`` are shown by ``systemctl status``."""
-        self._say(f"READY=1\nSTATUS={_one_line(words)}")
+        self._say(f"READY=1\nSTATUS={_one_line(words)}", WAIT_SECONDS)
 
     def stopping(self, words: str = "", *, seconds: float = 0.0) -> None:
         """The node is being stopped, which may take ``seconds`` longer than the manager would wait."""
         more = f"\nEXTEND_TIMEOUT_USEC={int(seconds * 1e6)}" if seconds else ""
-        self._say(f"STOPPING=1\nSTATUS={_one_line(words)}{more}")
+        self._say(f"STOPPING=1\nSTATUS={_one_line(words)}{more}", WAIT_SECONDS)
 
     def alive(self) -> None:
         """One sign of life."""
@@ -69,10 +71,11 @@ class Notifier:
             self._socket.close()
             self._socket = None
 
-    def _say(self, message: str) -> None:
+    def _say(self, message: str, seconds: float = 0.0) -> None:
         if self._socket is None:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        self._socket.settimeout(seconds)
         with contextlib.suppress(OSError):
             self._socket.sendto(message.encode("utf-8", "replace"), address)
 

@@ -81,7 +81,10 @@ def test_the_bundle_of_a_real_node_has_no_secret_in_it(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "love-letters.txt").write_text("secret")
     report = tmp_path / "report.json"
-    with RealNode(tmp_path / "home") as node:
+    node = RealNode(tmp_path / "home")
+    node.home.prepare()
+    node.home.config.write_text("[network]\nmdns = false\n")  # nothing is asked of the network that tests run on
+    with node:
         course = node.run("publish", folder, "--title", "Diary of Ada Lovelace", "--tag", "very-private")["course"]
         answer = node.run("doctor", "--bundle", report, code=1)  # it is connected to nobody
         assert answer["bundle"] == str(report)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +26,26 @@ def manager(address: str, seconds: float = 60.0) -> Iterator[socket.socket]:
         end.bind(address)
         end.settimeout(seconds)
         yield end
+
+
+@contextmanager
+def reading_manager(address: str) -> Iterator[queue.Queue[dict[str, str]]]:
+    """One that reads all the time, as a real one does: what it was told."""
+    said: queue.Queue[dict[str, str]] = queue.Queue()
+
+    def read(end: socket.socket) -> None:
+        while (message := end.recv(4096)) != b"over":
+            said.put(dict(each.split("=", 1) for each in message.decode().splitlines()))
+
+    with manager(address, 600.0) as end:
+        thread = threading.Thread(target=read, args=(end,))
+        thread.start()
+        try:
+            yield said
+        finally:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+                last.sendto(b"over", address)
+            thread.join()
 
 
 def hear(end: socket.socket, word: str) -> dict[str, str]:
@@ -104,16 +126,22 @@ async def test_a_loop_that_hangs_gives_no_sign_of_life(tmp_path: Path) -> None:
 
 def test_a_real_node_is_ready_alive_and_stops_as_a_service(tmp_path: Path) -> None:
     address = str(tmp_path / "notify")
-    with manager(address) as end:
+    with reading_manager(address) as said:
+
+        def hear(word: str) -> dict[str, str]:
+            while word not in (fields := said.get(timeout=60)):
+                continue
+            return fields
+
         node = RealNode(
             tmp_path / "home",
             extra=["--log-format", "json"],
             env={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "300000", "P2PLEARN_METRICS_LISTEN": "0"},
         )
         with node:
-            assert node.peer_id in hear(end, "READY")["STATUS"]
+            assert node.peer_id in hear("READY")["STATUS"]
             for _ in range(3):
-                hear(end, "WATCHDOG")
+                hear("WATCHDOG")
             text = node.run("metrics")["text"]
             assert "p2plearn_provide_lateness_seconds" in text
             assert "p2plearn_sync_lag_seconds" in text
@@ -123,6 +151,7 @@ def test_a_real_node_is_ready_alive_and_stops_as_a_service(tmp_path: Path) -> No
             assert node.run("config", "show")["restart_for"] == ["transfer.peers"]
             assert node.process is not None
             node.process.send_signal(signal.SIGTERM)
-            assert hear(end, "STOPPING")["STOPPING"] == "1"
+            assert hear("STOPPING")["STOPPING"] == "1"
+            assert node.process.wait(60) == 0
         assert '"message": "metrics are at http://127.0.0.1:' in node.log
         assert all(each.startswith('{"time": ') for each in node.log.splitlines())
