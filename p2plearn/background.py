@@ -82,7 +82,7 @@ def start(home: Home, arguments: Sequence[str]) -> dict[str, Any]:
         os.close(log)
     try:
         with os.fdopen(reading, "rb", buffering=0) as pipe:
-            message = _read_message(pipe.fileno(), time.monotonic() + READY_SECONDS)
+            message = _await_message(pipe.fileno(), child, home)
     except BaseException:
         child.terminate()
         child.wait()
@@ -102,6 +102,14 @@ def start(home: Home, arguments: Sequence[str]) -> dict[str, Any]:
     raise P2plearnError(
         f"The node ended before it was ready (exit code {child.returncode}).", f"Its log may say why: {home.log}"
     )
+
+
+def _await_message(descriptor: int, child: subprocess.Popen[bytes], home: Home) -> dict[str, Any]:
+    """What the new process says, in ``READY_SECONDS``; but however long its store's catalogue is built anew."""
+    while True:
+        message = _read_message(descriptor, time.monotonic() + READY_SECONDS)
+        if message or child.poll() is not None or not home.rebuilding.exists():
+            return message
 
 
 def _read_message(descriptor: int, deadline: float) -> dict[str, Any]:

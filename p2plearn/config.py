@@ -537,6 +537,11 @@ class Home:
         return self.path / "store"
 
     @property
+    def rebuilding(self) -> Path:
+        """There while the store's catalogue is built anew, which takes as long as reading every course."""
+        return self.store / "catalogue.sqlite.p2plearn-new"
+
+    @property
     def people(self) -> Path:
         """What people said: catalogue, ratings, discussions."""
         return self.path / "people.sqlite"

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nodes import LOOPBACK, RealNode, run_command
 
+from p2plearn import background
 from p2plearn.config import Home
 from p2plearn.lock import holder
+from p2plearn.store.durable import TEMPORARY
+from p2plearn.store.rebuild import CATALOGUE
 
 START = ("node", "start", "--detach", "--no-mdns", "--listen", LOOPBACK)
 
@@ -92,3 +97,33 @@ def test_a_killed_node_leaves_nothing_in_the_way(tmp_path: Path) -> None:
         node.start()
         assert node.peer_id == first
         assert node.run("node", "status")["peer_id"] == first
+
+
+def test_a_start_waits_for_a_catalogue_that_is_built_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path)
+    home.store.mkdir()
+    monkeypatch.setattr(background, "READY_SECONDS", 0.05)
+    reading, writing = os.pipe()
+    child = subprocess.Popen(["sleep", "600"])
+    try:
+        assert background._await_message(reading, child, home) == {}
+        home.rebuilding.touch()
+        waits = iter(range(5))
+
+        def after_five_rounds(descriptor: int, deadline: float) -> dict[str, Any]:
+            if next(waits, None) is None:
+                return {"ready": {}}
+            return {}
+
+        monkeypatch.setattr(background, "_read_message", after_five_rounds)
+        assert background._await_message(reading, child, home) == {"ready": {}}
+    finally:
+        child.kill()
+        child.wait()
+        os.close(reading)
+        os.close(writing)
+
+
+def test_that_file_is_the_stores(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert home.rebuilding == home.store / (CATALOGUE + TEMPORARY)

@@ -197,8 +197,8 @@ def _keep_reserve(path: Path) -> None:
 
 def _clean_up(parts: StoreParts) -> None:
     """After a crash: drop what has no row, and rows of what isn't there."""
-    for entry in os.scandir(parts.directory):
-        if TEMPORARY in entry.name or entry.name.endswith(HALF):
+    for entry in (*os.scandir(parts.directory), *os.scandir(parts.home)):
+        if (TEMPORARY in entry.name or entry.name.endswith(HALF)) and entry.is_file(follow_symlinks=False):
             os.unlink(entry.path)
     known = {extent.file_name for extent in parts.catalogue.extents()}
     sweep_orphans(parts.extents, known)

@@ -228,6 +228,7 @@ def test_large_files_and_many_small_ones(store: Store, tmp_path: Path) -> None:
     assert told[-1] == (total, total, len(files), len(files))
 
 
+@pytest.mark.timeout(3600 if EVERY else 120)
 def test_no_escape_while_directories_are_swapped(store: Store, tmp_path: Path) -> None:
     """Someone swaps folders of a running checkout for links to elsewhere, as fast as they can."""
     folder = write_tree(tmp_path / "s", {f"d{n}/e/f{m}": b"course" for n in range(8) for m in range(8)})

@@ -55,7 +55,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     signed = store.signed_manifest(first)
     assert signed is not None
     store.custody.reserve(signed, 0, 1000, 10**9)
-    store.custody.hold(first, 0, [(b"n" * 32, b"receipt")])
+    store.custody.hold(first, 0, 1000, [(b"n" * 32, b"receipt")])
     store.close()
     source.close()
     return Scene(root, root / "home")

@@ -178,3 +178,13 @@ def test_fetching_what_is_removed_is_refused(store: Store, other: Store, folder:
     fetch(store, download)
     download.close()
     assert other.remove(course) > 0
+
+
+def test_what_killed_writers_left_beside_the_store_goes(tmp_path: Path) -> None:
+    home = tmp_path / "one"
+    (home / "store").mkdir(parents=True)
+    left = [home / ".people.notes-12ab.p2plearn-new", home / "store" / ".seal-12ab.p2plearn-new"]
+    for path in left:
+        path.touch()
+    Store.open(home).close()
+    assert [path for path in left if path.exists()] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -152,3 +153,26 @@ def test_a_sweep_leaves_running_downloads_alone(store: Store, other: Store, fold
     other.gc()
     download.close()
     assert other.verify() == []
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0, 10 * 366 * 86400.0, -1_700_000_000.0])
+def test_a_clock_that_jumps_changes_nothing(
+    store: Store, other: Store, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    first = publish(store, folder).course
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + jump)
+    copy(store, other, first)
+    (folder / "README.md").write_bytes(b"later, or earlier")
+    second = publish(store, folder, now=max(0, int(1_700_000_000 + jump)))
+    assert second.manifest.series.seq == 2
+    other.checkout(first, tmp_path / "out")
+    other.close()
+    monkeypatch.undo()
+    again = Store.open(tmp_path / "other")
+    assert again.notices == ()
+    assert [(row.course, row.complete) for row in again.courses()] == [(first, True)]
+    assert (again.verify(), store.verify()) == ([], [])
+    again.gc()
+    assert again.verify() == []
+    again.close()
