@@ -73,6 +73,22 @@ def test_those_asked_least_lately_are_asked_first_and_rarely_once_it_is_known() 
     assert judge.next_ask() == now + ASK_RARELY
 
 
+def test_a_single_peer_that_could_not_is_asked_again_before_it_is_believed_for_long() -> None:
+    judge = Judge(0.0)
+    judge.beyond({"a"}, 0.0)
+    waits = []
+    for _ in range(4):
+        now = judge.next_ask()
+        assert judge.ask(["a"], now) == "a"
+        judge.called_back("a", "", now)
+        waits.append(judge.next_ask() - now)
+    assert waits == [ASK_AGAIN, ASK_AGAIN, ASK_AGAIN, ASK_RARELY]
+    judge.look_again(now)
+    assert judge.next_ask() == now + ASK_SOON
+    assert judge.ask(["a"], now + ASK_SOON) == "a"
+    assert judge.next_ask() == now + ASK_SOON + ASK_AGAIN
+
+
 @given(st.lists(st.tuples(st.text(max_size=3), st.sampled_from(["", "x"]), st.floats(0, 1e6)), max_size=200))
 def test_what_is_kept_is_bounded_and_every_standing_has_words(events: list[tuple[str, str, float]]) -> None:
     judge = Judge(0.0)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -46,7 +47,7 @@ class Lab:
         self._tag = f"p2pl{uuid.uuid4().hex[:5]}"
         self._made: list[str] = []
         self.routers: list[subprocess.Popen[str]] = []
-        """Of the homes, in order; a line of stdout for each port that one forwards, or no longer."""
+        """Of the homes, in order."""
 
     def __enter__(self) -> Lab:
         if sys.platform != "linux" or shutil.which("ip") is None:
@@ -108,6 +109,14 @@ class Lab:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", "the router did not start"
         return Machine(name, "192.168.1.2", gateway)
+
+    def said(self, number: int, seconds: float = 60.0) -> str:
+        """The next line of what the router of home ``number`` (from 1, as they were made) says of ports it forwards."""
+        stdout = self.routers[number - 1].stdout
+        assert stdout is not None
+        readable, _, _ = select.select([stdout], [], [], seconds)
+        assert readable, "the router was asked for nothing"
+        return stdout.readline()
 
     def cable(self, one: str, one_address: str, two: str, two_address: str) -> tuple[str, str]:
         """Join two namespaces by a cable; the names of its two ends."""

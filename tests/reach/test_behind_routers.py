@@ -68,15 +68,20 @@ def test_a_course_gets_from_home_to_home(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["pmp", "upnp"] if EVERY else ["pmp"])
 def test_a_router_that_forwards_ports_makes_a_home_public_until_the_node_stops(tmp_path: Path, way: str) -> None:
+    """(The machine in the open listens for WebSockets alone, on the web's port.)"""
     course = random_course(tmp_path / "course", 300 * KIB)
-    with Lab() as lab, node(tmp_path / "b", lab.public(1)) as learner:
+    with (
+        Lab() as lab,
+        RealNode(tmp_path / "b", prefix=lab.public(1).prefix, listen=["/ip4/0.0.0.0/tcp/80/ws"]) as learner,
+    ):
         with node(tmp_path / "a", lab.home(1, serve=way), learner.address, P2PLEARN_NETWORK_MAP_PORT="yes") as teacher:
-            assert lab.routers[0].stdout is not None
-            assert lab.routers[0].stdout.readline() == "forward 4017 192.168.1.2 4017\n"
+            assert lab.said(1) == "forward 4017 192.168.1.2 4017\n"
             facts = teacher.wait_for(lambda s: standing(s) == "public")
+            [peer] = teacher.run("node", "peers")["peers"]
+            assert peer["addresses"] == [learner.address] == [f"/ip4/5.5.1.2/tcp/80/ws/p2p/{learner.peer_id}"]
             teacher.wait_for(lambda s: f"/ip4/7.7.1.1/tcp/4017/p2p/{teacher.peer_id}" in s["addresses"])
             assert "the router forwards port 4017" in facts["reach"]["port_mapping"]
             published = teacher.run("publish", course)["course"]
             learner.run("get", published, "-o", tmp_path / "out", timeout=120)
             assert same(course, tmp_path / "out")
-        assert lab.routers[0].stdout.readline() == "unforward 4017 192.168.1.2 4017\n"
+        assert lab.said(1) == "unforward 4017 192.168.1.2 4017\n"

@@ -62,6 +62,7 @@ class Judge:
         self._seen_as: dict[str, str] = {}
         self._beyond: set[str] = set()
         self._asked: dict[str, float] = {}
+        self._rounds = 0  # questions since something changed
         self._next = now + ASK_SOON
 
     # -- what happened -------------------------------------------------------------------------------------------------
@@ -89,6 +90,7 @@ class Judge:
     def look_again(self, now: float) -> None:
         """Something was done to be reached: what peers found out before may be wrong, so ask again soon."""
         self._asked.clear()
+        self._rounds = 0
         self._next = min(self._next, now + ASK_SOON)
 
     def network_changed(self, now: float) -> None:
@@ -96,6 +98,7 @@ class Judge:
         self._verdicts.clear()
         self._seen_as.clear()
         self._asked.clear()
+        self._rounds = 0
         self._next = now + ASK_SOON
 
     # -- what to do ----------------------------------------------------------------------------------------------------
@@ -109,9 +112,13 @@ class Judge:
         if now < self._next:
             return None
         choice = min(able, key=lambda peer: self._asked.get(peer, float("-inf")), default=None)
-        known = len(self._fresh(now)) >= ENOUGH or (self._fresh(now) and len(self._asked) >= len(able))
+        fresh = self._fresh(now)
+        # One who could not may have been busy: where there is nobody else, the same is asked again.
+        settled = self._rounds >= ENOUGH or any(verdict.address for verdict in fresh)
+        known = len(fresh) >= ENOUGH or (settled and len(self._asked) >= len(able))
         self._next = now + (ASK_RARELY if known else ASK_AGAIN)
         if choice is not None:
+            self._rounds += 1
             self._asked.pop(choice, None)
             self._asked[choice] = now
             while len(self._asked) > MAX_PEERS:
