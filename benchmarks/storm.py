@@ -156,7 +156,7 @@ def main() -> None:
         parser.error(f"there is no {unknown.pop()!r}; there are {', '.join(everything)}")
     scenarios = given.scenarios or everything[:-1]
     if given.small:
-        given.frames, given.peers, given.seconds, given.attackers = 20, 12, 2.0, 1
+        given.frames, given.peers, given.seconds, given.attackers = 10, 12, 2.0, 1
         scenarios = given.scenarios or ["mixed"]
     os.environ.setdefault("P2PLEARN_CUSTODY_HEARTBEAT", "5")
     with tempfile.TemporaryDirectory(prefix="p2plearn-storm-") as place, nodes(Path(place), 2) as (target, getter):

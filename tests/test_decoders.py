@@ -1,6 +1,6 @@
 """Every decoder of ``decoders.py`` against made-up, mutated and kept input: an object, or the error it promises.
 
-``P2PLEARN_INPUTS=N`` tries N mutated inputs a decoder (1,500 by default; ten times fewer of those that need a file or
+``P2PLEARN_INPUTS=N`` tries N mutated inputs a decoder (800 by default; ten times fewer of those that need a file or
 an event loop). The fuzzer in ``fuzz/`` goes on from there.
 """
 
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 CORPUS = Path(__file__).resolve().parents[1] / "fuzz" / "corpus"
 SLOW = {"yamux", "multistream-line", "peers.json", "traffic.json", "bootstrap_nodes.toml"}
-INPUTS = int(os.environ.get("P2PLEARN_INPUTS", "1500"))
+INPUTS = int(os.environ.get("P2PLEARN_INPUTS", "800"))
 MOST_MEMORY = 32 << 20
 """Bytes that one input, of a few KiB, may make a decoder take."""
 
@@ -93,7 +93,7 @@ EDITS = st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 8), st.binary(m
 
 
 @every
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_made_up_input(decoder: Decoder, data: st.DataObject) -> None:
     raw = bytearray(data.draw(st.binary(max_size=200) | st.sampled_from(seeds_of(decoder.name))))
