@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from p2plearn.config import Home
-from p2plearn.errors import NoNode, P2plearnError
+from p2plearn.config import API_BODY_BYTES, Home
+from p2plearn.errors import NoNode, P2plearnError, UsageProblem
 from p2plearn.local_socket import short_address
 from p2plearn.lock import holder
 from p2plearn.operations import (
@@ -201,6 +201,13 @@ class NodeClient:
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None, seconds: float | None) -> _Connection:
         """Send a call; raises NoNode when there is nobody to send it to."""
+        headers = {"Host": "p2plearn.local", "Connection": "close"}
+        raw = None
+        if body is not None:
+            raw = json.dumps(body).encode("ascii")
+            if len(raw) > API_BODY_BYTES:  # the node would hang up in the middle of it
+                raise UsageProblem(f"That is too long: {len(raw):,} bytes; a call may have {API_BODY_BYTES:,}.")
+            headers["Content-Type"] = "application/json"
         connection = _Connection(self._home.socket, seconds)
         deadline = time.monotonic() + _STARTING_SECONDS
         while True:
@@ -217,11 +224,6 @@ class NodeClient:
                         f"It may be starting or stopping still; its log may say more: {self._home.log}",
                     ) from None
                 time.sleep(0.05)
-        headers = {"Host": "p2plearn.local", "Connection": "close"}
-        raw = None
-        if body is not None:
-            raw = json.dumps(body).encode("ascii")
-            headers["Content-Type"] = "application/json"
         try:
             connection.request(method, path, body=raw, headers=headers)
         except OSError:

@@ -34,6 +34,9 @@ PUBLISH_SECONDS: Final = 60.0
 WITHDRAW_SECONDS: Final = 5.0
 """To tell those who name this node for what it handed over; who isn't reached does so for up to a day."""
 
+LEAST_SECONDS: Final = 1.0
+"""Between two looks for what is blocked, however short the heartbeat interval is."""
+
 MOST_NAMED: Final = 1000
 """Courses of one kind that ``status`` names."""
 
@@ -211,6 +214,22 @@ class CustodyService:
                 freed += await trio.to_thread.run_sync(self._store.remove, bytes.fromhex(str(course["course"])))
         sweep = await trio.to_thread.run_sync(self._store.gc, dry_run)
         return {"dry_run": dry_run, "courses": courses, "freed": freed + sweep.freed}
+
+    async def give_up_refused(self, refusal: Callable[[bytes, bytes], str]) -> None:
+        """Keep for others nothing that is blocked here, for ever: nobody gets it from here, so it mustn't count.
+
+        ``refusal(course, author)`` says why a course is blocked, or nothing. What the person of this node wants here
+        (published, fetched) stays on the disk.
+        """
+        while True:
+            for row in await trio.to_thread.run_sync(self._store.courses):
+                why = refusal(row.course, row.author)
+                if not why or row.why != "custody":
+                    continue
+                logger.info("no longer keeping %s for others: %s", row.course.hex()[:12], why)
+                await self.removed(row.course)
+                await self.keeper.kept.remove(row.course)
+            await trio.sleep(max(self.keeper.limits.interval, LEAST_SECONDS))
 
     # -- leaving -----------------------------------------------------------------------------------------------------
 

@@ -232,6 +232,7 @@ class _Node:
                 nursery.start_soon(repair.run)
                 nursery.start_soon(inquiries.run)
                 nursery.start_soon(lookout.run)
+                nursery.start_soon(custody.give_up_refused, self._people.refusal)
                 task_status.started()
 
     async def _listen(self, host: BasicHost) -> None:

@@ -10,7 +10,7 @@ import sqlite3
 import time
 from typing import Any
 
-from p2plearn.errors import UsageProblem
+from p2plearn.errors import Refused, UsageProblem
 from p2plearn.gossip import envelope as env
 from p2plearn.gossip.envelope import CATALOGUE, Content, tidy_text
 from p2plearn.gossip.feed import Feed
@@ -62,13 +62,20 @@ class Moderation(Voice):
                 return f"blocked {by}" + (f": {row['reason']}" if row["reason"] else "")
         return ""
 
+    async def _not_blocked(self, course: bytes) -> None:
+        """Raises Refused for a course that is blocked here: nobody would get what was said of it."""
+        facts = await self._blocking(lambda: self._reading.facts(course))
+        why = self.refusal(course, None if facts is None else facts.author)
+        if why:
+            raise Refused(f"Course {course.hex()[:12]} is {why}.", "`p2plearn block --list` shows what is, and why.")
+
     # -- for the person -------------------------------------------------------------------------------------------
 
     async def shun(self, request: ShunRequest) -> dict[str, Any]:
         """See ``PeopleOperations.shun``."""
         if request.how not in ("mute", "block"):
             raise UsageProblem(f"There is no {request.how!r}; there are mute and block.")
-        subject, target = await self._subject(request)
+        subject, target = await self._shunned(request) or await self._subject(request)
 
         def change() -> int:
             with self._feed.writing() as db:
@@ -102,6 +109,20 @@ class Moderation(Voice):
             "removed": request.remove,
             "freed": freed,
         }
+
+    async def _shunned(self, request: ShunRequest) -> tuple[bytes, str] | None:
+        """What is to be shunned no longer: what was blocked is unknown to the record, but stands in the list."""
+        wanted = request.subject.strip().lower()
+        if not request.remove or not 8 <= len(wanted) <= 64 or set(wanted) - set("0123456789abcdef"):
+            return None
+
+        def look() -> list[tuple[bytes, str]]:
+            with self._feed.reading() as db:
+                rows = db.execute("SELECT subject, target FROM shunned WHERE how = ?", (request.how,)).fetchall()
+            return [row for row in rows if row[0].hex().startswith(wanted) and request.target in ("", row[1])]
+
+        found = await self._blocking(look)
+        return found[0] if len(found) == 1 else None
 
     async def _subject(self, request: ShunRequest) -> tuple[bytes, str]:
         """What is to be shunned: a course or an author, told apart by what is known here."""
@@ -144,8 +165,14 @@ class Moderation(Voice):
                 else:
                     db.execute("INSERT OR IGNORE INTO subscriptions VALUES (?, ?)", (moderator, int(time.time())))
                 self._log(db, "unsubscribe" if request.remove else "subscribe", "author", moderator, "")
-            self._denied = self._reading.denied()
-            return sum(row["by"] == moderator.hex() for row in self._denied.values())
+            before, self._denied = self._denied, self._reading.denied()
+            theirs = {subject: row for subject, row in self._denied.items() if row["by"] == moderator.hex()}
+            with self._feed.writing() as db:
+                for subject, row in theirs.items():
+                    if subject not in before:  # what the list adds from here on is logged as it comes
+                        line = Hiding(int(time.time()), "deny", row["target"], subject, moderator, row["reason"])
+                        log_hiding(db, line)
+            return len(theirs)
 
         denied = await self._blocking(change)
         return {"author": moderator.hex(), "subscribed": not request.remove, "denied": denied}

@@ -19,17 +19,16 @@ from p2plearn.gossip.discussion import Order, threads
 from p2plearn.gossip.envelope import CATALOGUE, Envelope, Label, Profile, Rating, Trust, reopen
 from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.figures import figure_json
-from p2plearn.gossip.likeness import likeness
+from p2plearn.gossip.likeness import FINGERPRINT_DIGITS, likeness, pretends
 from p2plearn.gossip.ratings import latest, trust_weights
 from p2plearn.gossip.tables import envelopes
 
+ORDERS: Final = ("relevance", "rating", "new", "title", "copies")
 SEARCH_RANKED: Final = 60
 """Best of those whose ratings are looked up for the order; each takes some queries."""
 SEARCH_RATED: Final = 200
 """The same when ratings alone decide about the order."""
 REVIEWS: Final = 50
-FINGERPRINT_DIGITS: Final = 12
-ORDERS: Final = ("relevance", "rating", "new", "title", "copies")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,8 @@ class Reading:
         with self._feed.reading() as db:
             seeds = {row[0] for row in db.execute("SELECT subject FROM trusted")}
             known = {author: _name(db, author) for author in set(authors) | seeds}
-            taken = {likeness(known[seed]): seed for seed in seeds | {self._me} if known.get(seed)}
+            # Who has no name is shown by the fingerprint alone.
+            taken = {likeness(known.get(seed) or fingerprint(seed)): seed.hex() for seed in seeds | {self._me}}
             liars = {row[0] for row in db.execute("SELECT DISTINCT author FROM evidence")}
         warned = self.warnings(known)
         return {
@@ -101,7 +101,7 @@ class Reading:
                 "author": author.hex(),
                 "name": name,
                 "fingerprint": fingerprint(author),
-                "impostor": bool(name) and author not in seeds and taken.get(likeness(name), author) != author,
+                "impostor": bool(name) and author not in seeds and pretends(name, author.hex(), taken),
                 "two_faced": author in liars,
                 "warnings": warned[author],
             }

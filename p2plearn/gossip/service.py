@@ -7,6 +7,7 @@ disk before the answer, and told to peers right after.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import logging
 import random
 import time
@@ -116,6 +117,7 @@ class People(Moderation):
         course = await self._course(request.course)
         if not 0 <= request.stars <= 5:
             raise UsageProblem("A rating has 1 to 5 stars.")
+        await self._not_blocked(course)
         envelope = await self._say(env.Rating(tidy_text(request.review), request.stars), course)
         return {"course": course.hex(), "stars": request.stars, "id": envelope.id.hex()}
 
@@ -128,10 +130,25 @@ class People(Moderation):
             raise UsageProblem("An answer needs the id of its question.", "`p2plearn discussion HASH` shows it.")
         else:
             course = await self._course(request.course)
+        await self._not_blocked(course)
+        if request.path:
+            await self._blocking(lambda: self._check_file(course, request.path))
         await self._follow(course)
         body = env.Post(request.path, None if above is None else above.id, request.role, tidy_text(request.text))
         envelope = await self._say(body, course)
         return {"id": envelope.id.hex(), "course": course.hex(), "role": request.role}
+
+    def _check_file(self, course: bytes, path: str) -> None:
+        """Raises UsageProblem for a path that isn't in the course, where its index is here to tell. Blocks."""
+        holding = self._store.holding(course)
+        if holding is None:
+            return
+        with holding:
+            files = [entry.path for entry in holding.index.files]
+        if path not in files and not any(name.startswith(f"{path}/") for name in files):
+            near = difflib.get_close_matches(path, files, 1)
+            hint = f"Did you mean {near[0]}?" if near else f"`p2plearn info {course.hex()[:12]}` names its files."
+            raise UsageProblem(f"The course has no file {path!r:.200}.", hint)
 
     async def _above(self, request: PostRequest) -> Envelope | None:
         """The post that is replied to; a comment may name a post where a course could stand."""

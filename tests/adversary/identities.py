@@ -17,7 +17,7 @@ from p2plearn.gossip import figures
 from p2plearn.gossip.envelope import CATALOGUE, Envelope
 from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.ratings import sway
-from p2plearn.gossip.reading import Query, Reading
+from p2plearn.gossip.reading import Query, Reading, fingerprint
 from tests.gossip.people import NOW, person
 
 
@@ -94,15 +94,20 @@ def the_duped_friend(stage: Stage, number: int) -> dict[str, Any]:
     }
 
 
-LOOKALIKES = ("ＡＤＡ  lovelace", "Ada Lovelacé", "Adа Lovelаcе", "Αda Lovelace", "Ada\u200bLovelace", "ada-lovelace")
-"""The trusted name in full width, with an accent, Cyrillic letters, a Greek one, an invisible one, a hyphen."""
+LOOKALIKES = (
+    "ＡＤＡ  lovelace", "Ada Lovelacé", "Adа Lovelаcе", "Αda Lovelace", "Ada\u200bLovelace", "ada-lovelace",
+    "\U0001d400da Lovelace", "Ada Lovelace (FINGERPRINT)", "Ada Lovelace [the real one]",
+)  # fmt: skip
+"""The trusted name in full width, with an accent, Cyrillic letters, a Greek one, an invisible one, a hyphen, a bold
+capital of mathematics, with the trusted key's own fingerprint, with words in brackets."""
 
 
 def the_impostor(stage: Stage) -> dict[str, Any]:
     """Somebody takes the name of a trusted person, in letters that look the same."""
     eves = [person(f"eve {n}") for n in range(len(LOOKALIKES))]
     for eve, name in zip(eves, LOOKALIKES, strict=True):
-        stage.hear(eve.says(env.Profile("", env.tidy_text(name))))
+        written = name.replace("FINGERPRINT", fingerprint(person("friend").key))
+        stage.hear(eve.says(env.Profile("", env.tidy_text(written))))
     honest = person("another ada")
     stage.hear(honest.says(env.Profile("", "Ada Byron")))
     shown = stage.reading.people([*(eve.key for eve in eves), honest.key, person("friend").key])

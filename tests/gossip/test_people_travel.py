@@ -87,6 +87,10 @@ def test_a_course_has_people(tmp_path: Path) -> None:
             assert finds(*words) == [], words
         assert secret not in str(finds())
 
+        # What is said of a file is said of one that the course has, where its index is here to tell.
+        typo = a.run("ask", course, "What is it?", "--file", "no/such.md", code=2)
+        assert "no/such.md" in typo["message"]
+
         # Ratings reach everybody, whether they have the course or not; the latest counts.
         b.run("rate", course, "2", "--review", "Too short\x1b[31m")
         b.run("rate", course, "4", "--review", "Better now")
@@ -207,7 +211,8 @@ def test_who_was_away_catches_up(tmp_path: Path) -> None:
 
 
 def test_blocked_is_neither_fetched_nor_served_nor_shown(tmp_path: Path) -> None:
-    with RealNode(tmp_path / "a") as a, RealNode(tmp_path / "b", bootstrap=[a.address]) as b:
+    gives = {"P2PLEARN_STORAGE_GIVE": "10 MiB"}
+    with RealNode(tmp_path / "a") as a, RealNode(tmp_path / "b", bootstrap=[a.address], env=gives) as b:
         course = a.run("publish", made_file(tmp_path / "x.bin", 1000), "--title", "Spam", "--copies", "1")["course"]
         until(lambda: search(b, "spam"))
         b.run("block", course, "--reason", "advertising")
@@ -217,11 +222,20 @@ def test_blocked_is_neither_fetched_nor_served_nor_shown(tmp_path: Path) -> None
         assert [row["reason"] for row in b.run("block", "--list")["shunned"]] == ["advertising"]
         b.run("block", course, "--remove", "--course")
         b.run("get", course, "-o", tmp_path / "out")
-        # Nor kept for others.
+        # Nor kept for others: what was is given up and counts no longer; what was fetched stays with who fetched it.
+        kept = a.run("publish", made_file(tmp_path / "z.bin", 1000, "z"), "--copies", "2")
+        assert kept["copies"] == 2
         b.run("block", author(a), "--author")
+        until(lambda: [row["course"] for row in b.run("list")["courses"]] == [course])
+        until(lambda: a.run("info", kept["course"])["copies"] == 1)
+        # Nobody would get what is said of it from here.
+        assert b.run("ask", course, "Is it back?", code=8)["code"] == "refused"
+        assert b.run("rate", course, "1", code=8)["code"] == "refused"
         other = a.run("publish", made_file(tmp_path / "y.bin", 1000, "y"), "--copies", "2")
         assert other["copies"] == 1
-        b.run("block", author(a), "--author", "--remove")
+        # What it said is gone from the record, and still it can be named.
+        b.run("block", author(a)[:12], "--remove")
+        assert b.run("block", "--list")["shunned"] == []
         # The publisher blocks it: others can't have it from there.
         a.run("block", course)
         b.stop()
@@ -233,6 +247,8 @@ def test_blocked_is_neither_fetched_nor_served_nor_shown(tmp_path: Path) -> None
         with RealNode(tmp_path / "e", bootstrap=[b.address]) as e:
             until(lambda: _try(e, "subscribe", author(b)))
             until(lambda: e.run("block", "--list")["shunned"])
+            logged = {(row["action"], row["subject"], row["by"]) for row in e.run("hidden")["hidden"]}
+            assert ("deny", course, author(b)) in logged
             problem = e.run("get", course, "-o", tmp_path / "e-out", code=8)
             assert "not for children" in problem["message"]
 

@@ -282,6 +282,13 @@ def test_refusals(
     assert NodeClient(node[1].path).status()["peer_id"] == PEER_ID
 
 
+def test_what_is_too_long_is_said_before_it_is_sent(node: tuple[PocketNode, Home]) -> None:
+    words = people.PostRequest("question", "y" * 3 * config.API_BODY_BYTES, course="12" * 32)
+    with pytest.raises(UsageProblem, match="too long"):
+        NodeClient(node[1].path).people("post", words)
+    assert NodeClient(node[1].path).status()["peer_id"] == PEER_ID
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
