@@ -265,14 +265,16 @@ def trust_list(scope: Scope) -> None:
 
 @click.command("profile")
 @click.argument("author", metavar="[KEY|NAME]", required=False, default="")
-@click.option("--name", default="", help="How you want to be called.")
+@click.option("--name", default=None, help="How you want to be called.")
 @click.option("--about", default="", help="A line about you (with --name).")
 @click.pass_obj
-def profile(scope: Scope, *, author: str, name: str, about: str) -> None:
+def profile(scope: Scope, *, author: str, name: str | None, about: str) -> None:
     """Show a person (you, without an argument), or say how you want to be called."""
-    if about and not name:
+    if name is not None and not name.strip():
+        raise UsageProblem("A name has at least one character.")
+    if about and name is None:
         raise UsageProblem("--about goes with --name: a profile is one whole.")
-    facts = _ask(scope, "profile", people.ProfileRequest(author, name, about))
+    facts = _ask(scope, "profile", people.ProfileRequest(author, name or "", about))
     _answer(scope, facts, people_words.profile(facts))
 
 

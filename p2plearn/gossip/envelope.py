@@ -66,6 +66,8 @@ LABELS: Final = ("deny", "warn", "clear")
 TARGETS: Final = ("course", "author")
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_ESCAPES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
+"""Terminal codes as a whole (ECMA-48: control sequences, strings such as window titles, the rest), not ESC alone."""
 _CONTROL_BUT_LINES: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -296,9 +298,9 @@ def next_seq(last: int, milliseconds: int) -> int:
 
 
 def tidy_text(text: str) -> str:
-    """``text`` as an envelope takes it: NFC, no controls but line ends and tabs, no blanks around it."""
+    """As an envelope takes it: NFC, no terminal codes, no controls but line ends and tabs, no blanks around."""
     text = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode())
-    text = _CONTROL_BUT_LINES.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = _CONTROL_BUT_LINES.sub("", _ESCAPES.sub("", text).replace("\r\n", "\n").replace("\r", "\n"))
     return unicodedata.normalize("NFC", text.strip())
 
 

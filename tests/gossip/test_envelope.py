@@ -193,3 +193,16 @@ def test_numbers_go_up_whatever_the_clock_does() -> None:
 def test_contents_are_values() -> None:
     one = person("ada").says(env.Rating("", 3), seq=4)
     assert dataclasses.replace(one.content, seq=5) != one.content
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("good \x1b[2J\x1b]0;title\x07 course", "good  course"),
+        ("\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\", "link"),
+        ("\x1b[1;31mred\x1b[0m\x1b(B\r\nand 好\x1b", "red\nand 好"),
+        ("a [31m that was typed", "a [31m that was typed"),
+    ],
+)
+def test_terminal_codes_go_as_a_whole(typed: str, said: str) -> None:
+    assert tidy_text(typed) == said

@@ -87,6 +87,7 @@ def test_a_course_has_people(tmp_path: Path) -> None:
             assert finds(*words) == [], words
         assert secret not in str(finds())
 
+        a.run("profile", "--name", " ", code=2)
         # What is said of a file is said of one that the course has, where its index is here to tell.
         typo = a.run("ask", course, "What is it?", "--file", "no/such.md", code=2)
         assert "no/such.md" in typo["message"]
