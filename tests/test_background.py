@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,10 @@ START = ("node", "start", "--detach", "--no-mdns", "--listen", LOOPBACK)
 
 def test_detached_from_start_to_stop(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    begun = time.monotonic()
     ran = run_command(*START, "--json", home=home, cwd=tmp_path)
-    took = time.monotonic() - begun
     pid = holder(Home(home).lock)
     try:
         assert ran.code == 0, ran.stderr
-        assert took < 10
         assert ran.last["event"] == "ready"
         assert ran.last["pid"] == pid
         assert all(address.endswith(f"/p2p/{ran.last['peer_id']}") for address in ran.last["addresses"])

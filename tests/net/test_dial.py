@@ -47,7 +47,7 @@ async def test_a_failure_is_not_remembered() -> None:
     async with running_host() as (host, _), running_host() as (other, _g):
         with pytest.raises(ConnectFailed):
             await connect(host, PeerInfo(other.get_id(), [Multiaddr("/ip4/127.0.0.1/tcp/1")]), 1.0)
-        await connect(host, PeerInfo(other.get_id(), other.get_transport_addrs()), 1.0)
+        await connect(host, PeerInfo(other.get_id(), other.get_transport_addrs()), 10.0)
 
 
 async def test_a_closed_port_is_told_at_once_and_a_connect_takes_no_quarter_second() -> None:
@@ -57,7 +57,7 @@ async def test_a_closed_port_is_told_at_once_and_a_connect_takes_no_quarter_seco
             started = trio.current_time()
             with pytest.raises(ConnectFailed):
                 await connect(host, PeerInfo(new_id(), [Multiaddr("/ip4/127.0.0.1/tcp/1")]), 5.0)
-            await connect(host, PeerInfo(other.get_id(), other.get_transport_addrs()), 1.0)
+            await connect(host, PeerInfo(other.get_id(), other.get_transport_addrs()), 10.0)
             took.append(trio.current_time() - started)
             await host.get_network().close_peer(other.get_id())
     assert min(took) < 0.2  # the best of five: the machine may be busy
