@@ -31,7 +31,7 @@ PARALLEL_WITHDRAWALS = 8
 READ_BACK = 0.1
 """Share of batches after which one course is read back from one peer that confirmed it."""
 
-ADDRESS_CHECK_SECONDS = 60.0
+ADDRESS_CHECK_SECONDS = 10.0
 """Between looks at our own addresses: records with old ones send people to a closed door."""
 
 
