@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,13 @@ every = pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> None:
+def _quiet() -> Iterator[None]:
     """Files that can't be used are told of; here there are thousands."""
-    logging.getLogger("p2plearn").setLevel(logging.CRITICAL)
+    ours = logging.getLogger("p2plearn")
+    before = ours.level
+    ours.setLevel(logging.CRITICAL)
+    yield
+    ours.setLevel(before)
 
 
 @functools.cache

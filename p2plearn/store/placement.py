@@ -75,26 +75,35 @@ class Placement:
             self.lost(slot for slot, extent in enumerate(self.extents) if extent in bad)
 
     def locate_again(self, catalogue: Catalogue, usable: Usable, slots: Sequence[int]) -> None:
-        """Forget where ``slots`` lie and look them up again: after a compaction, a sweep, damage."""
+        """Forget where ``slots`` lie and look them up again: after a compaction, a sweep, damage.
+
+        In one step for whoever reads meanwhile: what only moved is never missing.
+        """
+        found = {slot: (extent, offset) for slot, extent, offset in self._look_up(catalogue, usable, slots)}
         with self.lock:
             for slot in slots:
                 self._drop(slot)
-        self._locate(catalogue, usable, slots)
+                if slot in found:
+                    self._place(slot, *found[slot])
 
     def _locate(self, catalogue: Catalogue, usable: Usable, slots: Iterable[int]) -> None:
+        for batch in _batches(slots):
+            found = list(self._look_up(catalogue, usable, batch))
+            with self.lock:
+                for slot, extent, offset in found:
+                    self._place(slot, extent, offset)
+
+    def _look_up(self, catalogue: Catalogue, usable: Usable, slots: Iterable[int]) -> Iterator[tuple[int, int, int]]:
+        """(slot, extent, offset) of those that are in the catalogue."""
         digests = self.index.digests
         for batch in _batches(slots):
             by_digest: dict[bytes, list[int]] = {}
             for slot in batch:
                 by_digest.setdefault(digests[_DIGEST * slot : _DIGEST * (slot + 1)], []).append(slot)
             for rows in catalogue.locate_each(list(by_digest)):
-                with self.lock:
-                    for digest, extent, offset, length in rows:
-                        if not usable(extent):
-                            continue
-                        for slot in by_digest[digest]:
-                            if self.index.lengths[slot] == length:
-                                self._place(slot, extent, offset)
+                for digest, extent, offset, length in rows:
+                    if usable(extent):
+                        yield from ((s, extent, offset) for s in by_digest[digest] if self.index.lengths[s] == length)
 
     def _place(self, slot: int, extent: int, offset: int) -> None:
         if not bit(self.have, slot):
