@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from p2plearn.archive.dagcbor import BadCbor, Link, decode, encode
 from p2plearn.course.names import CID_BYTES, RAW_CID
+from p2plearn.course.varint import varint
 
 MAX_BLOCK: Final = 2 * 1024 * 1024
 """Bytes of a block: what the IPFS world exchanges at most; ours have 1 MiB."""
@@ -46,16 +47,6 @@ class Head(NamedTuple):
     codec: int
     digest: bytes
     length: int
-
-
-def varint(value: int) -> bytes:
-    """A number as unsigned LEB128."""
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def read_varint(raw: bytes | bytearray | memoryview, at: int) -> tuple[int, int] | None:

@@ -23,6 +23,7 @@ import mmh3
 
 from p2plearn.course.names import CID_BYTES, DAG_PB_CID, RAW_CID
 from p2plearn.course.paths import tree_key
+from p2plearn.course.varint import varint
 
 if TYPE_CHECKING:  # index checks its root with this module
     from p2plearn.course.index import FileEntry, Index
@@ -175,7 +176,7 @@ def _file(file: FileEntry, leaves: _LeafLinks) -> _Nodes:
             children = level[at : at + MAX_LINKS]
             size = sum(content for _, _, content in children)
             links = b"".join([_link(b"", cid, tsize) for cid, tsize, _ in children])
-            block = links + _file_data(size, b"".join([b"\x20" + _varint(content) for _, _, content in children]))
+            block = links + _file_data(size, b"".join([b"\x20" + varint(content) for _, _, content in children]))
             cid = DAG_PB_CID + hashlib.sha256(block).digest()
             yield cid, block
             above.append((cid, len(block) + sum(tsize for _, tsize, _ in children), size))
@@ -185,7 +186,7 @@ def _file(file: FileEntry, leaves: _LeafLinks) -> _Nodes:
 
 def _file_data(size: int, block_sizes: bytes) -> bytes:
     """The UnixFS part of a node in a file's tree: type file, its bytes, those below each link."""
-    return _field(0x0A, b"\x08\x02\x18" + _varint(size) + block_sizes)
+    return _field(0x0A, b"\x08\x02\x18" + varint(size) + block_sizes)
 
 
 class _LeafLinks:
@@ -228,7 +229,7 @@ class _LeafLinks:
             else:
                 digest = self._links[width * slot + len(self._BEFORE) : width * (slot + 1) - 6]
                 links.append(_link(b"", RAW_CID + digest, length))
-                sizes.append(b"\x20" + _varint(length))
+                sizes.append(b"\x20" + varint(length))
         return b"".join(links), b"".join(sizes), size
 
     def _fill(self, start: int, end: int) -> None:
@@ -304,23 +305,8 @@ def _node(links: list[bytes], unixfs: bytes, size_below: int) -> _Nodes:
 
 
 def _link(name: bytes, cid: bytes, size: int) -> bytes:
-    return _field(0x12, _field(0x0A, cid) + _field(0x12, name) + b"\x18" + _varint(size))
+    return _field(0x12, _field(0x0A, cid) + _field(0x12, name) + b"\x18" + varint(size))
 
 
 def _field(tag: int, content: bytes) -> bytes:
-    return bytes((tag,)) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    if value < 0x80:
-        return bytes((value,))
-    if value < 0x4000:
-        return bytes((value & 0x7F | 0x80, value >> 7))
-    if value < 0x200000:
-        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return bytes((tag,)) + varint(len(content)) + content

@@ -15,7 +15,8 @@ from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamError
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
-from p2plearn.net.reach.wire import MAX_MESSAGE, encode_varint
+from p2plearn.course.varint import varint
+from p2plearn.net.reach.wire import MAX_MESSAGE
 
 OVER: Final = (IOException, MuxedStreamError, MuxedConnError, EOFError)
 """What libp2p's streams raise when they are over."""
@@ -29,7 +30,7 @@ async def until(holds: Callable[[], object], every: float) -> None:
 
 async def send(stream: INetStream, message: bytes) -> None:
     """Send ``message`` with its length before it."""
-    await stream.write(encode_varint(len(message)) + message)
+    await stream.write(varint(len(message)) + message)
 
 
 async def receive(stream: INetStream) -> bytes:

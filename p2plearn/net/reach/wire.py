@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from p2plearn.course.varint import varint
 from p2plearn.errors import PeerFault
 
 AUTONAT: Final = "/libp2p/autonat/1.0.0"
@@ -226,22 +227,12 @@ def decode_autonat(raw: bytes) -> Autonat:
 _Fields = dict[int, list[int | bytes]]
 
 
-def encode_varint(value: int) -> bytes:
-    """An unsigned number of at most 64 bits, seven bits a byte, the low ones first."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def _number(field: int, value: int) -> bytes:
-    return encode_varint(field << 3) + encode_varint(value)
+    return varint(field << 3) + varint(value)
 
 
 def _bytes(field: int, value: bytes) -> bytes:
-    return encode_varint(field << 3 | 2) + encode_varint(len(value)) + value
+    return varint(field << 3 | 2) + varint(len(value)) + value
 
 
 def _limit(field: int, seconds: int, data: int) -> bytes:
