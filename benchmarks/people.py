@@ -30,8 +30,9 @@ from p2plearn.gossip import envelope as env
 from p2plearn.gossip.envelope import CATALOGUE, Body, Content, Envelope, seal
 from p2plearn.gossip.exchange import Exchange
 from p2plearn.gossip.feed import Feed
-from p2plearn.gossip.reading import Query, Reading
+from p2plearn.gossip.reading import Reading
 from p2plearn.gossip.turns import decode, encode
+from p2plearn.people import SearchRequest
 
 NOW = int(time.time())
 WORDS = (
@@ -163,9 +164,9 @@ def main() -> int:
             db.executemany("INSERT INTO trusted VALUES (?, 0, 0)", friends)
         print("search, of a catalogue of", f"{given.entries:,} entries:")
         for query in (
-            Query("algebra"), Query("分布式"), Query("分布"), Query("loops compilers"), Query("networ"),
-            Query("course"), Query("", tags=("energy",)), Query("统计", language="zh"), Query("zebra"),
-            Query("algebra", order="rating"), Query(order="new"),
+            *map(SearchRequest, ("algebra", "分布式", "分布", "loops compilers", "networ", "course")),
+            SearchRequest("", tags=("energy",)), SearchRequest("统计", language="zh"), SearchRequest("zebra"),
+            SearchRequest("algebra", order="rating"), SearchRequest(order="new"),
         ):  # fmt: skip
             name = " ".join(filter(None, (query.words, *query.tags, query.language, query.order)))
             good &= timed(name, lambda query=query: reading.search(query))  # type: ignore[misc]

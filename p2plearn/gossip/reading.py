@@ -22,6 +22,7 @@ from p2plearn.gossip.figures import figure_json
 from p2plearn.gossip.likeness import FINGERPRINT_DIGITS, likeness, pretends
 from p2plearn.gossip.ratings import latest, trust_weights
 from p2plearn.gossip.tables import envelopes
+from p2plearn.people import SearchRequest
 
 ORDERS: Final = ("relevance", "rating", "new", "title", "copies")
 SEARCH_RANKED: Final = 60
@@ -40,18 +41,6 @@ class CourseFacts:
     series: str
     version: int
     title: str
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """What to search for; empty fields ask for nothing."""
-
-    words: str = ""
-    tags: tuple[str, ...] = ()
-    language: str = ""
-    author: str = ""
-    order: str = "relevance"
-    limit: int = 20
 
 
 def fingerprint(author: bytes) -> str:
@@ -270,7 +259,7 @@ class Reading:
             "weight": weights.get(content.author, 0.0),
         }
 
-    def search(self, query: Query) -> list[dict[str, Any]]:
+    def search(self, query: SearchRequest) -> list[dict[str, Any]]:
         """Courses of the catalogue, the newest version of each, best first. Raises UsageProblem for an odd order."""
         if query.order not in ORDERS:
             raise UsageProblem(f"There is no order {query.order!r}; there are {', '.join(ORDERS)}.")
@@ -307,7 +296,7 @@ class Reading:
             for row in shown
         ]
 
-    def _expression(self, query: Query) -> str | None:
+    def _expression(self, query: SearchRequest) -> str | None:
         """The FTS5 expression; "" for everything, None for nothing (an author nobody knows)."""
         parts = []
         found = words.match(query.words)

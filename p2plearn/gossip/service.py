@@ -7,6 +7,7 @@ disk before the answer, and told to peers right after.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import logging
 import random
@@ -23,7 +24,6 @@ from p2plearn.gossip.discussion import Order
 from p2plearn.gossip.envelope import CATALOGUE, Envelope, tidy_text
 from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.moderation import Moderation
-from p2plearn.gossip.reading import Query
 from p2plearn.people import (
     AcceptRequest,
     DiscussionRequest,
@@ -225,9 +225,7 @@ class People(Moderation):
 
     async def search(self, request: SearchRequest) -> dict[str, Any]:
         """See ``PeopleOperations.search``."""
-        query = Query(
-            request.words, request.tags, request.language, request.author, request.order, min(request.limit, 200)
-        )
+        query = dataclasses.replace(request, limit=min(request.limit, 200))
         return {"courses": await self._blocking(lambda: self._reading.search(query))}
 
     async def discussion(self, request: DiscussionRequest) -> dict[str, Any]:

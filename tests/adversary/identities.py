@@ -17,7 +17,8 @@ from p2plearn.gossip import figures
 from p2plearn.gossip.envelope import CATALOGUE, Envelope
 from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.ratings import sway
-from p2plearn.gossip.reading import Query, Reading, fingerprint
+from p2plearn.gossip.reading import Reading, fingerprint
+from p2plearn.people import SearchRequest
 from tests.gossip.people import NOW, person
 
 
@@ -61,7 +62,7 @@ class Stage:
         return figures.figure_json(trusted), figures.figure_json(everyone), score
 
     def order(self) -> list[str]:
-        return [row["title"] for row in self.reading.search(Query("loops", order="rating"))]
+        return [row["title"] for row in self.reading.search(SearchRequest("loops", order="rating"))]
 
 
 def the_sybil_crowd(stage: Stage, number: int) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from p2plearn.gossip import feed as feed_module
 from p2plearn.gossip import tables, words
 from p2plearn.gossip.envelope import CATALOGUE, ENTRY_SECONDS, FUTURE_SECONDS, Envelope
 from p2plearn.gossip.feed import HASTY_SECONDS, Feed, Taken
-from p2plearn.gossip.reading import Query, Reading
+from p2plearn.gossip.reading import Reading
+from p2plearn.people import SearchRequest
 from tests.gossip.people import COURSE, NOW, person, question, reply
 
 FEEDS = (CATALOGUE, COURSE)
@@ -177,7 +178,7 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
 
 
 def titles(reading: Reading, words_: str = "", **more: object) -> list[str]:
-    return [row["title"] for row in reading.search(Query(words_, **more))]  # type: ignore[arg-type]
+    return [row["title"] for row in reading.search(SearchRequest(words_, **more))]  # type: ignore[arg-type]
 
 
 def test_search_finds_words_in_any_script(feed: Feed, reading: Reading) -> None:
@@ -231,7 +232,7 @@ def test_only_the_newest_version_is_found_and_ratings_go_with_it(feed: Feed, rea
         feed, ada.announces(first), ada.announces(second), bob.says(env.Rating("old", 2), first.course),
         person("cleo").says(env.Rating("fine", 5), second.course),
     )  # fmt: skip
-    (row,) = reading.search(Query("loops"))
+    (row,) = reading.search(SearchRequest("loops"))
     assert (row["course"], row["version"]) == (second.course.hex(), 2)
     for course in (first.course, second.course):
         facts = reading.ratings(course)
@@ -247,7 +248,7 @@ def test_an_entry_is_forgotten_unless_renewed(feed: Feed, reading: Reading) -> N
     put(feed, ada.announces(kept, time=NOW), ada.announces(lost, time=NOW))
     put(feed, bob.announces(kept, copies=7, time=NOW + 1000))
     assert feed.sweep(NOW + ENTRY_SECONDS) == 1
-    assert [(row["title"], row["copies"]) for row in reading.search(Query())] == [("Kept", 7)]
+    assert [(row["title"], row["copies"]) for row in reading.search(SearchRequest())] == [("Kept", 7)]
     assert put(feed, ada.announces(lost, time=NOW - 5), now=NOW + ENTRY_SECONDS).new == []
 
 
@@ -257,7 +258,7 @@ def test_of_two_entries_of_one_second_the_last_said_stands(feed: Feed, reading: 
     for copies in (1, 3, 2, 5, 4):
         entry = env.Entry(copies, course.raw, course.signature)
         feed.write(ada.key, ada.private.sign, entry, course.course, NOW)
-        assert [row["copies"] for row in reading.search(Query())] == [copies]
+        assert [row["copies"] for row in reading.search(SearchRequest())] == [copies]
     said = feed.keys(CATALOGUE)
     assert len(said) == 1
     assert int.from_bytes(said[0][:8], "big") == NOW + 4
@@ -324,9 +325,9 @@ def test_warnings_are_shown_with_reason_and_by_whom_if_one_heeds_them(feed: Feed
         school.says(env.Label("warn", "often wrong", ada.key, "author")),
         stranger.says(env.Label("warn", "I say so", course.course, "course")),
     )  # fmt: skip
-    assert reading.search(Query("loops"))[0]["warnings"] == []
+    assert reading.search(SearchRequest("loops"))[0]["warnings"] == []
     heed(feed, school.key)
-    (row,) = reading.search(Query("loops"))
+    (row,) = reading.search(SearchRequest("loops"))
     assert [(one["reason"], one["by"], one["by_name"]) for one in row["warnings"]] == [
         ("out of date", school.key.hex(), "The school")
     ]
@@ -338,7 +339,7 @@ def test_warnings_are_shown_with_reason_and_by_whom_if_one_heeds_them(feed: Feed
     assert thread["warnings"][0]["reason"] == "often wrong"
     assert course.course not in reading.denied()  # a warning hides nothing
     put(feed, school.says(env.Label("clear", "", course.course, "course")))
-    assert reading.search(Query("loops"))[0]["warnings"] == []
+    assert reading.search(SearchRequest("loops"))[0]["warnings"] == []
 
 
 def test_the_log_tells_what_was_hidden_by_whom_and_why(feed: Feed, reading: Reading) -> None:
