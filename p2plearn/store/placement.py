@@ -79,7 +79,7 @@ class Placement:
 
         In one step for whoever reads meanwhile: what only moved is never missing.
         """
-        found = {slot: (extent, offset) for slot, extent, offset in self._look_up(catalogue, usable, slots)}
+        found = {slot: place for places in self._look_up(catalogue, usable, slots) for slot, *place in places}
         with self.lock:
             for slot in slots:
                 self._drop(slot)
@@ -87,23 +87,28 @@ class Placement:
                     self._place(slot, *found[slot])
 
     def _locate(self, catalogue: Catalogue, usable: Usable, slots: Iterable[int]) -> None:
-        for batch in _batches(slots):
-            found = list(self._look_up(catalogue, usable, batch))
+        for places in self._look_up(catalogue, usable, slots):
             with self.lock:
-                for slot, extent, offset in found:
+                for slot, extent, offset in places:
                     self._place(slot, extent, offset)
 
-    def _look_up(self, catalogue: Catalogue, usable: Usable, slots: Iterable[int]) -> Iterator[tuple[int, int, int]]:
-        """(slot, extent, offset) of those that are in the catalogue."""
+    def _look_up(
+        self, catalogue: Catalogue, usable: Usable, slots: Iterable[int]
+    ) -> Iterator[list[tuple[int, int, int]]]:
+        """(slot, extent, offset) of those that are in the catalogue, a batch at a time."""
         digests = self.index.digests
         for batch in _batches(slots):
             by_digest: dict[bytes, list[int]] = {}
             for slot in batch:
                 by_digest.setdefault(digests[_DIGEST * slot : _DIGEST * (slot + 1)], []).append(slot)
             for rows in catalogue.locate_each(list(by_digest)):
-                for digest, extent, offset, length in rows:
-                    if usable(extent):
-                        yield from ((s, extent, offset) for s in by_digest[digest] if self.index.lengths[s] == length)
+                yield [
+                    (slot, extent, offset)
+                    for digest, extent, offset, length in rows
+                    if usable(extent)
+                    for slot in by_digest[digest]
+                    if self.index.lengths[slot] == length
+                ]
 
     def _place(self, slot: int, extent: int, offset: int) -> None:
         if not bit(self.have, slot):
