@@ -73,6 +73,11 @@ class Progress:
             raise Interrupted("The checkout was interrupted; the course is in the store.")
 
 
+def is_large(entry: FileEntry) -> bool:
+    """Whether a file is written by itself, and shares blocks with the store where that can be; others are copied."""
+    return entry.size > _GROUP
+
+
 def write_files(
     holding: Holding, files: Sequence[FileEntry], create: Callable[[FileEntry], int], step: Progress
 ) -> None:

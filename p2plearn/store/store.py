@@ -30,7 +30,15 @@ from p2plearn.errors import NoSpace, P2plearnError, PeerFault, Refused, StorePro
 from p2plearn.store import opening
 from p2plearn.store.catalogue import CourseRow
 from p2plearn.store.check import Damage, still_damaged, verify
-from p2plearn.store.checkout import CheckedOut, Progress, checkout_fresh, destination_problem, is_free, record
+from p2plearn.store.checkout import (
+    CheckedOut,
+    Progress,
+    checkout_fresh,
+    destination_problem,
+    is_free,
+    is_large,
+    record,
+)
 from p2plearn.store.course_files import CourseFileDamaged
 from p2plearn.store.custody import CustodyRecords
 from p2plearn.store.download import Download
@@ -207,6 +215,10 @@ class Store:
         before anything is written, StoreProblem.
         """
         course = signed.course
+        files = index.files if wanted is None else wanted
+        # Asked once: the answer is tried for on the disk.
+        shares = checkout is not None and can_share(self._parts.extents, _existing(checkout))
+        beside = 0 if checkout is None else self._beside(files, checkout, shares)
         with self._opening_of(course):
             with self._mutex:
                 live = self._live.get(course)
@@ -215,14 +227,15 @@ class Store:
             if live is not None:
                 try:
                     live.want(wanted)
-                    live.plan_missing(beside=self._beside(index, wanted, checkout))
+                    live.plan_missing(beside=beside)
                 except BaseException:
                     live.close()
                     raise
                 return live
-            download = self._start_download(signed, index_raw, index, wanted, why, checkout)
-            if checkout is not None:
-                self._follow(download, checkout, index.files if wanted is None else wanted)
+            download = self._start_download(signed, index_raw, index, wanted, why, beside)
+            # Where blocks can be shared, nothing need be written there.
+            if checkout is not None and not shares:
+                self._follow(download, checkout, files)
             return download
 
     def _follow(self, download: Download, checkout: Path, files: Sequence[FileEntry]) -> None:
@@ -230,13 +243,7 @@ class Store:
         dest = Path(os.path.realpath(checkout))
         # Only a hint: the checkout will say what is wrong with its destination.
         with contextlib.suppress(OSError, Refused):
-            # Where blocks can be shared, nothing need be written there.
-            if (
-                Following.pays(files)
-                and download.missing_bytes
-                and is_free(dest)
-                and not can_share(self._parts.extents, _existing(dest.parent))
-            ):
+            if Following.pays(files) and download.missing_bytes and is_free(dest):
                 download.follow(Following(download.index, dest, files))
 
     def _start_download(  # noqa: PLR0917
@@ -246,7 +253,7 @@ class Store:
         index: Index,
         wanted: Sequence[FileEntry] | None,
         why: str,
-        checkout: Path | None,
+        beside: int,
     ) -> Download:
         parts, course = self._parts, signed.course
         with parts.gate:
@@ -270,7 +277,7 @@ class Store:
                     add_course(db, signed, why=why, now=int(time.time()), indexed=True)
                     db.execute("UPDATE courses SET have_bytes = ? WHERE course = ?", (download.have_bytes, course))
 
-                download.plan_missing(note, before=keep, beside=self._beside(index, wanted, checkout))
+                download.plan_missing(note, before=keep, beside=beside)
                 with self._mutex:
                     self._live[course] = download
             except BaseException:
@@ -283,15 +290,11 @@ class Store:
             raise
         return download
 
-    def _beside(self, index: Index, wanted: Sequence[FileEntry] | None, checkout: Path | None) -> int:
+    def _beside(self, files: Sequence[FileEntry], checkout: Path, shares: bool) -> int:
         """Bytes that checking out will take on the store's own disk; on another one they are checked for at once."""
-        if checkout is None:
-            return 0
-        size = sum(entry.size for entry in (index.files if wanted is None else wanted))
+        size = sum(entry.size for entry in files if not (shares and is_large(entry)))
         place = _existing(checkout)
-        if can_share(self._parts.extents, place):
-            return 0
-        if os.stat(place).st_dev == os.stat(self._parts.directory).st_dev:
+        if shares or os.stat(place).st_dev == os.stat(self._parts.directory).st_dev:
             return size
         check_disk(place, size, 0, f"Writing the course to {checkout}")
         return 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from p2plearn.errors import NoSpace
 from p2plearn.store import share
 from p2plearn.store.extents import ALIGNMENT
 from p2plearn.store.store import Store
@@ -131,5 +132,17 @@ def test_a_checkout_takes_no_room_of_its_own(sharing_disk: Path, tmp_path: Path)
     os.sync()
     assert read_tree(sharing_disk / "out") == read_tree(tmp_path / "course")
     assert before - shutil.disk_usage(sharing_disk).free < 1.05 * 60 * MIB + 2 * MIB
+    target.close()
+    source.close()
+
+
+def test_room_is_asked_for_what_will_be_copied_all_the_same(sharing_disk: Path, tmp_path: Path) -> None:
+    """Small files are copied there, too: a disk that holds them once refuses before a byte is fetched."""
+    source, target = Store.open(tmp_path / "source"), Store.open(sharing_disk / "home")
+    folder = write_tree(tmp_path / "course", {f"{number}.bin": noise(2 * MIB, number) for number in range(70)})
+    course = publish(source, folder).course
+    with pytest.raises(NoSpace):
+        target.begin_download(*parcel(source, course), checkout=sharing_disk / "out")
+    target.begin_download(*parcel(source, course)).close()  # without the copies there is room
     target.close()
     source.close()
