@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-import sys
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.namespaces import ip, join, namespaces
 from tests.nodes import command, environment
 
 SECONDS = 120.0
@@ -23,31 +21,9 @@ SECONDS = 120.0
 @pytest.fixture
 def cable() -> Iterator[tuple[str, str]]:
     """Two network namespaces, 10.78.0.1 and 10.78.0.2, joined by a cable; no way to anywhere else."""
-    if sys.platform != "linux" or shutil.which("ip") is None:
-        pytest.skip("needs Linux and iproute2 to make network namespaces")
-    tag = uuid.uuid4().hex[:6]
-    names = (f"p2pd-{tag}-a", f"p2pd-{tag}-b")
-    made = []
-    try:
-        try:
-            for name in names:
-                ip("netns", "add", name)
-                made.append(name)
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"may not make network namespaces: {error.stderr.decode().strip()}")
-        ip("link", "add", f"d{tag}a", "netns", names[0], "type", "veth", "peer", "name", f"d{tag}b", "netns", names[1])
-        for at, name in enumerate(names):
-            ip("-n", name, "addr", "add", f"10.78.0.{at + 1}/24", "dev", f"d{tag}{'ab'[at]}")
-            ip("-n", name, "link", "set", "lo", "up")
-            ip("-n", name, "link", "set", f"d{tag}{'ab'[at]}", "up")
-        yield names
-    finally:
-        for name in made:
-            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
-
-
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
+    with namespaces("a", "b") as (one, other):
+        join(one, "10.78.0.1/24", other, "10.78.0.2/24")
+        yield one, other
 
 
 def run(where: str, home: Path, *words: object, code: int = 0) -> dict[str, Any]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import sys
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.namespaces import join, namespaces
 from tests.nodes import command, environment
 from tests.travel.course_folders import assert_same, odd_folder
 
@@ -20,32 +18,9 @@ from tests.travel.course_folders import assert_same, odd_folder
 @pytest.fixture
 def cable() -> Iterator[tuple[str, str]]:
     """Two network namespaces joined by a veth pair, with no route to anywhere else."""
-    if sys.platform != "linux" or shutil.which("ip") is None:
-        pytest.skip("needs Linux and iproute2 to make network namespaces")
-    tag = uuid.uuid4().hex[:6]
-    names = (f"p2pl-{tag}-a", f"p2pl-{tag}-b")
-
-    def ip(*words: str) -> None:
-        subprocess.run(["ip", *words], check=True, capture_output=True)
-
-    made = []
-    try:
-        try:
-            for name in names:
-                ip("netns", "add", name)
-                made.append(name)
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"may not make network namespaces: {error.stderr.decode().strip()}")
-        ip("link", "add", f"v{tag}a", "netns", names[0], "type", "veth", "peer", "name", f"v{tag}b", "netns", names[1])
-        for at, name in enumerate(names):
-            device = f"v{tag}{'ab'[at]}"
-            ip("-n", name, "addr", "add", f"10.77.0.{at + 1}/24", "dev", device)
-            ip("-n", name, "link", "set", "lo", "up")
-            ip("-n", name, "link", "set", device, "up")
-        yield names
-    finally:
-        for name in made:
-            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+    with namespaces("a", "b") as (one, other):
+        join(one, "10.77.0.1/24", other, "10.77.0.2/24")
+        yield one, other
 
 
 def test_two_nodes_find_each_other_by_mdns_and_a_course_travels(tmp_path: Path, cable: tuple[str, str]) -> None:

@@ -6,14 +6,13 @@ import json
 import random
 import shutil
 import subprocess
-import sys
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.namespaces import ip, join, namespaces
 from tests.nodes import RealNode, command, environment, run_command
 
 MIB = 1 << 20
@@ -129,40 +128,12 @@ def test_a_used_up_cap_is_told_in_words(tmp_path: Path, folder: Path) -> None:
 @pytest.fixture
 def street() -> Iterator[tuple[str, str, str]]:
     """Three network namespaces: a home with two machines (10.77.0.1 and .2), and one a router away (10.99.0.9)."""
-    if sys.platform != "linux" or shutil.which("ip") is None:
-        pytest.skip("needs Linux and iproute2 to make network namespaces")
-    tag = uuid.uuid4().hex[:6]
-    home, room, away = names = tuple(f"p2pl-{tag}-{end}" for end in ("h", "r", "a"))
-
-    def ip(*words: str) -> None:
-        subprocess.run(["ip", *words], check=True, capture_output=True)
-
-    made = []
-    try:
-        try:
-            for name in names:
-                ip("netns", "add", name)
-                made.append(name)
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"may not make network namespaces: {error.stderr.decode().strip()}")
-        for other, letter, mine, theirs in (
-            (room, "r", "10.77.0.1/24", "10.77.0.2/24"),
-            (away, "a", "10.98.0.1/32", "10.99.0.9/32"),
-        ):
-            near, far = f"v{tag}{letter}1", f"v{tag}{letter}2"
-            ip("link", "add", near, "netns", home, "type", "veth", "peer", "name", far, "netns", other)
-            ip("-n", home, "addr", "add", mine, "dev", near)
-            ip("-n", other, "addr", "add", theirs, "dev", far)
-            ip("-n", home, "link", "set", near, "up")
-            ip("-n", other, "link", "set", far, "up")
-            ip("-n", other, "link", "set", "lo", "up")
-        ip("-n", home, "link", "set", "lo", "up")
-        ip("-n", home, "route", "add", "10.99.0.9/32", "dev", f"v{tag}a1", "src", "10.98.0.1")
-        ip("-n", away, "route", "add", "10.98.0.1/32", "dev", f"v{tag}a2")
+    with namespaces("h", "r", "a") as (home, room, away):
+        join(home, "10.77.0.1/24", room, "10.77.0.2/24")
+        near, far = join(home, "10.98.0.1/32", away, "10.99.0.9/32")
+        ip("-n", home, "route", "add", "10.99.0.9/32", "dev", near, "src", "10.98.0.1")
+        ip("-n", away, "route", "add", "10.98.0.1/32", "dev", far)
         yield home, room, away
-    finally:
-        for name in made:
-            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
 def test_at_the_cap_only_the_lan_goes_on(tmp_path: Path, folder: Path, street: tuple[str, str, str]) -> None:
