@@ -21,6 +21,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import proc
+
 from p2plearn import people
 from p2plearn.client import NodeClient
 from tests.nodes import RealNode
@@ -28,20 +31,9 @@ from tests.nodes import RealNode
 BOUND_SECONDS = 60.0
 
 
-def memory(node: RealNode) -> float:
-    """Resident MiB."""
-    with open(f"/proc/{node.pid}/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
-
-
 def cpu(nodes: list[RealNode]) -> float:
     """CPU seconds that those which run have used since each started."""
-    ticks = 0
-    for node in nodes:
-        if node.process is not None and node.process.poll() is None:
-            fields = Path(f"/proc/{node.pid}/stat").read_text("ascii").rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    return sum(proc.cpu(node.pid) for node in nodes if node.process is not None and node.process.poll() is None)
 
 
 def see_that_all_live(nodes: list[RealNode]) -> None:
@@ -89,7 +81,8 @@ def talk(nodes: list[RealNode], room: Path, authors: int, each: int) -> int:
             node.bootstrap = [half[0].address]
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda node: node.process or node.start(), nodes))
-    print(f"{len(nodes)} nodes are up, {sum(map(memory, nodes)) / len(nodes):.0f} MiB each")
+    held = [proc.memory(node.pid) for node in nodes]
+    print(f"{len(nodes)} nodes are up, {sum(held) / len(held):.0f} MiB each")
     (room / "x.txt").write_text("a course to talk about")
     course = str(nodes[0].run("publish", room / "x.txt", "--title", "Talk", "--copies", "1")["course"])
     for node in nodes:
@@ -149,7 +142,8 @@ def talk(nodes: list[RealNode], room: Path, authors: int, each: int) -> int:
     size = 330  # bytes of these envelopes, about
     ideal = said * size * (len(nodes) - 1)
     print(f"received {received / 2**20:.1f} MiB in all since each started; ideal {ideal / 2**20:.1f} MiB")
-    print(f"memory {sum(map(memory, nodes)) / len(nodes):.0f} MiB each, most {max(map(memory, nodes)):.0f}")
+    held = [proc.memory(node.pid) for node in nodes]
+    print(f"memory {sum(held) / len(held):.0f} MiB each, most {max(held):.0f}")
     return 0 if len(set(seen)) == 1 and whole and took <= BOUND_SECONDS else 1
 
 

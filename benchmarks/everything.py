@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import proc
 from churn import Node, until_whole
 
 from p2plearn.errors import P2plearnError
@@ -155,11 +156,7 @@ class Trial:
     def faults(self) -> tuple[int, int, float]:
         """Faults counted, bans in force, and the largest memory of a node (MiB)."""
         states = [node.client.status() for node in self.nodes if node.up]
-        memory = 0.0
-        for state in states:
-            for line in Path(f"/proc/{state['pid']}/status").read_text().splitlines():
-                if line.startswith("VmRSS"):
-                    memory = max(memory, int(line.split()[1]) / 1024)
+        memory = max((proc.memory(int(state["pid"])) for state in states), default=0.0)
         print("faults a node: " + " ".join(f"{s['faults']}/{s['uptime']:.0f}s" for s in states), flush=True)
         return sum(int(s["faults"]) for s in states), sum(len(s["banned"]) for s in states), memory
 

@@ -20,17 +20,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from work import TICK, made_file, nodes, same
+from proc import modes
+from work import made_file, nodes, same
 
 RATE = 250
 """Samples a second."""
 WAITING = ("get_events", "WorkerThread._work (trio/_core/_thread_cache.py", "wait (threading.py")
-
-
-def modes(pid: int) -> tuple[float, float]:
-    """CPU seconds in user and in system mode."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) / TICK, int(fields[12]) / TICK
 
 
 def report(raw: Path, top: int) -> None:

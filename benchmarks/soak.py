@@ -11,7 +11,6 @@ the last quarter of the samples against the second (the first is for warming up)
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import statistics
 import sys
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import proc
 from work import Node, made_file, nodes, same
 
 COURSES = 4
@@ -38,7 +38,7 @@ class Samples:
     def take(self, node: Node) -> None:
         """One more sample: MiB and descriptors."""
         self.memory.append(node.memory("VmRSS"))
-        self.files.append(len(os.listdir(f"/proc/{node.pid}/fd")))
+        self.files.append(proc.files(node.pid))
 
 
 def quarters(values: list[float]) -> tuple[float, float]:

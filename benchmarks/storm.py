@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import proc
 from frames import STREAMS, WIRES
 from work import Node, made_file, nodes, same
 
@@ -63,7 +64,7 @@ class Watch:
 def now(node: Node) -> tuple[float, int]:
     """Memory in MiB and open descriptors; zeros when the process is gone."""
     try:
-        return node.memory("VmRSS"), len(os.listdir(f"/proc/{node.pid}/fd"))
+        return node.memory("VmRSS"), proc.files(node.pid)
     except OSError:
         return 0.0, 0
 

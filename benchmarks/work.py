@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-TICK = os.sysconf("SC_CLK_TCK")
+import proc
 
 
 def made_file(path: Path, size: int) -> Path:
@@ -77,15 +77,11 @@ class Node:
 
     def cpu(self) -> float:
         """CPU seconds so far, user and system."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return sum(map(int, fields[11:13])) / TICK
+        return proc.cpu(self.pid)
 
     def memory(self, key: str = "VmHWM") -> float:
         """MiB: VmHWM is the peak, VmRSS what it holds now."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith(key):
-                return int(line.split()[1]) / 1024
-        return 0.0
+        return proc.memory(self.pid, key)
 
     def stop(self) -> None:
         """End it."""

@@ -14,30 +14,9 @@ from typing import Any
 from p2plearn.operations import ExportResult, GetResult, ImportResult, LeaveResult, PublishResult, VerifyResult
 from p2plearn.terminal import count, plain, size, span, table
 
-_IN_BYTES = {
-    "bytes",
-    "freed",
-    "quota",
-    "free",
-    "free_disk",
-    "have_bytes",
-    "reserved",
-    "min_free",
-    "index_bytes",
-    "sent",
-    "give",
-    "given",
-    "monthly_cap",
-    "cap_left",
-    "lan_sent",
-    "lan_received",
-    "wan_sent",
-    "wan_received",
-}
-_IN_BYTES_A_SECOND = {"upload", "download"}
+_IN_BYTES = {"bytes", "have_bytes"}
 _IN_MOMENTS = {"created", "added", "paused_until", "since"}
-_IN_SECONDS = {"uptime", "seconds", "age", "lateness", "lag"}
-_NOT_SHOWN = {"schema", "event", "entries", "moved"}
+_NOT_SHOWN = {"schema", "event", "entries", "warnings"}
 
 
 def paused(facts: Mapping[str, Any]) -> str:
@@ -305,16 +284,10 @@ def _value(name: str, value: object) -> str:
     if isinstance(value, int | float):
         if name in _IN_BYTES:
             return size(value)
-        if name in _IN_BYTES_A_SECOND:
-            return f"{size(value)}/s"
-        if name in _IN_SECONDS:
-            return span(value)
         if name in _IN_MOMENTS:
             import datetime
 
             return datetime.datetime.fromtimestamp(value, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-        if name == "pid":
-            return str(value)
         return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_value(str(key), item)}" for key, item in value.items())

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import os
 from pathlib import Path
 
-TICK = os.sysconf("SC_CLK_TCK")
+import proc
 
 
 class Peer(abc.ABC):
@@ -47,19 +46,16 @@ class Peer(abc.ABC):
 
     def cpu(self) -> float:
         """CPU seconds so far."""
-        total = 0
+        total = 0.0
         for pid in self.pids():
             with contextlib.suppress(OSError):
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                total += sum(map(int, fields[11:15]))
-        return total / TICK
+                total += proc.cpu(pid, children=True)
+        return total
 
     def memory(self) -> float:
         """Peak resident memory, MiB, of its largest process."""
         peak = 0.0
         for pid in self.pids():
             with contextlib.suppress(OSError):
-                for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-                    if line.startswith("VmHWM"):
-                        peak = max(peak, int(line.split()[1]) / 1024)
+                peak = max(peak, proc.memory(pid, "VmHWM"))
         return peak
