@@ -44,7 +44,9 @@ from trio import TaskStatus  # type: ignore[attr-defined]  # trio re-exports it,
 from p2plearn.dht.custody import node_of
 from p2plearn.dht.lookup import WIDTH, Lookup
 from p2plearn.dht.providers import CourseProviderStore
+from p2plearn.dht.questions import MAX_QUESTION, check_question
 from p2plearn.net.addresses import Reach, believable, reach, reach_of_ip
+from p2plearn.net.checked import serve_checked
 from p2plearn.net.paced import Paced
 from p2plearn.net.peerstore import CoursePeerStore, heard_over
 
@@ -467,9 +469,9 @@ class CourseDHT(KadDHT):
     # Serving.
 
     async def handle_stream(self, stream: INetStream) -> None:
-        """Serve one inbound stream, for at most ``SERVE_SECONDS``."""
+        """Serve one inbound stream, for at most ``SERVE_SECONDS``; raises for a message that breaks the rules."""
         with trio.move_on_after(SERVE_SECONDS) as scope:
-            await super().handle_stream(Paced(stream))
+            await serve_checked(super().handle_stream, Paced(stream), check_question, MAX_QUESTION)
         if scope.cancelled_caught:
             await stream.reset()
 

@@ -32,6 +32,7 @@ from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamError
 
 from p2plearn.errors import PeerFault
 from p2plearn.net.addresses import Reach, reach_of_ip
+from p2plearn.net.checked import with_checks
 from p2plearn.net.limits import StreamLimits
 from p2plearn.net.peerstore import heard_over
 from p2plearn.net.rates import Rates
@@ -128,6 +129,7 @@ class StreamGuard:
         per_peer = self.limits.protocol_per_peer.get(protocol, self.limits.per_peer)
         in_all = self.limits.protocol_total.get(protocol, self.limits.total)
         seconds = self.limits.seconds.get(protocol, math.inf)
+        checked = with_checks(protocol, handler)
 
         async def guarded(stream: INetStream) -> None:
             peer = stream.muxed_conn.peer_id
@@ -140,7 +142,7 @@ class StreamGuard:
             heard_over.set(told_over([stream]))
             try:
                 with trio.move_on_after(seconds) as scope:
-                    await self._contain(peer, protocol, handler, stream)
+                    await self._contain(peer, protocol, checked, stream)
                 if scope.cancelled_caught:
                     self.blame(peer, Fault.SLOW, protocol)
                     await reset(stream)
