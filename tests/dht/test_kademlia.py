@@ -192,6 +192,7 @@ async def test_mutated_messages_on_a_live_node_while_an_honest_peer_is_served() 
 
         async def attack() -> None:
             for _ in range(60):
+                b.guard.standing.forgive(str(bad.peer))  # else nine of them were all that came
                 try:
                     stream = await bad.host.new_stream(b.peer, [PROTOCOL])
                     for _ in range(5):
