@@ -107,6 +107,11 @@ SETTINGS: Final[tuple[Row, ...]] = (
         "it over first.",
     ),
     Row(
+        "node.nice", "count", 0, "", least=0, most=19,
+        reason="Niceness of the whole node; Linux derives the disk's priority from it. 0: a get is what its person "
+        "waits for. The service of systemd has 5; on battery it is 10 at least.",
+    ),
+    Row(
         "network.listen", "texts", ("/ip4/0.0.0.0/tcp/4017", "/ip6/::/tcp/4017"), "multiaddrs",
         reason="A fixed port survives restarts, so that addresses others remember stay true. When another home's "
         "node has it and nothing else was asked for, any free port is taken.",

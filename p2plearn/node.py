@@ -49,7 +49,7 @@ from p2plearn.net.host import build_host, key_pair
 from p2plearn.net.limits import ConnectionLimits, StreamLimits
 from p2plearn.net.muting import mute_libp2p
 from p2plearn.net.peers import AddressBook
-from p2plearn.net.power import read_battery, read_metered
+from p2plearn.net.power import read_battery, read_metered, settle
 from p2plearn.net.reach.lending import LendingLimits
 from p2plearn.net.reach.reaching import ReachSettings
 from p2plearn.net.standing import Standing
@@ -288,6 +288,7 @@ class _Node:
             TrafficBook.load(self._paths.traffic),
             battery=read_battery if battery == "auto" else lambda: battery == "yes",
             metered=read_metered if metered == "auto" else lambda: metered == "yes",
+            nice=settle(settings.count("node.nice")),
         )
 
     def _stream_limits(self) -> StreamLimits:

@@ -70,11 +70,22 @@ def read_metered(running: Path = NETWORK_MANAGER) -> bool | None:
     return _METERED.get(value) if kind == "u" else None
 
 
-def stand_back(*, back: bool) -> bool:
-    """Make this process nice (or, with ``back`` false, as it would be without); whether the system let us.
+def settle(nice: int) -> int:
+    """Make this process as nice as ``node.nice`` asks, unless it is nicer already; how nice it is from here on."""
+    usual = max(nice, NICE_AT_START)
+    return usual if _be(usual) else NICE_AT_START
+
+
+def stand_back(*, back: bool, usual: int = NICE_AT_START) -> bool:
+    """Make this process nice (or, with ``back`` false, as it is otherwise); whether the system let us.
 
     Most systems let an ordinary user go back only within RLIMIT_NICE: then it stays nice until it is started again.
     """
+    return _be(max(NICE, usual) if back else usual)
+
+
+def _be(nice: int) -> bool:
+    """Give every thread of this process a niceness; whether the system let us."""
     if sys.platform == "linux":
         # Linux keeps niceness by thread: those there are now; new ones have that of whoever starts them.
         threads = [int(each.name) for each in Path("/proc/self/task").iterdir()]
@@ -82,7 +93,7 @@ def stand_back(*, back: bool) -> bool:
         threads = [0]
     for thread in threads:
         try:
-            os.setpriority(os.PRIO_PROCESS, thread, max(NICE, NICE_AT_START) if back else NICE_AT_START)
+            os.setpriority(os.PRIO_PROCESS, thread, nice)
         except ProcessLookupError:  # it ended meanwhile
             continue
         except OSError:

@@ -21,7 +21,7 @@ import trio
 
 from p2plearn.errors import P2plearnError
 from p2plearn.net.neighbours import Interface, is_neighbour, list_networks
-from p2plearn.net.power import read_battery, read_metered, stand_back
+from p2plearn.net.power import NICE_AT_START, read_battery, read_metered, stand_back
 from p2plearn.transfer.channel import Channel
 from p2plearn.transfer.manners import FOREVER, Manners, Refusal, Rules, month_of
 from p2plearn.transfer.traffic import Moved, TrafficBook
@@ -116,7 +116,9 @@ class Courtesy:
         metered: Look = read_metered,
         networks: Callable[[], list[Interface]] = list_networks,
         wall: Callable[[], float] = time.time,
+        nice: int = NICE_AT_START,
     ) -> None:
+        self._usual_nice = nice
         self.manners = Manners(rules, trio.current_time(), paused_until=book.paused_until)
         self._book = book
         self._battery, self._metered = battery, metered
@@ -312,7 +314,7 @@ class Courtesy:
         self.manners.circumstances(trio.current_time(), on_battery=battery, metered=metered)
         if bool(battery) != self._nice:
             self._nice = bool(battery)
-            await trio.to_thread.run_sync(lambda: stand_back(back=self._nice))
+            await trio.to_thread.run_sync(lambda: stand_back(back=self._nice, usual=self._usual_nice))
         self._was_paused = self.paused
         if before != (battery, metered, self._was_paused):
             self._refresh_all()
