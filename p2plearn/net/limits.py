@@ -96,8 +96,9 @@ that it sends, or that we send it and it acknowledges. A frame costs us some ten
 
 BYTES_A_FRAME: Final = 128
 
-SYN_FRAMES: Final = 20
-"""Frames that opening a stream counts for: it costs as much."""
+SYN_FRAMES: Final = 50
+"""Frames that opening a stream counts for: it costs as much. So 400 at once and 40 a second, which is beyond what
+``StreamLimits`` grants; those refuse each stream by itself, this ends a storm of them."""
 
 KEEPALIVE_SECONDS: Final = 30.0
 """Between two pings; when nothing at all came from one to the next, the peer is gone."""

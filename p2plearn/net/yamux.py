@@ -172,11 +172,16 @@ class YamuxConn(IMuxedConn):
         return stream
 
     async def accept_stream(self) -> YamuxStream:
-        """The next stream that the peer opened; raises MuxedConnUnavailable once the connection is over."""
+        """The next stream that the peer opened; raises MuxedConnUnavailable once the connection is over.
+
+        One that was reset meanwhile is passed over: a storm of them would cost libp2p's part of a stream each.
+        """
         try:
-            return await self._offered.receive()
+            while (stream := await self._offered.receive()).was_reset:
+                pass
         except (trio.EndOfChannel, trio.ClosedResourceError) as error:
             raise MuxedConnUnavailable("connection is closed") from error
+        return stream
 
     def get_remote_address(self) -> tuple[str, int] | None:
         """The peer's address and port."""

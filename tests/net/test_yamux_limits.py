@@ -44,6 +44,18 @@ async def test_frames_that_carry_nothing_are_cut_and_told_on(said, times, autoju
         assert "frames without end" in str(told[0])
 
 
+async def test_streams_that_are_reset_before_anybody_looks_are_passed_over(autojump_clock):
+    async with spoken_to() as (conn, peer):
+        for number in range(1, 100, 2):
+            await peer.shout(frame(WINDOW_UPDATE, SYN, number, 0) + frame(WINDOW_UPDATE, RST, number, 0))
+        await peer.say(WINDOW_UPDATE, SYN, 101, 0)
+        with trio.fail_after(20):
+            await peer.hear_until(WINDOW_UPDATE)
+            while 101 not in conn._streams:
+                await trio.sleep(0.01)
+            assert (await conn.accept_stream()).stream_id == 101
+
+
 async def test_a_peer_that_brings_something_may_send_many_frames(autojump_clock):
     async with spoken_to() as (conn, peer):
         await peer.say(WINDOW_UPDATE, SYN, 1, 0)
