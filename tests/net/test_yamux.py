@@ -245,10 +245,11 @@ def test_garbage_ends_the_connection_or_is_borne(garbage, cuts):
         with trio.fail_after(30):
             async with spoken_to() as (conn, peer):
                 rest = garbage
-                for cut in cuts:
-                    await peer.shout(rest[:cut])
-                    rest = rest[cut:]
-                await peer.shout(rest)
+                with contextlib.suppress(trio.BrokenResourceError):  # it may end before all of it was said
+                    for cut in cuts:
+                        await peer.shout(rest[:cut])
+                        rest = rest[cut:]
+                    await peer.shout(rest)
                 await trio.testing.wait_all_tasks_blocked()
                 assert sum(stream._unread for stream in conn._streams.values()) <= len(garbage)
 
@@ -339,8 +340,8 @@ async def test_flags_may_come_all_at_once():
         await peer.say(DATA, SYN | FIN, 1, 4, b"word")
         assert await read_all(await conn.accept_stream()) == b"word"
         await peer.say(DATA, SYN | RST, 3, 0)
-        with pytest.raises(MuxedStreamReset):
-            await (await conn.accept_stream()).read(1)
+        await peer.say(DATA, SYN, 5, 0)
+        assert (await conn.accept_stream()).stream_id == 5  # nobody is bothered with one that is over
 
 
 async def test_pings_are_answered_and_who_pings_without_reading_is_cut():
