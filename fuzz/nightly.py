@@ -16,7 +16,10 @@ RUN = str(Path(__file__).resolve().parent / "run.py")
 def main() -> None:
     """Run all, or those that are named."""
     seconds = sys.argv[1] if len(sys.argv) > 1 else "600"
-    names = sys.argv[2:] or subprocess.run([sys.executable, RUN], capture_output=True, text=True).stderr.split()
+    names = (
+        sys.argv[2:]
+        or subprocess.run([sys.executable, RUN], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    )
     failed = []
     for name in names:
         done = subprocess.run([sys.executable, RUN, name, seconds], capture_output=True, text=True)
