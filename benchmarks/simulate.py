@@ -3,11 +3,12 @@
     python benchmarks/simulate.py day                   500 nodes, 24 virtual hours
     python benchmarks/simulate.py seeds [--seeds 200]   histories of all troubles together, a night's work
     python benchmarks/simulate.py compare [--seeds 12]  losses beside those that `p2plearn plan` expects
-    python benchmarks/simulate.py week [--nodes 10000]  a week of a large network, half of it laptops
+    python benchmarks/simulate.py week [--nodes 10000]  a week of a large network, half of it laptops; --save FILE
     python benchmarks/simulate.py sweep --save FILE     a week at several rates of leaving, the points of the figure
     python benchmarks/simulate.py sessions --save FILE  lookups while nodes come and go ever quicker, for the figure
 
-`python benchmarks/simulation_figure.py FILE... SVG` draws what was saved.
+`python benchmarks/simulation_figure.py FILE... SVG` draws what was saved; docs/simulation.jsonl is what the figure in
+docs/ was drawn from.
 
 Everything is virtual time; nothing is opened or sent. A run is a function of its seed (--seed).
 """
@@ -112,7 +113,8 @@ def week(options: argparse.Namespace) -> None:
     )  # fmt: skip
     facts = run(scene, WEEK, f"{nodes} nodes, a week")
     if options.save:
-        options.save.write_text(json.dumps(facts, indent=1) + "\n")
+        with options.save.open("a") as file:
+            file.write(json.dumps(facts | {"large": True}) + "\n")
 
 
 def seeds(options: argparse.Namespace) -> None:

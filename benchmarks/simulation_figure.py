@@ -1,6 +1,6 @@
-"""Draws what ``simulate.py sweep`` and ``sessions`` saved, with the formulas beside it, as an SVG.
+"""Draws what ``simulate.py sweep``, ``sessions`` and ``week`` saved, with the formulas beside it, as an SVG.
 
-python benchmarks/simulation_figure.py FILE... docs/simulation.svg
+python benchmarks/simulation_figure.py docs/simulation.jsonl docs/simulation.svg
 """
 
 from __future__ import annotations
@@ -90,6 +90,12 @@ class Panel:
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{fill}" stroke="{colour}" stroke-width="1.5"/>'
             )
 
+    def diamonds(self, points: Iterable[Point], colour: str) -> None:
+        """The same, of a network of another size."""
+        for x, y in map(self.place, points):
+            corners = f"{x:.1f},{y - 6:.1f} {x + 6:.1f},{y:.1f} {x:.1f},{y + 6:.1f} {x - 6:.1f},{y:.1f}"
+            self.parts.append(f'<polygon points="{corners}" fill="{colour}"/>')
+
     def legend(self, at: Point, lines: Iterable[tuple[str, str]]) -> None:
         """Words in the colours of what they name."""
         for number, (words, colour) in enumerate(lines):
@@ -105,7 +111,8 @@ def draw(runs: list[dict[str, Any]]) -> str:
     """The three diagrams."""
     sweep = [run for run in runs if "session_hours" not in run]
     steady = [run for run in sweep if not run["laptops"]]
-    laptops = [run for run in sweep if run["laptops"]]
+    large = [run for run in sweep if run.get("large")]
+    laptops = [run for run in sweep if run["laptops"] and run not in large]
     rates = {0.01: "1 %", 0.02: "2 %", 0.05: "5 %", 0.1: "10 %", 0.2: "20 %", 0.4: "40 %", 0.8: "80 %"}
 
     loss = Panel(
@@ -120,12 +127,14 @@ def draw(runs: list[dict[str, Any]]) -> str:
     loss.curve(lambda rate: durability.loss(5, rate / DAY, WINDOW, 7 * DAY), GREY, "4 3")
     loss.dots((lost_share(run) for run in steady if run["lost"]), BLUE)
     loss.dots((lost_share(run) for run in laptops if run["lost"]), ORANGE, hollow=True)
+    loss.diamonds((lost_share(run) for run in large if run["lost"]), ORANGE)
     loss.legend(
         (LEFT + 8, TOP + 14),
         (
             ("line: formula (p2plearn plan)", BLUE),
             ("dots: played, always on", BLUE),
             ("rings: half of them laptops", ORANGE),
+            *((f"diamond: {run['nodes']:,} nodes, half laptops", ORANGE) for run in large),
             ("dashed: 5 copies, formula", GREY),
         ),
     )
@@ -143,13 +152,14 @@ def draw(runs: list[dict[str, Any]]) -> str:
     moved.curve(lambda rate: 1.44 * rate * kept, GREY, "4 3")
     moved.dots(((run["crash_rate"], run["repair_bytes_node_day"] / MIB) for run in steady), BLUE)
     moved.dots(((run["crash_rate"], run["repair_bytes_node_day"] / MIB) for run in laptops), ORANGE, hollow=True)
+    moved.diamonds(((run["crash_rate"], run["repair_bytes_node_day"] / MIB) for run in large), ORANGE)
     moved.dots(((run["crash_rate"], run["beat_bytes_node_day"] / MIB) for run in steady), GREEN)
     moved.legend(
         (LEFT + 8, TOP + 14),
         (
             ("line: what goes is copied once", BLUE),
             ("dots: repair, always on", BLUE),
-            ("rings: repair, half laptops", ORANGE),
+            ("rings: repair, half laptops" + "; diamond: as left" * bool(large), ORANGE),
             ("green: heartbeats", GREEN),
             ("dashed: 44 % more (Carbonite, a year)", GREY),
         ),

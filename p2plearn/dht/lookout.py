@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -132,7 +133,8 @@ class Lookout:
             "format": FORMAT,
             "away": {node.hex(): round(seconds) for node, seconds in self._keeper.vigil.absences().items()},
             "lost": [
-                [course.hex(), sorted(node.hex() for node in holders), round(seconds)]
+                # Rounded up: less than the grace period would have it forgotten.
+                [course.hex(), sorted(node.hex() for node in holders), math.ceil(seconds)]
                 for course, (holders, seconds) in self.watch.export(now).items()
             ],
         }
