@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -13,6 +14,8 @@ from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, BytesMessage, Request
 
 from p2plearn.net.dial import ConnectFailed, connect
 from p2plearn.net.guard import guard_streams
@@ -98,3 +101,23 @@ async def test_who_stalls_within_the_handshake_is_cut(monkeypatch: pytest.Monkey
     async with hosts() as (one, _):
         with trio.fail_after(60):
             assert await answer_to(one, b"GET / HTTP/1.1\r\n") == b""
+
+
+async def test_what_is_said_together_with_the_consent_to_a_websocket_is_not_lost() -> None:
+    """The one dialled speaks first inside; a dialler that is slow to read gets that in one piece with the consent."""
+    greeting = b"/multistream/1.0.0"
+
+    async def answer(stream: trio.SocketStream) -> None:
+        socket = WSConnection(ConnectionType.SERVER)
+        socket.receive_data(await stream.receive_some(4096))
+        assert [type(event) for event in socket.events()] == [Request]
+        await stream.send_all(socket.send(AcceptConnection()) + socket.send(BytesMessage(data=greeting)))
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        port = listener.socket.getsockname()[1]
+        raw = await websocket.WebSocketTransport().dial(Multiaddr(f"/ip4/127.0.0.1/tcp/{port}/ws"))
+        with trio.fail_after(20):
+            assert await raw.read(100) == greeting
+        await raw.close()
+        nursery.cancel_scope.cancel()

@@ -93,15 +93,19 @@ class WebSocketStream(ReadWriteCloser):
 
     async def _agree(self) -> None:
         while True:
-            for event in await self._events():
+            events = await self._events()
+            for at, event in enumerate(events, 1):
                 match event:
                     case AcceptConnection():
+                        # The one dialled may speak at once: its first words come with its consent when we were slow.
+                        await self._take(events[at:])
                         return
                     case Request():
                         if any(name.lower() == b"origin" for name, _ in event.extra_headers):
                             await self._say(RejectConnection(status_code=403))
                             raise OpenConnectionError("a web page's WebSocket")
                         await self._say(AcceptConnection())
+                        await self._take(events[at:])
                         return
                     case RejectConnection():
                         raise OpenConnectionError(f"no WebSocket: it answers with status {event.status_code}")
@@ -109,8 +113,12 @@ class WebSocketStream(ReadWriteCloser):
                         raise OpenConnectionError("no WebSocket: it hung up")
 
     async def _hear(self) -> None:
+        await self._take(await self._events())
+
+    async def _take(self, events: list[Event]) -> None:
+        """Keep what messages carry, and answer pings; raises ConnectionClosedError."""
         pings = 0
-        for event in await self._events():
+        for event in events:
             match event:
                 case BytesMessage():
                     self._left += event.data
