@@ -5,7 +5,8 @@
 
 size     publish without copying and get: seconds, CPU seconds a GiB, peak memory of both sides
 files    publish and get of that many files of 4 KiB: seconds, microseconds a file
-courses  a node with that many small courses: start, memory, one more publish, list, search
+courses  a node with that many small courses: starts (the first, a later one, after SIGKILL), idle CPU and memory, what
+         commands take, telling the network of all of them
 
 A course of n GiB takes 3 n on the disk.
 """
@@ -15,11 +16,13 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -43,6 +46,9 @@ for number in range(len(store.courses()), count):
 print(time.perf_counter() - began)
 store.close()
 """
+
+
+IDLE_SECONDS = 30.0
 
 
 def travel(room: Path, source: Path, *options: str) -> dict[str, float]:
@@ -86,40 +92,72 @@ def files(room: Path, counts: list[int]) -> None:
         print(
             f"{count:7} files: publish {f['publish']:.2f} s, "
             f"get {f['get']:.2f} s = {f['get'] / count * 1e6:.0f} us a file, "
+            f"CPU of the getter {f['getter']:.2f} s, "
             f"peak {f['publisher MiB']:.0f} and {f['getter MiB']:.0f} MiB",
             flush=True,
         )
         shutil.rmtree(room / f"folder{count}")
 
 
+def cpu_of(node: Node, *words: object) -> tuple[dict[str, Any], float, float]:
+    """What a command answered, the seconds it took, and the node's CPU seconds."""
+    began, before = time.perf_counter(), node.cpu()
+    answer = node.run(*words)
+    return answer, time.perf_counter() - began, node.cpu() - before
+
+
+def started(what: str, node: Node) -> None:
+    """Print what a start took."""
+    print(f"        {what}: {node.start_seconds:.2f} s, CPU {node.cpu():.2f} s, {node.memory():.0f} MiB at most")
+
+
 def courses(room: Path, held: list[int]) -> None:
     """Nodes with many courses."""
     home = room / "home"
     Node(home).stop()
+    other = Node(room / "other")
     for count in held:
         fed = subprocess.run(
             [sys.executable, "-P", "-c", FEED, home, room, str(count)], check=True, stdout=subprocess.PIPE, text=True
         )
-        first = Node(home)  # notes that it looks after copies of each: done once, after which a start is as any other
-        while first.run("node", "status")["custody"]["units"] < count:
-            time.sleep(1)
-        first.stop()
+        catalogue = (home / "store" / "catalogue.sqlite").stat().st_size / 2**20
+        print(f"{count:6} courses: published in {float(fed.stdout):.1f} s, catalogue {catalogue:.1f} MiB")
+        node = Node(home)  # notes that it looks after copies of each: done once
+        started("first start", node)
+        node.stop()
         node = Node(home)
-        time.sleep(3)
-        (room / "one.txt").write_text(f"one more than {count}")
-        published = node.run("publish", room / "one.txt", "--title", f"One more than {count}", "--private")
-        began = time.perf_counter()
-        node.run("list")
-        listed = time.perf_counter() - began
-        status = node.run("node", "status")
+        started("start", node)
+        time.sleep(5)
+        before = node.cpu()
+        time.sleep(IDLE_SECONDS)
         print(
-            f"{count:6} courses: start {node.start_seconds:.2f} s, memory {node.memory('VmRSS'):.0f} MiB, "
-            f"publish one more {published['seconds'] * 1000:.0f} ms, list {listed:.2f} s, catalogue "
-            f"{(home / 'store' / 'catalogue.sqlite').stat().st_size / 2**20:.1f} MiB, "
-            f"published in {float(fed.stdout):.1f} s; announced {status['dht']['announced']}",
+            f"        idle: {100 * (node.cpu() - before) / IDLE_SECONDS:.2f} % of a core, "
+            f"{node.memory('VmRSS'):.0f} MiB"
+        )
+        (room / "one.txt").write_text(f"one more than {count}")
+        for words in (
+            ("node", "status"),
+            ("list",),
+            ("search", f"course {count // 2}"),
+            ("publish", room / "one.txt", "--title", f"One more than {count}", "--private"),
+            ("gc",),
+        ):
+            _, seconds, cpu = cpu_of(node, *words)
+            print(f"        {' '.join(map(str, words[:2])).split(str(room))[0]}: {seconds:.2f} s, CPU {cpu:.3f} s")
+        os.kill(node.pid, signal.SIGKILL)
+        node = Node(home, "--bootstrap", other.address)
+        started("start after SIGKILL", node)
+        began, before = time.perf_counter(), node.cpu()
+        while (told := node.run("node", "status")["dht"])["announced"] < count:
+            time.sleep(1)
+        seconds = time.perf_counter() - began
+        print(
+            f"        all told to the network, one peer: {seconds:.1f} s, CPU {node.cpu() - before:.2f} s, "
+            f"{told['late']} late",
             flush=True,
         )
         node.stop()
+    other.stop()
 
 
 def main() -> None:

@@ -112,6 +112,11 @@ SETTINGS: Final[tuple[Row, ...]] = (
         "waits for. The service of systemd has 5; on battery it is 10 at least.",
     ),
     Row(
+        "dht.repeat", "seconds", 12 * 3600.0, "seconds", least=0.1, most=24 * 3600,
+        reason="After which the network is told again of each course that is here. Others forget it after 25 hours, so "
+        "a half of that outlives a night asleep. Shorter: more traffic.",
+    ),
+    Row(
         "network.listen", "texts", ("/ip4/0.0.0.0/tcp/4017", "/ip6/::/tcp/4017"), "multiaddrs",
         reason="A fixed port survives restarts, so that addresses others remember stay true. When another home's "
         "node has it and nothing else was asked for, any free port is taken.",

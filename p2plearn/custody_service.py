@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import trio
 
@@ -15,6 +15,7 @@ from p2plearn.dht.custody import Node, Unit, peer_id_of, segments
 from p2plearn.dht.directory import Directory
 from p2plearn.dht.inquiries import Inquiries
 from p2plearn.dht.keeper import Keeper
+from p2plearn.dht.ledger import Entry
 from p2plearn.dht.lookout import Lookout
 from p2plearn.dht.receipts import Receipt
 from p2plearn.dht.repair import Handover, Repair
@@ -39,6 +40,15 @@ LEAST_SECONDS: Final = 1.0
 
 MOST_NAMED: Final = 1000
 """Courses of one kind that ``status`` names."""
+
+
+class _Stands(NamedTuple):
+    """Copies of a course that count, how many were asked for, on which nodes; its entry if it is kept for others."""
+
+    copies: int
+    wanted: int
+    nodes: frozenset[Node]
+    entry: Entry | None
 
 
 class CustodyService:
@@ -105,39 +115,38 @@ class CustodyService:
 
         Of several segments the one with the fewest. What was fetched here and is kept by enough others is a copy, too.
         """
-        every = [Unit(course, segment) for segment in range(segments(size))]
-        units = [unit for unit in every if unit in self.keeper.ledger]
-        heard = [told for unit in every if (told := self._inquiries.heard.get(unit)) is not None]
-        if units:
-            fewest = min(units, key=lambda unit: (self.repair.copies(unit), unit.segment))
-            entry = self.keeper.ledger.entry(fewest)
-            assert entry is not None  # noqa: S101 - from the ledger
-            since = {node: receipt.time // 1000 for node, receipt in entry.receipts.items()}
-            facts = self._copies(self.repair.copies(fewest), entry.copies, entry.holders, since)
-            lacking = [told for told in heard if len(told.holders) < min(facts["copies"], told.wanted)]
-            if not lacking:
-                return facts
-            heard = lacking  # a segment that others keep, and fewer of them
-        if not heard:
-            return {"copies": 0, "copies_wanted": 0, "where": []}
-        told = min(heard, key=lambda told: len(told.holders))
-        mine = not units  # fetched, so all of it is here
-        nodes = told.holders | {self.keeper.ledger.me} if mine else told.holders
-        return self._copies(len(nodes), told.wanted, nodes, {})
-
-    def copies(self, course: bytes) -> int:
-        """Copies of a course's first segment that this node counts, whatever its size; 0 if it doesn't know."""
-        return int(self.copies_of(course, 0)["copies"])
-
-    def _copies(self, copies: int, wanted: int, nodes: Iterable[Node], since: Mapping[Node, int]) -> dict[str, Any]:
+        stands = self._stands(course, size)
+        since = {node: receipt.time // 1000 for node, receipt in stands.entry.receipts.items()} if stands.entry else {}
         return {
-            "copies": copies,
-            "copies_wanted": wanted,
+            "copies": stands.copies,
+            "copies_wanted": stands.wanted,
             "where": [
                 {"peer_id": _name(node), "life": self._life(node)} | ({"since": since[node]} if node in since else {})
-                for node in sorted(nodes)
+                for node in sorted(stands.nodes)
             ],
         }
+
+    def copies(self, course: bytes, size: int = 0) -> int:
+        """The same number alone; without ``size`` that of the first segment."""
+        return self._stands(course, size).copies
+
+    def _stands(self, course: bytes, size: int) -> _Stands:
+        every = [Unit(course, segment) for segment in range(segments(size))]
+        entries = [entry for unit in every if (entry := self.keeper.ledger.entry(unit)) is not None]
+        heard = [told for unit in every if (told := self._inquiries.heard.get(unit)) is not None]
+        if entries:
+            # ``min`` takes the first segment of those with equally few.
+            copies, entry = min(((len(self.keeper.counted(e)), e) for e in entries), key=lambda each: each[0])
+            lacking = [told for told in heard if len(told.holders) < min(copies, told.wanted)]
+            if not lacking:
+                return _Stands(copies, entry.copies, entry.holders, entry)
+            heard = lacking  # a segment that others keep, and fewer of them
+        if not heard:
+            return _Stands(0, 0, frozenset(), None)
+        told = min(heard, key=lambda told: len(told.holders))
+        mine = not entries  # fetched, so all of it is here
+        nodes = told.holders | {self.keeper.ledger.me} if mine else told.holders
+        return _Stands(len(nodes), told.wanted, nodes, None)
 
     def _life(self, node: Node) -> str:
         return "this node" if node == self.keeper.ledger.me else self.keeper.vigil.detector.life(node).value
@@ -168,9 +177,12 @@ class CustodyService:
             for row in rows
             if not row.complete and row.why == "published"
         ]
-        parts = [unit for unit, told in self._inquiries.heard.items() if not told.holders]
+        parts: dict[bytes, list[int]] = {}
+        for unit, told in self._inquiries.heard.items():
+            if not told.holders:
+                parts.setdefault(unit.course, []).append(unit.segment)
         for row in rows:
-            segments = sorted(unit.segment for unit in parts if unit.course == row.course)
+            segments = sorted(parts.get(row.course, ()))
             if segments and not row.complete:
                 lost.append({"course": row.course.hex(), "title": row.title, "missing_segments": segments})
         return lost + await self._named(self._lookout.watch.lost(trio.current_time()))
@@ -187,11 +199,11 @@ class CustodyService:
     def _short(self, rows: list[CourseRow], *, without_me: bool) -> list[dict[str, Any]]:
         short = []
         for row in rows:
-            facts = self.copies_of(row.course, row.bytes)
-            copies = facts["copies"] - without_me
-            if facts["copies_wanted"] and copies < facts["copies_wanted"]:
+            stands = self._stands(row.course, row.bytes)
+            copies = stands.copies - without_me
+            if stands.wanted and copies < stands.wanted:
                 entry = {"course": row.course.hex(), "title": row.title, "copies": copies}
-                short.append(entry | {"copies_wanted": facts["copies_wanted"]})
+                short.append(entry | {"copies_wanted": stands.wanted})
         return short
 
     async def short_without_me(self) -> list[dict[str, Any]]:
@@ -206,25 +218,27 @@ class CustodyService:
             for row in await trio.to_thread.run_sync(self._store.courses)
             if row.why == "custody" and await trio.to_thread.run_sync(unneeded, row.course)
         ]
-        freed = 0
-        if dry_run:
-            freed = sum(int(str(course["bytes"])) for course in courses)
-        else:
+        freed = sum(int(str(course["bytes"])) for course in courses) if dry_run else 0
+        if not dry_run:
             for course in courses:
-                freed += await trio.to_thread.run_sync(self._store.remove, bytes.fromhex(str(course["course"])))
+                await trio.to_thread.run_sync(self._store.forget, bytes.fromhex(str(course["course"])))
         sweep = await trio.to_thread.run_sync(self._store.gc, dry_run)
         return {"dry_run": dry_run, "courses": courses, "freed": freed + sweep.freed}
 
-    async def give_up_refused(self, refusal: Callable[[bytes, bytes], str]) -> None:
+    async def give_up_refused(
+        self, refusal: Callable[[bytes, bytes], str], blocks_anything: Callable[[], bool] = lambda: True
+    ) -> None:
         """Keep for others nothing that is blocked here, for ever: nobody gets it from here, so it mustn't count.
 
-        ``refusal(course, author)`` says why a course is blocked, or nothing. What the person of this node wants here
+        ``refusal(course, author)`` says why a course is blocked, or nothing, which it says of all unless
+        ``blocks_anything``. What the person of this node wants here
         (published, fetched) stays on the disk.
         """
         while True:
-            for row in await trio.to_thread.run_sync(self._store.courses):
-                why = refusal(row.course, row.author)
-                if not why or row.why != "custody":
+            rows = await trio.to_thread.run_sync(self._store.courses) if blocks_anything() else []
+            for row in rows:
+                why = refusal(row.course, row.author) if row.why == "custody" else ""
+                if not why:
                     continue
                 logger.info("no longer keeping %s for others: %s", row.course.hex()[:12], why)
                 await self.removed(row.course)

@@ -23,7 +23,7 @@ from p2plearn.dht.directory import Directory
 from p2plearn.dht.kademlia import CourseDHT, key_of
 from p2plearn.dht.line import Line
 from p2plearn.dht.messages import ANSWERED, CUSTODY, MOST_WITHDRAWN, Withdraw
-from p2plearn.dht.schedule import Figures
+from p2plearn.dht.schedule import INTERVAL, Figures
 from p2plearn.errors import PeerFault
 from p2plearn.net.addresses import full, read_peer
 from p2plearn.net.dial import ConnectFailed, connect
@@ -106,7 +106,8 @@ class RemotePeer:
 
 class Network:
     """What ``node`` runs and ``service`` asks. ``named`` are bootstrap nodes, ``book`` the good peers of the past,
-    ``group`` the tag of a closed group ("" in the open network), by which its nodes find each other on the LAN.
+    ``group`` the tag of a closed group ("" in the open network), by which its nodes find each other on the LAN;
+    courses are told again every ``repeat`` seconds.
     """
 
     def __init__(
@@ -121,13 +122,14 @@ class Network:
         standing: Standing,
         upload: Upload,
         reach: ReachSettings | None = None,
+        repeat: float = INTERVAL,
         may_lend: Callable[[], bool] = lambda: True,
     ) -> None:
         self._host = host
         self._dht = CourseDHT(host)
         self._guard = guard_streams(host, standing, limits)
         self._dht.refuses = self._guard.banned
-        self.directory = Directory(host, self._dht)
+        self.directory = Directory(host, self._dht, interval=repeat)
         self._named = list(named)
         self._joining = Joining(host, named=self._named, book=book, more=self._known_to_dht)
         self._reaching = Reaching(host, reach or ReachSettings(), moved=self.directory.look_at_addresses)
@@ -284,7 +286,7 @@ class Network:
                 "waiting": told.waiting,
                 "late": told.late,
                 "lateness": told.lateness,
-                "warning": _falls_behind(told),
+                "warning": falls_behind(told),
                 "last_error": told.last_error,
             },
             "reach": self._reaching.figures(),
@@ -300,7 +302,7 @@ class Network:
         }
 
 
-def _falls_behind(told: Figures) -> str:
+def falls_behind(told: Figures) -> str:
     """What to say when the network isn't told of courses as often as it should be; empty when it is."""
     if not told.late:
         return ""

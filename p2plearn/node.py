@@ -196,6 +196,7 @@ class _Node:
             standing=self._standing,
             upload=chunks.upload,
             reach=self._reach_settings(),
+            repeat=settings.seconds("dht.repeat"),
             may_lend=lambda: not courtesy.paused and not courtesy.manners.metered,
         )
         keeper = self._keeper(network, courtesy)
@@ -232,7 +233,7 @@ class _Node:
                 nursery.start_soon(repair.run)
                 nursery.start_soon(inquiries.run)
                 nursery.start_soon(lookout.run)
-                nursery.start_soon(custody.give_up_refused, self._people.refusal)
+                nursery.start_soon(custody.give_up_refused, self._people.refusal, self._people.blocks_anything)
                 task_status.started()
 
     async def _listen(self, host: BasicHost) -> None:

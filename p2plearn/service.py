@@ -121,7 +121,6 @@ class NodeService:
     async def status(self) -> dict[str, Any]:
         """See ``NodeOperations.status``."""
         usage = await trio.to_thread.run_sync(self._store.usage)
-        rows = await trio.to_thread.run_sync(self._store.courses)
         return {
             "peer_id": self.network.peer_id,
             "author": self._author.public.hex(),
@@ -129,7 +128,7 @@ class NodeService:
             "group_tag": self.group.tag if self.group else "",
             "addresses": self.network.addresses(),
             "peers": len(self.network.connected()),
-            "courses": len(rows),
+            "courses": len(await trio.to_thread.run_sync(self._store.names)),
             "uptime": trio.current_time() - self._since,
             "pid": os.getpid(),
             "restart_for": await trio.to_thread.run_sync(self.not_in_force),
@@ -170,7 +169,7 @@ class NodeService:
                 "why": row.why,
                 "added": row.added,
                 "version": row.seq,
-                "copies": self.custody.copies_of(row.course, row.bytes)["copies"],
+                "copies": self.custody.copies(row.course, row.bytes),
             }
             for row in rows
         ]

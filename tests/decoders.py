@@ -35,7 +35,7 @@ from p2plearn.archive import car, dagcbor, layout
 from p2plearn.course import index, manifest, msgpacking, names
 from p2plearn.dht import messages
 from p2plearn.dht.custody import Unit
-from p2plearn.dht.kademlia import _multiaddrs
+from p2plearn.dht.hearsay import _multiaddrs
 from p2plearn.dht.receipts import decode_receipt, sign_receipt
 from p2plearn.errors import PeerFault, UsageProblem
 from p2plearn.gossip import envelope, turns

@@ -130,6 +130,7 @@ PURE = (
     "archive/dagcbor.py",
     "archive/layout.py",
     "dht/schedule.py",
+    "dht/region.py",
     "dht/custody.py",
     "dht/duty.py",
     "dht/liveness.py",

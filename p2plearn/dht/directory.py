@@ -16,14 +16,21 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from trio import TaskStatus  # type: ignore[attr-defined]  # trio re-exports it, mypy overlooks it
 
-from p2plearn.dht.kademlia import TELL_BATCH, CourseDHT, QueryFailed, key_of
-from p2plearn.dht.lookup import WIDTH
-from p2plearn.dht.schedule import Figures, Schedule
+from p2plearn.dht.kademlia import CourseDHT, key_of
+from p2plearn.dht.lookup import WIDTH, place
+from p2plearn.dht.queries import QueryFailed
+from p2plearn.dht.region import BITS, PEERS, Region, region_around
+from p2plearn.dht.schedule import INTERVAL, Figures, Schedule
+from p2plearn.dht.telling import TELL_BATCH
 
 log = logging.getLogger("p2plearn.dht")
 
-PARALLEL_LOOKUPS = 4
-"""Courses of a batch looked up at a time, in a network too large to know everybody."""
+FEW_COURSES = 4
+"""For fewer courses than this each has a lookup of its own: one for a region asks three times as many peers."""
+
+REGION_SECONDS = 60.0
+"""For which a region counts as known: the batches of a sweep that lie in one come within seconds. Longer: peers that
+have come meanwhile aren't told."""
 
 PARALLEL_WITHDRAWALS = 8
 """Peers told at a time that courses are no longer here."""
@@ -35,18 +42,35 @@ ADDRESS_CHECK_SECONDS = 10.0
 """Between looks at our own addresses: records with old ones send people to a closed door."""
 
 
+def _place(course: bytes) -> bytes:
+    """Where its record lies."""
+    return place(key_of(course)).to_bytes(BITS // 8, "big")
+
+
 async def _unsay_nothing(_peer: bytes, _courses: list[bytes]) -> None:
     """Until somebody knows how."""
 
 
 class Directory:
-    """``nursery.start(directory.run)`` keeps what was announced announced. ``chance`` gives numbers in [0, 1)."""
+    """``nursery.start(directory.run)`` keeps what was announced announced, every ``interval`` seconds anew.
 
-    def __init__(self, host: BasicHost, dht: CourseDHT, *, chance: Callable[[], float] = random.random) -> None:
+    ``chance`` gives numbers in [0, 1).
+    """
+
+    def __init__(
+        self,
+        host: BasicHost,
+        dht: CourseDHT,
+        *,
+        chance: Callable[[], float] = random.random,
+        interval: float = INTERVAL,
+    ) -> None:
         self._host = host
         self._dht = dht
         self._chance = chance
-        self._schedule = Schedule(chance)
+        self._schedule = Schedule(chance, interval=interval, place=_place)
+        self._regions: list[tuple[float, Region]] = []
+        """What is known of who lies where, and since when."""
         self._wake = trio.Event()
         self._told_addresses: frozenset[str] = frozenset()
         self._withdrawn: dict[bytes, list[bytes]] = {}
@@ -121,7 +145,9 @@ class Directory:
                 nursery.start_soon(self._watch_addresses)
                 nursery.start_soon(self._keep_withdrawing)
                 while True:
-                    courses = self._schedule.take(trio.current_time(), TELL_BATCH)
+                    # With nobody there it is said of all at once that they wait.
+                    most = TELL_BATCH if self._dht.known_peers() else len(self._schedule)
+                    courses = self._schedule.take(trio.current_time(), most)
                     if courses:
                         await self._tell_safely(courses)
                         continue
@@ -132,6 +158,7 @@ class Directory:
             self._dht.newcomer.remove(self._newcomer)
 
     def _newcomer(self, _peer: ID) -> None:
+        self._regions.clear()
         self._schedule.peers_came(trio.current_time())
         self._wake.set()
 
@@ -166,30 +193,38 @@ class Directory:
         async with trio.open_nursery() as nursery:
             for peer, mine in wanted.items():
                 nursery.start_soon(tell, peer, mine)
+        now = trio.current_time()  # the same for all, so that they stay together
         for course in courses:
             nobody = "no other node of the network is reachable"
             error = "no reachable node took the record" if near[course] else nobody
             holding = [p.to_bytes() for p in near[course]]
-            self._schedule.told(course, confirmed[course], holding, trio.current_time(), error)
+            self._schedule.told(course, confirmed[course], holding, now, error)
         if self._chance() < READ_BACK:
             await self._read_back(courses)
 
     async def _near(self, courses: list[bytes]) -> dict[bytes, list[ID]]:
-        """The peers that should hold each course's record."""
-        first = await self._dht.nearest(key_of(courses[0]))
-        if len(first) < WIDTH:
-            # Everybody there is: near to every key.
-            return dict.fromkeys(courses, first)
-        near = {courses[0]: first}
-        limit = trio.CapacityLimiter(PARALLEL_LOOKUPS)
-
-        async def look(course: bytes) -> None:
-            async with limit:
-                near[course] = await self._dht.nearest(key_of(course))
-
-        async with trio.open_nursery() as nursery:
-            for course in courses[1:]:
-                nursery.start_soon(look, course)
+        """The peers that should hold each course's record: known of its region, or looked up."""
+        now = trio.current_time()
+        self._regions = [(since, region) for since, region in self._regions if now - since < REGION_SECONDS]
+        near: dict[bytes, list[ID]] = {}
+        unknown = list(courses)
+        while unknown:
+            for _, region in self._regions:
+                for course in [course for course in unknown if key_of(course) in region]:
+                    peers = [ID(peer) for peer in region.nearest(key_of(course))]
+                    near[course] = [peer for peer in peers if not self._dht.avoids(peer)]
+                unknown = [course for course in unknown if course not in near]
+            if unknown:
+                course = unknown.pop(0)
+                asked_for = WIDTH if len(unknown) < FEW_COURSES - 1 else PEERS
+                found = await self._dht.nearest(key_of(course), asked_for)
+                near[course] = found[:WIDTH]
+                around = region_around(key_of(course), [peer.to_bytes() for peer in found], asked_for)
+                if around is not None and found:
+                    self._regions.append((trio.current_time(), around))
+                elif not found:
+                    near |= dict.fromkeys(unknown, found)  # nobody is there
+                    break
         return near
 
     async def _read_back(self, courses: list[bytes]) -> None:

@@ -117,6 +117,14 @@ class Duty:
             return False  # who has just come to keep it has yet to hear of the others
         return leads_repair(need.unit, self._me, alive, missing_for, PATIENCE * self._interval)
 
+    def short(self) -> set[Unit]:
+        """Units that had too few copies at the last look."""
+        return set(self._missing_since)
+
+    def surplus(self) -> set[Unit]:
+        """Units that had more than enough copies at the last look."""
+        return set(self._surplus_since)
+
     def releases(self, unit: Unit, there: Collection[Node], copies: int, now: float) -> bool:
         """Whether to let go of this node's copy: more than ``copies`` are ``there``, and have been for long.
 

@@ -8,8 +8,8 @@ What is libp2p's: the routing table, the wire format, the server side of each me
 - **Asking.** The stock lookup of providers answers from its own stale records without asking anybody, throws away the
   addresses that came without a signed record, and takes two lookups where one is enough. ``providers`` and
   ``announce`` run one lookup (``lookup.py``) and are told of each find as it comes.
-- **Saying.** The stock ``provide`` doesn't read the answer, so it doesn't know that a receiver threw its record
-  away. Here each record counts when its receiver has echoed it, and many go over one stream.
+- **Saying.** Each record counts when its receiver has echoed it (``telling.py``).
+- **What others say** is believed where it can be (``hearsay.py``).
 - **The routing table** takes in whoever is connected and speaks our protocol, as soon as identify says so, and nobody
   else (the stock one adds clients, and never an inbound peer).
 - **Values** (PUT_VALUE) are refused: nothing of ours uses them, and anybody could fill our memory with them.
@@ -20,10 +20,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import ModuleType
-from typing import Any, Final
+from typing import Final
 
 import trio
 from libp2p.abc import INetStream
@@ -32,20 +32,19 @@ from libp2p.host.basic_host import BasicHost
 from libp2p.kad_dht import common, kad_dht, peer_routing, provider_store, value_store
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT, get_connection_type
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
-from libp2p.kad_dht.utils import maybe_consume_signed_record
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
-from libp2p.peer.peerstore import env_to_send_in_RPC
 from libp2p.records.validator import NamespacedValidator
-from libp2p.utils.varint import encode_varint_prefixed, read_varint_prefixed_bytes_limited
-from multiaddr import Multiaddr
 from trio import TaskStatus  # type: ignore[attr-defined]  # trio re-exports it, mypy overlooks it
 
 from p2plearn.dht.custody import node_of
+from p2plearn.dht.hearsay import Hearsay
 from p2plearn.dht.lookup import WIDTH, Lookup
 from p2plearn.dht.providers import CourseProviderStore
+from p2plearn.dht.queries import QUERY_SECONDS, Queries
 from p2plearn.dht.questions import MAX_QUESTION, check_question
-from p2plearn.net.addresses import Reach, believable, reach, reach_of_ip
+from p2plearn.dht.telling import Telling
+from p2plearn.net.addresses import Reach, believable
 from p2plearn.net.checked import serve_checked
 from p2plearn.net.paced import Paced
 from p2plearn.net.peerstore import CoursePeerStore, heard_over
@@ -54,16 +53,6 @@ log = logging.getLogger("p2plearn.dht")
 
 PROTOCOL: Final = TProtocol("/p2plearn/kad/1.0.0")
 """What this DHT speaks, and all that it speaks."""
-
-MAX_MESSAGE: Final = 256 * 1024
-"""Bytes of a message that we read as an answer: 20 providers and 20 peers with 16 addresses each take some 60 KB."""
-
-QUERY_SECONDS: Final = 4.0
-"""For one question, dialling included. Longer: closed laptops hold a lookup up; shorter: bad lines never answer."""
-
-STREAMS_PER_PEER: Final = 6
-"""Streams that we have open to one peer at a time: well below the share it gives us (``guard.StreamLimits``), for
-a stream over it is reset, and would look like a peer that is gone."""
 
 SERVE_SECONDS: Final = 60.0
 """For one inbound stream: its asker may send many messages, but not keep a place for ever."""
@@ -74,18 +63,12 @@ INBOUND_STREAMS: Final = 64
 ADD_WINDOW: Final = 10.0
 ADDS_PER_WINDOW: Final = 1200
 """Records taken from one peer in ``ADD_WINDOW`` seconds (libp2p: 10): a node with 1,000 courses is heard in ten
-seconds. Each costs about a millisecond, and how many are kept is bounded by the store.
-``ADDS_SENT_PER_SECOND`` keeps our own below it."""
-
-ADDS_SENT_PER_SECOND: Final = 100.0
-"""Records sent to one peer a second: below what it takes, so that none is refused."""
+seconds. Each costs some tenths of a millisecond, and how many are kept is bounded by the store.
+``telling.ADDS_SENT_PER_SECOND`` keeps our own below it."""
 
 PEERS_PER_SUBNET: Final = 8
 """Peers of one public /24 in a bucket (libp2p: 2). Higher: one operator can fill a bucket; lower: a school behind one
 address can't know itself."""
-
-TELL_BATCH: Final = 50
-"""Records told over one stream."""
 
 AVOID_SECONDS: Final = 60.0
 """For which a peer that did not answer is not asked again (unless it connects)."""
@@ -123,10 +106,6 @@ def key_of(course: bytes) -> bytes:
     return b"\x12\x20" + course
 
 
-class QueryFailed(Exception):
-    """A peer could not be asked, or answered nonsense."""
-
-
 class CourseDHT(KadDHT):
     """See the head of this file. ``nursery.start(dht.run)`` runs it.
 
@@ -156,11 +135,14 @@ class CourseDHT(KadDHT):
         """Says of which peers nothing is believed or asked (banned ones)."""
         self._entered: trio.MemorySendChannel[ID]
         self._entered, self._entering = trio.open_memory_channel[ID](256)
-        self._telling: dict[ID, trio.Lock] = {}
-        self._next_tell: dict[ID, float] = {}
-        self._asking: dict[ID, trio.CapacityLimiter] = {}
+        self.queries = Queries(host, PROTOCOL)
+        """Asks one peer at a time."""
+        self._hearsay = Hearsay(host, peerstore, self._refused)
+        self._telling = Telling(host, self.queries, self._lost)
         self._avoid: dict[ID, float] = {}
-        self._last_record: dict[bytes, bytes] = {}
+
+    def _refused(self, peer: ID) -> bool:
+        return self.refuses(peer)
 
     # The routing table.
 
@@ -231,11 +213,8 @@ class CourseDHT(KadDHT):
             for peer in self.host.get_connected_peers():
                 self._identified(peer)
             await self.refresh_routing_table()
-            for gone in [p for p, at in self._next_tell.items() if at < trio.current_time() - 60.0]:
-                del self._next_tell[gone]
-                self._telling.pop(gone, None)
-            for idle in [p for p, share in self._asking.items() if not share.statistics().borrowed_tokens]:
-                del self._asking[idle]
+            self._telling.forget_idle()
+            self.queries.forget_idle()
 
     async def add_peer(self, peer_id: ID, *, skip_server_mode_check: bool = False) -> bool:
         """Called for each inbound stream: take the peer in if identify says that it serves, later if it has yet to."""
@@ -256,11 +235,15 @@ class CourseDHT(KadDHT):
         # Right after connecting identify has not told yet: then the question itself tells.
         connected = [p for p in self.host.get_connected_peers() if self.peerstore.speaks(p, PROTOCOL) is not False]
         known = [p for p in dict.fromkeys([*connected, *self.routing_table.get_peer_ids()]) if not self.refuses(p)]
-        return [p for p in known if not self._avoided(p)] or known
+        return [p for p in known if not self.avoids(p)] or known
 
-    async def nearest(self, key: bytes) -> list[ID]:
-        """Up to ``WIDTH`` reachable peers nearest to ``key``; at once empty when nobody is known."""
-        return await self._look_up(key, Message(type=Message.MessageType.FIND_NODE, key=key), None)
+    async def nearest(self, key: bytes, width: int = WIDTH) -> list[ID]:
+        """Up to ``width`` reachable peers nearest to ``key``, nearest first; at once empty when nobody is known."""
+        return await self._look_up(key, Message(type=Message.MessageType.FIND_NODE, key=key), None, width)
+
+    async def tell(self, peer: ID, keys: Sequence[bytes]) -> list[bytes]:
+        """Tell ``peer`` that we provide ``keys``; returns those that it confirmed. See ``Telling.tell``."""
+        return await self._telling.tell(peer, keys)
 
     @asynccontextmanager
     async def providers(self, key: bytes) -> AsyncIterator[trio.MemoryReceiveChannel[PeerInfo]]:
@@ -284,20 +267,22 @@ class CourseDHT(KadDHT):
                 yield receive
             nursery.cancel_scope.cancel()
 
-    async def _look_up(self, key: bytes, request: Message, found: trio.MemorySendChannel[PeerInfo] | None) -> list[ID]:
+    async def _look_up(
+        self, key: bytes, request: Message, found: trio.MemorySendChannel[PeerInfo] | None, width: int = WIDTH
+    ) -> list[ID]:
         """Run one lookup that asks ``request``; providers in the answers go to ``found``. Returns the nearest."""
-        lookup = Lookup(key, [p.to_bytes() for p in self.known_peers()])
+        lookup = Lookup(key, [p.to_bytes() for p in self.known_peers()], width=width)
         changed = trio.Event()
 
         async def ask(name: bytes) -> None:
             peer = ID(name)
             try:
-                answer = await self.query(peer, request)
-                told_over = self._told_over(peer)
+                answer = await self.queries.ask(peer, request)
+                told_over = self._hearsay.told_over(peer)
                 heard_over.set(told_over)
-                nearer = self._learn(answer.closerPeers, told_over)
+                nearer = self._hearsay.learn(answer.closerPeers, told_over)
                 if found is not None:
-                    for provider in self._parse(answer.providerPeers, told_over):
+                    for provider in self._hearsay.parse(answer.providerPeers, told_over):
                         await found.send(provider)
             except Exception as error:  # QueryFailed, and whatever an answer made of spite makes our parsing raise
                 log.debug("asking %s failed: %s: %s", peer, type(error).__name__, error)
@@ -305,7 +290,7 @@ class CourseDHT(KadDHT):
                 lookup.failed(name)
             else:
                 self._offer(peer)
-                lookup.answered(name, [p.to_bytes() for p in nearer if not self._avoided(p)], trio.current_time())
+                lookup.answered(name, [p.to_bytes() for p in nearer if not self.avoids(p)], trio.current_time())
             changed.set()
 
         async with trio.open_nursery() as nursery:
@@ -320,20 +305,13 @@ class CourseDHT(KadDHT):
             self._lost(ID(name))
         return [ID(name) for name in lookup.nearest()]
 
-    async def query(self, peer: ID, request: Message, seconds: float = QUERY_SECONDS) -> Message:
-        """Ask ``peer`` one thing; raises QueryFailed."""
-        answers: list[Message] = []
-        async with self._stream(peer, seconds) as stream:
-            await _send(stream, request)
-            answers.append(await _receive(stream, request.type))
-        return answers[0]
-
     async def confirms(self, peer: ID, key: bytes) -> bool:
         """Whether ``peer`` names us when asked who provides ``key``; raises QueryFailed."""
-        answer = await self.query(peer, Message(type=Message.MessageType.GET_PROVIDERS, key=key))
+        answer = await self.queries.ask(peer, Message(type=Message.MessageType.GET_PROVIDERS, key=key))
         return any(p.id == self.local_peer_id.to_bytes() for p in answer.providerPeers)
 
-    def _avoided(self, peer: ID) -> bool:
+    def avoids(self, peer: ID) -> bool:
+        """Whether ``peer`` did not answer lately."""
         return self._avoid.get(peer, 0.0) > trio.current_time()
 
     def _lost(self, peer: ID) -> None:
@@ -352,120 +330,6 @@ class CourseDHT(KadDHT):
                 told[bytes(key[2:])] = {node for node in nodes if node is not None}
         return told
 
-    # Saying.
-
-    async def tell(self, peer: ID, keys: Sequence[bytes]) -> list[bytes]:
-        """Tell ``peer`` that we provide ``keys``; returns those that it confirmed.
-
-        Never raises for what the peer does; takes as long as its share of records a second needs.
-        """
-        confirmed: list[bytes] = []
-        lock = self._telling.setdefault(peer, trio.Lock())
-        async with lock:
-            for start in range(0, len(keys), TELL_BATCH):
-                batch = keys[start : start + TELL_BATCH]
-                await trio.sleep_until(self._next_tell.get(peer, 0.0))
-                self._next_tell[peer] = trio.current_time() + len(batch) / ADDS_SENT_PER_SECOND
-                try:
-                    async with self._stream(peer, QUERY_SECONDS) as stream:
-                        await self._tell_batch(stream, batch, confirmed)
-                except QueryFailed as error:
-                    log.debug("telling %s failed after %d of %d: %s", peer, len(confirmed), len(keys), error)
-                    if not confirmed:
-                        self._lost(peer)
-                    break
-        return confirmed
-
-    async def _tell_batch(self, stream: INetStream, batch: Sequence[bytes], confirmed: list[bytes]) -> None:
-        record, _ = env_to_send_in_RPC(self.host)
-        addresses = [a.to_bytes() for a in self.host.get_addrs()]
-        for key in batch:
-            message = Message(type=Message.MessageType.ADD_PROVIDER, key=key)
-            provider = message.providerPeers.add()
-            provider.id = self.local_peer_id.to_bytes()
-            provider.addrs.extend(addresses)
-            provider.signedRecord = record
-            await _send(stream, message)
-        for key in batch:
-            answer = await _receive(stream, Message.MessageType.ADD_PROVIDER)
-            if answer.key == key:
-                confirmed.append(key)
-
-    # The wire.
-
-    @asynccontextmanager
-    async def _stream(self, peer: ID, seconds: float) -> AsyncIterator[INetStream]:
-        """A stream to ``peer`` for at most ``seconds``; whatever goes wrong is a QueryFailed, and resets it."""
-        stream: INetStream | None = None
-        done = False
-        share = self._asking.setdefault(peer, trio.CapacityLimiter(STREAMS_PER_PEER))
-        try:
-            async with share:
-                with trio.fail_after(seconds):
-                    stream = await self.host.new_stream(peer, [PROTOCOL])
-                    yield stream
-                    done = True
-        except trio.TooSlowError:
-            raise QueryFailed("no answer in time") from None
-        except Exception as error:  # libp2p raises a different family at each layer
-            raise QueryFailed(f"{type(error).__name__}: {error}") from error
-        finally:
-            if stream is not None:
-                with trio.CancelScope(shield=True), trio.move_on_after(1.0):
-                    try:
-                        await (stream.close() if done else stream.reset())
-                    except Exception as error:
-                        log.debug("closing a stream failed: %s", error)
-
-    # What others say.
-
-    def _told_over(self, peer: ID) -> Reach:
-        """How far the connection to ``peer`` reaches: what it may tell us of others depends on it."""
-        for connection in self.host.get_network().get_connections(peer):
-            for address in connection.get_transport_addresses():
-                return reach(address)
-            remote: Any = getattr(connection.muxed_conn, "get_remote_address", lambda: None)()
-            if remote:
-                return reach_of_ip(remote[0])
-        return Reach.GLOBAL
-
-    def _learn(self, told: Iterable[Message.Peer], told_over: Reach) -> list[ID]:
-        """The peers in an answer that can be asked in turn; their addresses go to the peerstore."""
-        learnt: list[ID] = []
-        for info in self._parse(told, told_over):
-            known = self.peerstore.addresses(info.peer_id)
-            if any(address not in known for address in info.addrs):
-                self.peerstore.add_addrs(info.peer_id, info.addrs, 3600)
-            if known or self.peerstore.addresses(info.peer_id):
-                learnt.append(info.peer_id)
-        return learnt
-
-    def _parse(self, told: Iterable[Message.Peer], told_over: Reach) -> list[PeerInfo]:
-        """Peers of an answer, at most ``2 * WIDTH``, with the addresses told that are believable where we stand."""
-        parsed: list[PeerInfo] = []
-        for item in list(told)[: 2 * WIDTH]:
-            if not 2 <= len(item.id) <= 64:
-                continue
-            peer = ID(item.id)
-            if peer == self.local_peer_id or self.refuses(peer):
-                continue
-            addresses = believable(_multiaddrs(item.addrs), told_over)
-            if item.signedRecord and self._takes_record(item):
-                addresses = list(dict.fromkeys([*self.peerstore.addresses(peer), *addresses]))
-            parsed.append(PeerInfo(peer, addresses))
-        return parsed
-
-    def _takes_record(self, item: Message.Peer) -> bool:
-        """Have the peerstore take the signed record of ``item``; the same one again is not verified again."""
-        if self._last_record.get(item.id) == item.signedRecord and self.peerstore.addresses(ID(item.id)):
-            return True
-        if not maybe_consume_signed_record(item, self.host):
-            return False
-        if len(self._last_record) > 2048:
-            self._last_record.clear()
-        self._last_record[item.id] = item.signedRecord
-        return True
-
     # Serving.
 
     async def handle_stream(self, stream: INetStream) -> None:
@@ -479,7 +343,7 @@ class CourseDHT(KadDHT):
         self, response: Message, closest_peers: Sequence[ID], exclude_peer_id: ID | None = None
     ) -> None:
         """Name peers whose addresses we know and the asker can use."""
-        told_over = Reach.LOOPBACK if exclude_peer_id is None else self._told_over(exclude_peer_id)
+        told_over = Reach.LOOPBACK if exclude_peer_id is None else self._hearsay.told_over(exclude_peer_id)
         for peer in closest_peers:
             if peer == exclude_peer_id or self.refuses(peer):
                 continue
@@ -501,26 +365,4 @@ def distance(peer: ID, key: bytes) -> int:
     return int.from_bytes(hashlib.sha256(peer.to_bytes()).digest()) ^ int.from_bytes(hashlib.sha256(key).digest())
 
 
-async def _send(stream: INetStream, message: Message) -> None:
-    await stream.write(encode_varint_prefixed(message.SerializeToString()))
-
-
-async def _receive(stream: INetStream, kind: int) -> Message:
-    answer = Message()
-    answer.ParseFromString(await read_varint_prefixed_bytes_limited(stream, MAX_MESSAGE))
-    if answer.type != kind:
-        raise QueryFailed(f"answered {answer.type} to {kind}")
-    return answer
-
-
-def _multiaddrs(raw: Iterable[bytes]) -> list[Multiaddr]:
-    parsed: list[Multiaddr] = []
-    for item in list(raw)[:64]:
-        try:
-            parsed.append(Multiaddr(item))
-        except Exception:  # multiaddr raises whatever the codec of a part raises
-            log.debug("an address that is none: %r", item[:64])
-    return parsed
-
-
-__all__ = ["PROTOCOL", "CourseDHT", "QueryFailed", "distance", "key_of", "use_protocol"]
+__all__ = ["PROTOCOL", "CourseDHT", "distance", "key_of", "use_protocol"]

@@ -3,6 +3,10 @@
 One ``Entry`` for each unit that this node holds; what is said of other units is passed over, so that memory is bounded
 by what this node keeps. Merging is idempotent and takes receipts in any order.
 
+What a heartbeat asks (who is in the circle, the digest of what is shared with one node) costs nothing while nothing
+changes, however many units there are: which units each node holds is kept beside the entries, and each digest until
+one of its units changes.
+
 Imports ``dht.custody``, ``dht.receipts``.
 """
 
@@ -49,6 +53,9 @@ class Ledger:
         self.me = me
         self._sign = sign
         self._entries: dict[Unit, Entry] = {}
+        self._held_by: dict[Node, set[Unit]] = {}
+        """For each node the units of which its newest receipt here says that it holds them."""
+        self._digests: dict[Node, bytes] = {}
 
     def __contains__(self, unit: Unit) -> bool:
         return unit in self._entries
@@ -70,17 +77,41 @@ class Ledger:
         time = max(now, before.time + 1 if before is not None else 0)
         receipt = sign_receipt(unit, self.me, time, copies, holds, self._sign)
         if holds:
-            entry = self._entries.setdefault(unit, Entry(size))
-            entry.receipts[self.me] = receipt
-        else:
-            self._entries.pop(unit, None)
+            self._put(unit, self._entries.setdefault(unit, Entry(size)), receipt)
+        elif entry is not None:
+            self._changed(entry)
+            for node in entry.receipts:
+                self._no_holder(unit, node)
+            del self._entries[unit]
         return receipt
+
+    def _put(self, unit: Unit, entry: Entry, receipt: Receipt) -> None:
+        """Enter a receipt, the newest of its node about a unit."""
+        self._changed(entry)
+        entry.receipts[receipt.node] = receipt
+        if receipt.holds:
+            self._held_by.setdefault(receipt.node, set()).add(unit)
+            self._digests.pop(receipt.node, None)
+        else:
+            self._no_holder(unit, receipt.node)
+
+    def _changed(self, entry: Entry) -> None:
+        """What is shared with the nodes of an entry is about to be something else."""
+        for node in entry.receipts:
+            self._digests.pop(node, None)
+
+    def _no_holder(self, unit: Unit, node: Node) -> None:
+        held = self._held_by.get(node)
+        if held is not None:
+            held.discard(unit)
+            if not held:
+                del self._held_by[node]
 
     def restore(self, unit: Unit, size: int, receipts: Iterable[Receipt]) -> None:
         """Take back what was kept of a unit across a restart."""
         entry = self._entries.setdefault(unit, Entry(size))
         for receipt in receipts:
-            entry.receipts[receipt.node] = receipt
+            self._put(unit, entry, receipt)
 
     def merge(self, receipts: Iterable[Receipt]) -> list[Receipt]:
         """Take in what others say; returns what was news. This node's own statements come from itself alone."""
@@ -96,8 +127,9 @@ class Ledger:
                 gone = next((node for node, each in entry.receipts.items() if not each.holds), None)
                 if gone is None:
                     continue
+                self._changed(entry)
                 del entry.receipts[gone]
-            entry.receipts[receipt.node] = receipt
+            self._put(receipt.unit, entry, receipt)
             if not receipt.holds:
                 entry.disproved.discard(receipt.node)  # now it says so itself
             news.append(receipt)
@@ -114,21 +146,30 @@ class Ledger:
         ]  # fmt: skip
 
     def circle(self) -> set[Node]:
-        """Every other node that holds something that this one holds."""
-        return {node for entry in self._entries.values() for node in entry.holders} - {self.me}
+        """Every other node that holds something that this one holds, unless it was found not to."""
+        return {
+            node
+            for node, units in self._held_by.items()
+            if node != self.me and any(node not in self._entries[unit].disproved for unit in units)
+        }
 
     def shared(self, node: Node) -> list[Receipt]:
         """All receipts about units that both hold, in one order for both."""
         return [
             entry.receipts[each]
-            for unit in sorted(self._entries)
-            if (entry := self._entries[unit]).receipts.get(node) is not None and entry.receipts[node].holds
+            for unit in sorted(self._held_by.get(node, ()))
+            for entry in (self._entries[unit],)
             for each in sorted(entry.receipts)
         ]
 
     def digest(self, node: Node) -> bytes:
         """16 bytes that are the same at both ends when both know the same about what they share."""
-        digest = hashlib.sha256()
-        for receipt in self.shared(node):
-            digest.update(receipt.encode())
-        return digest.digest()[:16]
+        known = self._digests.get(node)
+        if known is None:
+            digest = hashlib.sha256()
+            for receipt in self.shared(node):
+                digest.update(receipt.encode())
+            known = digest.digest()[:16]
+            if node in self._held_by:
+                self._digests[node] = known
+        return known

@@ -13,6 +13,7 @@ import json
 import logging
 import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -97,9 +98,12 @@ class Lookout:
 
     async def _see(self, now: float) -> None:
         """The records as they are, without what is here itself."""
-        rows = await trio.to_thread.run_sync(self._keeper.store.courses)
-        here = {row.course for row in rows if row.complete} | {unit.course for unit in self._keeper.ledger}
-        self.watch.see({c: nodes for c, nodes in self._records().items() if c not in here}, now)
+        records = self._records()
+        if records:
+            whole = await trio.to_thread.run_sync(partial(self._keeper.store.names, complete=True))
+            here = {*whole, *(unit.course for unit in self._keeper.ledger)}
+            records = {c: nodes for c, nodes in records.items() if c not in here}
+        self.watch.see(records, now)
 
     async def _ask(self, now: float) -> None:
         keeper = self._keeper

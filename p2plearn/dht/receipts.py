@@ -50,15 +50,18 @@ def sign_receipt(  # noqa: PLR0917 - the fields of a receipt, in their order
     return Receipt(unit, node, time, copies, holds, sign(DOMAIN + _body(unit, node, time, copies, holds)))
 
 
-def decode_receipt(raw: bytes) -> Receipt:
-    """A receipt whose form and signature are right; raises PeerFault."""
+def decode_receipt(raw: bytes, *, checked: bool = False) -> Receipt:
+    """A receipt whose form and signature are right; raises PeerFault.
+
+    ``checked``: its signature was, before it came where nobody could change it since. (It takes 0.1 ms.)
+    """
     if len(raw) != RECEIPT_BYTES:
         raise PeerFault(f"custody: a receipt of {len(raw)} bytes")
     course, segment, node, time, copies, holds = _BODY.unpack_from(raw)
     signature = raw[_BODY.size :]
     if not 1 <= copies <= MOST_COPIES or holds > 1:
         raise PeerFault("custody: malformed receipt")
-    if not identity.verify(node, DOMAIN + raw[: _BODY.size], signature):
+    if not checked and not identity.verify(node, DOMAIN + raw[: _BODY.size], signature):
         raise PeerFault("custody: a receipt with a wrong signature")
     return Receipt(Unit(course, segment), node, time, copies, bool(holds), signature)
 

@@ -8,6 +8,7 @@ Imports ``dht`` siblings and ``errors``.
 
 from __future__ import annotations
 
+import bisect
 import logging
 import random
 from collections.abc import Callable, Collection, Iterable
@@ -36,6 +37,11 @@ ASKED: Final = 8
 ROUND: Final = 24
 """Units looked after in one round, those with the fewest copies first."""
 
+LOOKED: Final = 2000
+"""Units looked at in one round, besides those that are known to have too many copies, or too few if no more than that
+have. A look takes some 20 us, and a round comes every 5 to 20 s at 10 s heartbeats: a node of 10,000 courses sees each
+of them every minute, which is little beside a grace period of hours."""
+
 FRESH_BEATS: Final = 3.0
 """What a node said of its free room counts for so many intervals."""
 
@@ -63,6 +69,9 @@ class Repair:
         self._chance = chance
         self._duty = Duty(keeper.ledger.me, keeper.limits.interval, keeper.limits.grace)
         self._challenges = Challenges(keeper, chance)
+        self._looked_to: Unit | None = None
+        self._tried: dict[Unit, float] = {}
+        """When units that are short of copies were last asked about or planned for."""
 
     # -- what stands -------------------------------------------------------------------------------------------------
 
@@ -141,7 +150,9 @@ class Repair:
         return made
 
     def _forget(self) -> None:
-        self._duty.keep_to(set(self._keeper.ledger), trio.current_time())
+        kept = set(self._keeper.ledger)
+        self._duty.keep_to(kept, trio.current_time())
+        self._tried = {unit: at for unit, at in self._tried.items() if unit in kept}
 
     async def place(self, units: Iterable[Unit], tell: Callable[[int], None]) -> int:
         """Copy ``units`` until each has as many copies as asked for, or nobody is left to take one.
@@ -175,8 +186,8 @@ class Repair:
             with trio.move_on_after(pause):
                 await changed.wait()
                 await trio.sleep(min(0.5, keeper.limits.interval))  # several things change together
-            if keeper.kept.leaving:
-                continue
+            if keeper.kept.leaving or not keeper.calls.nodes():
+                continue  # with nobody to ask there is nothing to be done, however much lacks copies
             try:
                 await self._round()
             except Exception:  # a bug here must not end the node, nor end repair
@@ -184,26 +195,42 @@ class Repair:
             await trio.sleep(keeper.limits.interval * (0.5 + 0.5 * self._chance()))
 
     async def _round(self) -> None:
-        keeper, now = self._keeper, trio.current_time()
+        now = trio.current_time()
         self._forget()
-        mine: list[Need] = []
-        for unit in keeper.ledger:
+        looked = self._next_to_look_at()
+        known = self._duty.short()
+        short: list[Need] = []
+        for unit in looked | known if len(known) <= LOOKED else looked:
             need = self.need(unit)
-            if need is None:
-                continue
-            alive = {node for node in need.holders if self._lives(node)}
-            if not self._duty.repairs(need, alive, now):
-                continue
-            if await self._finds_others(unit):
-                continue  # it is looked at again with what was learned
-            mine.append(need)
+            if need is not None:
+                alive = {node for node in need.holders if self._lives(node)}
+                if self._duty.repairs(need, alive, now):
+                    short.append(need)
+        # Of those with equally few copies the one that was longest not tried: nobody may have room for the first ones.
+        short.sort(key=lambda need: (-need.missing, self._tried.get(need.unit, 0.0), need.unit))
+        mine: list[Need] = []
+        for need in short[:ROUND]:
+            self._tried[need.unit] = now
+            if not await self._finds_others(need.unit):  # else it is looked at again with what was learned
+                mine.append(need)
         if mine:
             made = await self._plan(mine)
             if made.transfers:
-                log.info("repairs %d of %d units", len(made.transfers), len(mine))
+                log.info("repairs %d of %d units", len(made.transfers), len(short))
             await self._carry_out(made.transfers, lambda _: None)
-        await self._release_surplus()
+        await self._release_surplus(looked)
         await self._challenges.look()
+
+    def _next_to_look_at(self) -> set[Unit]:
+        """Up to ``LOOKED`` units, those after the last ones; all in turn, and all at once where there are no more."""
+        units = list(self._keeper.ledger)
+        if len(units) <= LOOKED:
+            return set(units)
+        units.sort()
+        begin = bisect.bisect_right(units, self._looked_to) if self._looked_to is not None else 0
+        chosen = [*units[begin : begin + LOOKED], *units[: max(0, begin + LOOKED - len(units))]]
+        self._looked_to = chosen[-1]
+        return set(chosen)
 
     async def _finds_others(self, unit: Unit) -> bool:
         """Of a unit of which no other holder was ever heard, ask those nearest to it; whether there was somebody.
@@ -225,9 +252,9 @@ class Repair:
         me = self._keeper.ledger.me
         return node == me or self._keeper.vigil.detector.life(node) in {Life.ALIVE, Life.SUSPECT}
 
-    async def _release_surplus(self) -> None:
+    async def _release_surplus(self, looked: Collection[Unit]) -> None:
         keeper, now, me = self._keeper, trio.current_time(), self._keeper.ledger.me
-        for unit in keeper.ledger:
+        for unit in sorted({*looked} | self._duty.surplus()):
             entry = keeper.ledger.entry(unit)
             if entry is None:
                 continue
@@ -319,5 +346,4 @@ class Repair:
 
     def figures(self) -> dict[str, Any]:
         """Numbers for ``status``."""
-        units = list(self._keeper.ledger)
-        return {"units": len(units), "repairing": sum(map(len, self._duty.giving.values()))}
+        return {"units": len(self._keeper.ledger), "repairing": sum(map(len, self._duty.giving.values()))}

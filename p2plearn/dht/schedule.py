@@ -5,11 +5,16 @@ network at once, again every ``interval`` (each at its own moment, so that a nod
 shout), and to new peers while fewer than ``enough`` hold the record: what was published offline is told to the first
 peer that appears.
 
+What is told in one go are neighbours in the space of distances, since one look there finds the peers for all of them,
+and they stay together: they fall due together, and what lies among them and is due soon goes along. So a round of ten
+thousand courses is a sweep through that space. (Kubo's "sweeping provider" reprovides that way; 2025.)
+
 Imports nothing of ours.
 """
 
 from __future__ import annotations
 
+import bisect
 import enum
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -31,8 +36,12 @@ RETRY = 30.0
 
 RETRY_MOST = 1800.0
 
+EARLY = 0.1
+"""What will be due in this share of the interval goes along with its neighbours: a tenth more to tell at most, and the
+looks of its own saved."""
+
 LATE = 300.0
-"""A course that was due this many seconds ago counts as late."""
+"""A course that was due this many seconds ago counts as late, or a whole interval where that is shorter."""
 
 
 class Urgency(enum.IntEnum):
@@ -45,8 +54,10 @@ class Urgency(enum.IntEnum):
 
 @dataclass(slots=True)
 class _Entry:
+    place: bytes
     due: float
     urgency: Urgency
+    wait: float = INTERVAL
     holders: dict[bytes, float] = field(default_factory=dict)
     tries: int = 0
     told_at: float | None = None
@@ -67,13 +78,27 @@ class Figures:
 
 
 class Schedule:
-    """Courses (any bytes) and when each is to be told; ``chance`` gives numbers in [0, 1)."""
+    """Courses (any bytes) and when each is to be told.
 
-    def __init__(self, chance: Callable[[], float], *, interval: float = INTERVAL, enough: int = ENOUGH) -> None:
+    ``chance`` gives numbers in [0, 1); ``place`` says where a course lies: what begins alike is near.
+    """
+
+    def __init__(
+        self,
+        chance: Callable[[], float],
+        *,
+        interval: float = INTERVAL,
+        enough: int = ENOUGH,
+        place: Callable[[bytes], bytes] = bytes,
+    ) -> None:
         self._chance = chance
         self._interval = interval
         self._enough = enough
+        self._place = place
         self._entries: dict[bytes, _Entry] = {}
+        self._order: list[tuple[bytes, bytes]] = []
+        """(place, course) of each, in order of place."""
+        self._swept_to = (b"", b"")
         self._last_error = ""
 
     def __contains__(self, course: bytes) -> bool:
@@ -85,11 +110,15 @@ class Schedule:
     def add(self, course: bytes, now: float, *, urgent: bool = True) -> None:
         """Tell ``course`` from now on; ``urgent`` puts it before those that only repeat. Known ones stay."""
         if course not in self._entries:
-            self._entries[course] = _Entry(now, Urgency.NEW if urgent else Urgency.REPEAT)
+            place = self._place(course)
+            self._entries[course] = _Entry(place, now, Urgency.NEW if urgent else Urgency.REPEAT)
+            bisect.insort(self._order, (place, course))
 
     def remove(self, course: bytes) -> None:
         """Tell ``course`` no more."""
-        self._entries.pop(course, None)
+        entry = self._entries.pop(course, None)
+        if entry is not None:
+            del self._order[bisect.bisect_left(self._order, (entry.place, course))]
 
     def peers_came(self, now: float) -> None:
         """New peers are there: records that too few hold are told to them soon."""
@@ -107,13 +136,32 @@ class Schedule:
             entry.urgency = Urgency.TOP_UP
 
     def take(self, now: float, most: int) -> list[bytes]:
-        """Up to ``most`` courses to tell now, the most urgent first; each is busy until ``told``."""
-        due = [(e.urgency, e.due, course) for course, e in self._entries.items() if e.due <= now and not e.busy]
-        due.sort()
-        taken = [course for _, _, course in due[:most]]
+        """Up to ``most`` courses to tell now, neighbours of the most urgent kind first; each is busy until ``told``."""
+        kinds = sorted({e.urgency for e in self._entries.values() if e.due <= now and not e.busy})
+        wait = self._interval * (1.0 + JITTER * (2.0 * self._chance() - 1.0)) if kinds else 0.0
+        taken: list[bytes] = []
+        for kind in kinds:
+            until = now + EARLY * self._interval if kind is Urgency.REPEAT else now
+            taken += self._next(kind, now, until, most - len(taken))
+            for course in taken:
+                self._entries[course].busy = True
         for course in taken:
-            self._entries[course].busy = True
+            self._entries[course].wait = wait
         return taken
+
+    def _next(self, kind: Urgency, now: float, until: float, most: int) -> list[bytes]:
+        """Up to ``most`` of a kind that are due by ``until``, from one that is due ``now`` on through the space."""
+        begin = bisect.bisect_right(self._order, self._swept_to)
+        chosen: list[bytes] = []
+        for place, course in (*self._order[begin:], *self._order[:begin]):
+            entry = self._entries[course]
+            soon = until if chosen and entry.told_at is not None else now
+            if entry.urgency is kind and not entry.busy and entry.due <= soon:
+                if len(chosen) == most:
+                    break
+                chosen.append(course)
+                self._swept_to = (place, course)
+        return chosen
 
     def wants(self, course: bytes, peer: bytes, now: float) -> bool:
         """Whether ``peer`` should be told of ``course``: not if it confirmed it lately."""
@@ -138,12 +186,12 @@ class Schedule:
         if entry.holders:
             entry.told_at = now
             entry.tries = 0
-            entry.due = now + self._interval * (1.0 + JITTER * (2.0 * self._chance() - 1.0))
+            entry.due = now + entry.wait
             entry.urgency = Urgency.REPEAT
         else:
             self._last_error = error
             entry.told_at = None
-            entry.due = now + min(RETRY * 2.0**entry.tries, RETRY_MOST) * (0.9 + 0.2 * self._chance())
+            entry.due = now + min(RETRY * 2.0**entry.tries, RETRY_MOST) * entry.wait / self._interval
             entry.tries = min(entry.tries + 1, 10)
 
     def lost(self, course: bytes, peer: bytes, now: float) -> None:
@@ -167,7 +215,7 @@ class Schedule:
         """Numbers for status."""
         entries = self._entries.values()
         announced = sum(e.told_at is not None for e in entries)
-        late = sum(e.due < now - LATE for e in entries)
+        late = sum(e.due < now - min(LATE, self._interval) for e in entries)
         waiting = len(entries) - announced
         lateness = max((now - e.due for e in entries), default=0.0)
         return Figures(announced, waiting, late, self._last_error if waiting or late else "", max(lateness, 0.0))

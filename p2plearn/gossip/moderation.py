@@ -36,7 +36,7 @@ class Moderation(Voice):
         """The feeds kept here: the catalogue, those of courses kept here, and of those somebody here asked about."""
         with self._feed.reading() as db:
             asked = {row[0] for row in db.execute("SELECT course FROM following")}
-        kept = {row.course for row in self._store.courses()}
+        kept = self._store.names()
         self._denied = self._reading.denied()  # lists that this node subscribes to may have grown
         return frozenset({CATALOGUE, *asked, *kept}) - self._denied.keys()
 
@@ -61,6 +61,10 @@ class Moderation(Voice):
                 by = "here" if row["by"] == "you" else f"by the list of {row['by'][:12]}"
                 return f"blocked {by}" + (f": {row['reason']}" if row["reason"] else "")
         return ""
+
+    def blocks_anything(self) -> bool:
+        """Whether ``refusal`` has anything to say of some course or author."""
+        return bool(self._denied)
 
     async def _not_blocked(self, course: bytes) -> None:
         """Raises Refused for a course that is blocked here: nobody would get what was said of it."""

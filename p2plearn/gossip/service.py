@@ -99,7 +99,7 @@ class People(Moderation):
         """Look once through what is kept here and in the catalogue; how many entries were said again."""
 
         def look() -> list[tuple[bytes, int, int]]:
-            here = {row.course for row in self._store.courses() if row.complete}
+            here = set(self._store.names(complete=True))
             return [row for row in self._reading.entries(now - renewal.CORRECT_SECONDS) if row[0] in here]
 
         said = 0

@@ -273,6 +273,14 @@ class Catalogue:
             rows = db.execute(f"SELECT {_COURSE_COLUMNS} FROM courses ORDER BY added DESC, title").fetchall()  # noqa: S608
         return [_course_row(row) for row in rows]
 
+    def names(self, *, complete: bool = False) -> list[bytes]:
+        """The hash of every course, or of those that are ``complete``: for what looks often, and at all of them."""
+        with self.reading() as db:
+            rows = db.execute(
+                "SELECT course FROM courses WHERE ? OR (indexed AND have_bytes = bytes)", (not complete,)
+            ).fetchall()
+        return [row[0] for row in rows]
+
     def course(self, course: bytes) -> CourseRow | None:
         """One course's row."""
         with self.reading() as db:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgpack
 
-from p2plearn.course.index import Index, decode_index
+from p2plearn.course.index import Index, decode_index, parts
 from p2plearn.course.manifest import MAX_INDEX, MAX_MANIFEST, SIGNATURE_BYTES, Manifest, SignedManifest, open_manifest
 from p2plearn.errors import PeerFault
 from p2plearn.store.durable import TEMPORARY, write_atomic
@@ -86,7 +86,9 @@ class CourseFiles:
 
     def digests(self, course: bytes) -> bytes:
         """The digests of a course's slots, 32 bytes each: all that a sweep has to know. Raises CourseFileDamaged."""
-        _, index_raw = self.read_raw(course)
+        signed, index_raw = self.read_raw(course)
+        if tuple(parts(index_raw)) != signed.manifest.index:
+            raise CourseFileDamaged("its index file is damaged")  # a sweep would take what it doesn't name for dead
         try:
             # The first field of an index; the rest needn't be read.
             reader = msgpack.Unpacker(raw=False, max_buffer_size=len(index_raw) + 1)

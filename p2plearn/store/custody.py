@@ -62,6 +62,20 @@ class CustodyRecords:
         with self._catalogue.reading() as db:
             return int(db.execute("SELECT coalesce(sum(given), 0) FROM custody").fetchone()[0])
 
+    def is_given_room(self, course: bytes) -> bool:
+        """Whether a unit of a course that is here takes of the room given."""
+        with self._catalogue.reading() as db:
+            row = db.execute(
+                "SELECT 1 FROM custody WHERE course = ? AND state = ? AND given > 0", (course, HELD)
+            ).fetchone()
+        return row is not None
+
+    def stated(self, node: bytes) -> dict[tuple[bytes, int], bytes]:
+        """The last receipt of a node about each unit, whether it is held now or was."""
+        with self._catalogue.reading() as db:
+            rows = db.execute("SELECT course, segment, receipt FROM receipts WHERE node = ?", (node,)).fetchall()
+        return {(course, segment): receipt for course, segment, receipt in rows}
+
     def held(self) -> list[CustodyRow]:
         """Every unit that is here and acknowledged."""
         return self._rows(HELD)
@@ -136,6 +150,25 @@ class CustodyRecords:
             )
             _put(db, course, segment, receipts)
 
+    def take_on(self, units: Iterable[tuple[bytes, int, int, tuple[bytes, bytes]]]) -> list[tuple[bytes, int]]:
+        """Hold units that are here for this node's person, in one transaction: (course, segment, size, its receipt).
+
+        They take no room that is given to others. Returns (course, segment) of those whose course is gone meanwhile.
+        """
+        gone = []
+        with self._catalogue.writing() as db:
+            for course, segment, size, receipt in units:
+                held = db.execute(
+                    "INSERT INTO custody SELECT course, ?, ?, 0, 1 FROM courses WHERE course = ? AND why != 'custody' "
+                    "ON CONFLICT DO UPDATE SET state = 1, bytes = excluded.bytes, given = 0",
+                    (segment, size, course),
+                )
+                if held.rowcount:
+                    _put(db, course, segment, [receipt])
+                else:
+                    gone.append((course, segment))
+        return gone
+
     def note(self, course: bytes, segment: int, receipts: Iterable[tuple[bytes, bytes]]) -> None:
         """Newer receipts about a unit that is here."""
         with self._catalogue.writing() as db:
@@ -164,7 +197,11 @@ class CustodyRecords:
 
     def is_damaged(self, course: bytes, segment: int) -> bool:
         """Whether a unit is on record as damaged."""
-        return any(row.course == course and row.segment == segment for row in self.damaged())
+        with self._catalogue.reading() as db:
+            row = db.execute(
+                "SELECT 1 FROM custody WHERE course = ? AND segment = ? AND state = ?", (course, segment, DAMAGED)
+            ).fetchone()
+        return row is not None
 
     def is_unneeded(self, course: bytes) -> bool:
         """Whether a course is here for custody alone, and for nobody's any more."""

@@ -17,7 +17,7 @@ import ctypes
 import os
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 TEMPORARY = ".p2plearn-new"
@@ -112,13 +112,19 @@ def write_all(fd: int, pieces: Sequence[Piece], offset: int) -> None:
         written += step
 
 
-def write_atomic(path: Path, pieces: Sequence[Piece], mode: int = 0o600) -> None:
-    """Write a whole file: temporary name, write, fsync, rename, fsync the directory. Raises OSError."""
+def write_atomic(path: Path, pieces: Iterable[Piece], mode: int = 0o600) -> None:
+    """Write a whole file: temporary name, write, fsync, rename, fsync the directory. Raises OSError.
+
+    Pieces that are not a sequence are made and written one after the other: the whole needn't be in memory.
+    """
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}{TEMPORARY}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         try:
-            write_all(fd, pieces, 0)
+            at = 0
+            for group in [pieces] if isinstance(pieces, Sequence) else ([piece] for piece in pieces):
+                write_all(fd, group, at)
+                at += sum(map(len, group))
             os.fsync(fd)
         finally:
             os.close(fd)

@@ -34,6 +34,9 @@ Row = dict[str, Value]
 _SLACK = 1024 * 1024
 """Bytes by which the file may outgrow twice its content before it is written anew."""
 
+_PART = 1024 * 1024
+"""Bytes of the file made at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -112,26 +115,41 @@ class Mirror:
 
     def _catch_up(self) -> None:
         """Have the file hold exactly what the tables do."""
-        raw = b"".join(
-            _line(table.name, {column: row[column] for column in table.key}, row)
-            for table in self._tables.values()
-            for row in self._rows(table)
-        )
         try:
-            if not self._path.exists() or self._path.read_bytes() != raw:
-                write_atomic(self._path, [raw])
+            if not self._is_right():
+                write_atomic(self._path, self._all())
+            size = self._path.stat().st_size
         except OSError as error:
             log.warning("%s can't be written for now: %s", self._path, error)
         else:
             self._stale = False
-            self._grown = self._size = len(raw)
+            self._grown = self._size = size
+
+    def _is_right(self) -> bool:
+        """Whether the file says exactly what the tables do. Raises OSError."""
+        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
+            return all(file.read(len(lines)) == lines for lines in self._all()) and not file.read(1)
+        return False
+
+    def _all(self) -> Iterator[bytes]:
+        """What the file should say, a part at a time: of ten thousand courses it is tens of megabytes."""
+        lines: list[bytes] = []
+        size = 0
+        for table in self._tables.values():
+            for row in self._rows(table):
+                lines.append(_line(table.name, {column: row[column] for column in table.key}, row))
+                size += len(lines[-1])
+                if size >= _PART:
+                    yield b"".join(lines)
+                    lines, size = [], 0
+        yield b"".join(lines)
 
     def _rows(self, table: Table, where: str = "1", values: Sequence[Value] = ()) -> Iterator[Row]:
         columns = ", ".join(table.columns)
         for row in self._db.execute(
             f"SELECT {columns} FROM main.{table.name} WHERE ({table.where}) AND {where}",  # noqa: S608 - names of ours
             values,
-        ).fetchall():
+        ):
             yield dict(zip(table.columns, row, strict=True))
 
 

@@ -59,6 +59,7 @@ def open_parts(home: Path, limits: StoreLimits) -> tuple[int, StoreParts]:
         try:
             parts = StoreParts(home, catalogue, limits)
             parts.notices += notices
+            parts.as_left = not unclean and not notices and (directory / _SEAL).exists()  # which was right
             _clean_up(parts)
             _keep_reserve(directory / RESERVE)
         except BaseException:

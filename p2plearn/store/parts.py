@@ -44,6 +44,8 @@ class StoreParts:
         self.course_files = CourseFiles(self.directory / "courses")
         self.budget = Budget(limits, self.directory)
         self.notices: list[str] = []
+        self.as_left = False
+        """At the opening the catalogue was byte for byte as it had been closed."""
         """What the person should know of the opening."""
         self.gate = threading.RLock()
         self.pins: dict[object, set[bytes]] = {}

@@ -147,6 +147,11 @@ class Store:
         """What the person should know of this opening: damage that was met, and what became of it."""
         return tuple(self._parts.notices)
 
+    @property
+    def as_left(self) -> bool:
+        """Whether the catalogue was, at the opening, byte for byte what this program had closed."""
+        return self._parts.as_left
+
     def tell(self, words: str) -> None:
         """Add what another part of the home had to say of its opening; nothing if there are no words."""
         if words:
@@ -157,6 +162,10 @@ class Store:
     def courses(self) -> list[CourseRow]:
         """Every course, newest first."""
         return self._parts.catalogue.courses()
+
+    def names(self, *, complete: bool = False) -> list[bytes]:
+        """The hash of every course; see ``Catalogue.names``."""
+        return self._parts.catalogue.names(complete=complete)
 
     def course(self, course: bytes) -> CourseRow | None:
         """One course."""
@@ -394,7 +403,7 @@ class Store:
         holding = self.holding(course)
         if holding is None:
             raise UsageProblem(f"Course {course.hex()} is not in this store.", f"p2plearn get {course.hex()}")
-        if any(unit.course == course and unit.given for unit in self.custody.held()):
+        if self.custody.is_given_room(course):
             return 0
         chosen = holding.index.files if files is None else files
         with holding:
@@ -423,6 +432,11 @@ class Store:
 
     def remove(self, course: bytes) -> int:
         """Forget a course and free what only it needed; returns bytes freed. Raises Refused while it is fetched."""
+        self.forget(course)
+        return self.gc().freed
+
+    def forget(self, course: bytes) -> None:
+        """Forget a course; ``gc`` frees what only it needed, once for any number of them. Raises as ``remove``."""
         with self._opening_of(course):
             with self._mutex:
                 if course in self._live:
@@ -437,7 +451,6 @@ class Store:
                 self._parts.forget(course)
                 with contextlib.suppress(OSError):  # without a row it is swept at the next open
                     self._parts.course_files.remove(course)
-        return self.gc().freed
 
     def _forget(self, course: bytes) -> None:
         with self._parts.catalogue.writing() as db:

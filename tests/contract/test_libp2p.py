@@ -149,7 +149,7 @@ async def test_values_are_refused_with_an_empty_strict_validator() -> None:
             message.record.key = key
             message.record.value = b"x"
             with pytest.raises(Exception):  # noqa: B017
-                await a.dht.query(b.peer, message, 1.0)
+                await a.dht.queries.ask(b.peer, message, 1.0)
         assert b.dht.value_store.size() == 0
 
 

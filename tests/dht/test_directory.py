@@ -5,9 +5,17 @@ from __future__ import annotations
 import os
 
 import trio
-from hosts import eventually, running_node, running_nodes
+from hosts import LOOPBACK, eventually, make_host, running_node, running_nodes
+from libp2p.peer.id import ID
 
-from p2plearn.dht.kademlia import key_of
+from p2plearn import status_words
+from p2plearn.dht.directory import Directory
+from p2plearn.dht.kademlia import CourseDHT, key_of
+from p2plearn.dht.lookup import WIDTH
+from p2plearn.net.dial import connect
+from p2plearn.net.guard import guard_streams
+from p2plearn.net.standing import Standing
+from p2plearn.network import falls_behind
 
 
 async def test_a_course_is_found_through_a_third_node_that_only_introduces() -> None:
@@ -47,6 +55,47 @@ async def test_a_course_published_alone_is_told_to_the_first_peer_that_appears()
         await eventually(lambda: a.directory.announced(course) == 1)
         assert [p.peer_id for p in await b.directory.find(course)] == [a.peer]
         assert a.directory.figures().last_error == ""
+
+
+async def test_neighbours_of_one_region_take_one_lookup() -> None:
+    courses = [os.urandom(32) for _ in range(120)]
+    async with running_nodes(4) as (a, b, c, d):
+        for other in (b, c, d):
+            await other.meet(a)
+        await eventually(lambda: len(a.dht.known_peers()) == 3, 60.0)
+        lookups: list[bytes] = []
+        nearest = a.dht.nearest
+
+        async def counted(key: bytes, width: int = WIDTH) -> list[ID]:
+            lookups.append(key)
+            return await nearest(key, width)
+
+        a.dht.nearest = counted  # type: ignore[method-assign]
+        for course in courses:
+            a.directory.announce(course, urgent=False)
+        await eventually(lambda: all(a.directory.announced(x) == 3 for x in courses), 60.0)
+        assert len([key for key in lookups if key in set(map(key_of, courses))]) <= 3
+
+
+async def test_who_can_not_keep_its_period_says_so() -> None:
+    host_a, courses = make_host(), [os.urandom(32) for _ in range(150)]
+    dht = CourseDHT(host_a)
+    guard_streams(host_a, Standing())
+    directory = Directory(host_a, dht, chance=lambda: 0.5, interval=0.5)  # at 100 a second they take 1.5 s
+    async with running_node() as b, host_a.run([LOOPBACK]), trio.open_nursery() as nursery:
+        await nursery.start(dht.run)
+        await nursery.start(directory.run)
+        await connect(host_a, b.info, 60.0)
+        for course in courses:
+            directory.announce(course)
+        await eventually(lambda: directory.figures().announced == len(courses), 60.0)
+        await eventually(lambda: directory.figures().late, 60.0)
+        told = directory.figures()
+        assert told.lateness > 0.5
+        assert f"{told.late} course" in falls_behind(told)
+        words = status_words.status({"dht": {"late": told.late, "lateness": told.lateness}})
+        assert "! Telling the network what is here falls behind" in words
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_lookup_with_nobody_there_ends_at_once() -> None:

@@ -46,7 +46,7 @@ async def test_a_peer_that_comes_back_is_asked_anew_what_it_speaks_and_taken_in_
         a.dht._lost(b.peer)
         await a.meet(b)
         await eventually(lambda: a.dht.routing_table.peer_in_table(b.peer))
-        assert not a.dht._avoided(b.peer)
+        assert not a.dht.avoids(b.peer)
         await trio.sleep(3 * kademlia.SETTLE_SECONDS)
         # And one that speaks less than before is not taken for what it was.
         await a.host.disconnect(b.peer)
@@ -266,7 +266,7 @@ async def test_many_searches_at_once_do_not_lose_the_peer_that_is_asked() -> Non
             for _ in range(60):
                 nursery.start_soon(find)
         assert found == [1] * 60
-        assert not c.dht._avoided(b.peer)
+        assert not c.dht.avoids(b.peer)
 
 
 async def test_a_withdrawn_course_is_told_to_nobody_new() -> None:

@@ -110,6 +110,36 @@ def test_late_is_what_should_have_been_told_long_ago() -> None:
     assert schedule.figures(LATE + 1.0).late == 1
 
 
+def test_neighbours_are_told_together_and_stay_together() -> None:
+    chance = random.Random(3)
+    schedule = Schedule(chance.random)
+    courses = [n.to_bytes(2, "big") for n in range(100)]
+    for course in random.Random(5).sample(courses, len(courses)):
+        schedule.add(course, 0.0, urgent=False)
+    batches = [schedule.take(0.0, 10) for _ in range(10)]
+    assert [course for batch in batches for course in batch] == courses
+    for batch in batches:
+        now = chance.random()
+        for course in batch:
+            schedule.told(course, [b"p"], [], now, "")
+    for _ in range(10):
+        now = schedule.next_due()
+        assert schedule.take(now, 10) in batches
+
+
+def test_what_lies_among_them_and_is_due_soon_goes_along() -> None:
+    schedule = make()
+    for course, at in ((A, 0.0), (C, 0.0), (B, INTERVAL / 20)):
+        schedule.add(course, at, urgent=False)
+        schedule.take(at, 9)
+        schedule.told(course, [b"p"], [], at, "")
+    assert sorted(schedule.take(INTERVAL, 9)) == [A, B, C]
+    for course in (A, B, C):
+        schedule.told(course, [b"p"], [], INTERVAL, "")
+    schedule.add(b"new", INTERVAL)
+    assert schedule.take(INTERVAL, 9) == [b"new"]  # whoever waits for it waits for nothing else
+
+
 @given(st.lists(st.tuples(st.integers(0, 6), st.sampled_from([A, B, C]), st.floats(0, 50_000)), max_size=120))
 def test_nothing_is_handed_out_twice_and_everything_comes_round(events: list[tuple[int, bytes, float]]) -> None:
     schedule = make()

@@ -155,6 +155,19 @@ def test_a_sweep_leaves_running_downloads_alone(store: Store, other: Store, fold
     assert other.verify() == []
 
 
+def test_a_sweep_takes_nothing_for_dead_by_an_index_that_was_harmed(store: Store, folder: Path) -> None:
+    course = publish(store, folder).course
+    holding = store.holding(course)
+    assert holding is not None
+    digest = holding.index.digest(0)
+    file = store._parts.course_files.path(course)
+    flip(file, file.read_bytes().index(digest))
+    before = store.usage().bytes
+    assert store.gc().freed == 0
+    assert store.usage().bytes == before
+    assert digest in store._parts.catalogue.locate([digest])
+
+
 @pytest.mark.parametrize("jump", [3600.0, -3600.0, 10 * 366 * 86400.0, -1_700_000_000.0])
 def test_a_clock_that_jumps_changes_nothing(
     store: Store, other: Store, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
