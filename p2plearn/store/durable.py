@@ -122,7 +122,8 @@ def write_atomic(path: Path, pieces: Iterable[Piece], mode: int = 0o600) -> None
     try:
         try:
             at = 0
-            for group in [pieces] if isinstance(pieces, Sequence) else ([piece] for piece in pieces):
+            groups: Iterable[Sequence[Piece]] = [pieces] if isinstance(pieces, Sequence) else ([one] for one in pieces)
+            for group in groups:
                 write_all(fd, group, at)
                 at += sum(map(len, group))
             os.fsync(fd)
