@@ -1,6 +1,7 @@
 """Courses while nodes come and go: real nodes on this machine, what is lost, how long and how many bytes repair takes.
 
-    python benchmarks/churn.py [--nodes 40] [--courses 100] [--bytes 200000] [--grace 8] [pairs|leave|spaced|half]...
+    python benchmarks/churn.py [--nodes 40] [--courses 100] [--bytes 200000] [--grace 8] [--work DIR]
+                               [pairs|leave|spaced|half]...
 
 leave: half of the nodes leave at once. spaced: half are killed, each when all is whole again. pairs: the publisher's
 two helpers, that is two of the three holders of a course, killed together, again and again (the killed ones start
@@ -29,6 +30,8 @@ from p2plearn.errors import P2plearnError
 from p2plearn.operations import LeaveRequest, LeaveResult, PublishRequest
 
 COPIES = 3
+POLL_SECONDS = 3.0
+"""Between looks at what each node has: forty that are asked twice a second are a load of their own."""
 
 
 class Node:
@@ -116,7 +119,7 @@ def until_whole(nodes: list[Node], courses: Iterable[str], seconds: float = 300.
         if time.monotonic() - begun > seconds:
             print(f"  still short after {seconds:.0f} s: {len(short)}: {sorted(short.values())}")
             return time.monotonic() - begun, lost
-        time.sleep(0.5)
+        time.sleep(POLL_SECONDS)
 
 
 def sent(nodes: Iterable[Node]) -> int:
@@ -144,9 +147,10 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=200_000)
     parser.add_argument("--grace", type=float, default=8.0)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--work", type=Path, help="where the homes go: a file system in memory stands for forty disks")
     parser.add_argument("--parallel", type=int, default=4, help="nodes started and courses published at a time")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as room:
+    with tempfile.TemporaryDirectory(dir=given.work) as room:
         run(Path(room), given)
 
 
@@ -200,7 +204,7 @@ def _leave(nodes: list[Node], courses: list[str], rng: random.Random, _: argpars
     lost = report(f"{len(leavers)} of {len(nodes)} leave at once", nodes, courses, act)
     unplaced = sum(len(result.unplaced) for result in results)
     longest = max(result.seconds for result in results)
-    print(f"  {len(results)} left, {unplaced} units unplaced, the slowest took {longest:.1f} s")
+    print(f"  {len(results)} left, {unplaced} units unplaced, the slowest took {longest:.1f} s", flush=True)
     return lost
 
 
