@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,7 @@ def stop_with_stdin() -> None:
 
 
 def stop(home: Home, client: NodeClient) -> dict[str, Any]:
-    """Stop the node of ``home`` and wait until it has let go of it.
+    """Stop the node of ``home`` and wait until its process is gone: then its disk may be taken away, too.
 
     Returns ``pid``, ``seconds``, ``signalled`` (it didn't react to the call and was sent SIGTERM) and ``fewer_copies``
     (courses that have fewer copies than asked for without it). Raises NoNode
@@ -163,23 +163,47 @@ def stop(home: Home, client: NodeClient) -> dict[str, Any]:
     if pid is None:
         client.status()  # raises NoNode with the usual words
         raise NoNode(f"No node is running for {home.path}.")
-    asked = True
-    fewer: list[dict[str, Any]] = []
-    try:
-        fewer = client.stop()
-    except P2plearnError:
-        asked = False
-    signalled = False
-    if not (asked and _wait_until_free(home, pid, _STOP_SECONDS)) and holder(home.lock) == pid and pid:
-        signalled = True
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-        if not _wait_until_free(home, pid, _TERM_SECONDS):
-            raise P2plearnError(
-                f"The node (process {pid}) has not ended {_TERM_SECONDS:.0f} s after SIGTERM.",
-                f"What it keeps survives this: kill -9 {pid}",
-            )
+    with _process(pid) as has_ended:
+        asked = True
+        fewer: list[dict[str, Any]] = []
+        try:
+            fewer = client.stop()
+        except P2plearnError:
+            asked = False
+        signalled = False
+        if not (asked and _wait_until_free(home, pid, _STOP_SECONDS)) and holder(home.lock) == pid and pid:
+            signalled = True
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            if not _wait_until_free(home, pid, _TERM_SECONDS):
+                raise P2plearnError(
+                    f"The node (process {pid}) has not ended {_TERM_SECONDS:.0f} s after SIGTERM.",
+                    f"What it keeps survives this: kill -9 {pid}",
+                )
+        has_ended(_TERM_SECONDS)
     return {"pid": pid, "seconds": round(time.monotonic() - begun, 3), "signalled": signalled, "fewer_copies": fewer}
+
+
+@contextlib.contextmanager
+def _process(pid: int) -> Iterator[Callable[[float], None]]:
+    """A call that waits until that process has ended, for so many seconds at most.
+
+    Where the system has no handles of processes (Linux has), or the process isn't to be seen from here, the call
+    returns at once.
+    """
+    try:
+        handle = os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        yield lambda _seconds: None
+        return
+    try:
+
+        def wait(seconds: float) -> None:
+            select.select([handle], [], [], seconds)
+
+        yield wait
+    finally:
+        os.close(handle)
 
 
 def _wait_until_free(home: Home, pid: int, seconds: float) -> bool:

@@ -48,6 +48,7 @@ class Database:
         """Damage was met since it was opened."""
         self.lock = threading.RLock()
         with self._translated("opening"):
+            _for_its_owner_alone(path)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
             try:
                 for pragma in ("journal_mode = WAL", "synchronous = FULL", "cache_size = -8192", *pragmas):
@@ -117,6 +118,7 @@ class Database:
             self._db.execute("VACUUM INTO ?", (str(half),))
         fd = os.open(half, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            os.fchmod(fd, 0o600)
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -196,3 +198,15 @@ class Database:
             raise StoreProblem(
                 f"{self._what} failed while {doing} {self.path}: {error}.", "Check the disk it is on."
             ) from error
+
+
+def _for_its_owner_alone(path: Path) -> None:
+    """Have the file at 0600; SQLite gives its log and index the mode of the file.
+
+    A file that is there is not opened for it: closing it would let go of locks that this process may hold (POSIX).
+    """
+    with contextlib.suppress(OSError):  # SQLite says what is wrong
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            path.chmod(0o600)

@@ -26,6 +26,7 @@ from p2plearn.dht.messages import ANSWERED, CUSTODY, MOST_WITHDRAWN, Withdraw
 from p2plearn.dht.schedule import INTERVAL, Figures
 from p2plearn.errors import PeerFault
 from p2plearn.net.addresses import full, read_peer
+from p2plearn.net.backoff import Backoff
 from p2plearn.net.dial import ConnectFailed, connect
 from p2plearn.net.guard import StreamGuard, guard_streams
 from p2plearn.net.joining import Joining
@@ -46,6 +47,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DIAL_SECONDS: Final = 10.0
+SEARCH_SECONDS: Final = 60.0, 1800.0
+"""Between two searches of the network for one node that doesn't answer where it was: at first, and in the end. Forty
+nodes that searched for twenty dead ones at every heartbeat did little else.
+"""
 DIRECT_SECONDS: Final = 6.0
 """For a direct way to a peer that a relay leads to, before courses go over the relay, which lends little."""
 
@@ -137,6 +142,7 @@ class Network:
         self._joining.when_changed = self._reaching.network_changed
         self._lan = LanDiscovery(host, self._joining.suggest, group=group) if on_lan else None
         self._upload = upload
+        self._searches = Backoff(*SEARCH_SECONDS)
         self.directory.unsay = self._unsay
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -190,16 +196,19 @@ class Network:
     # -- for keeping copies ------------------------------------------------------------------------------------------
 
     async def open(self, node: Node, protocol: str) -> Any:
-        """A stream to a node, looked for in the DHT if need be; raises Unreachable in plain words."""
+        """A stream to a node, looked for in the DHT now and then if need be; raises Unreachable in plain words."""
         peer = ID(peer_id_of(node))
         try:
             try:
                 await connect(self._host, PeerInfo(peer, []), DIAL_SECONDS)
             except ConnectFailed as failed:
-                if failed.reason not in {"no-address", "refused", "wrong-peer"}:
+                now = trio.current_time()
+                if failed.reason not in {"no-address", "refused", "wrong-peer"} or not self._searches.due(peer, now):
                     raise
+                self._searches.failed(peer, now)
                 await self._dht.nearest(peer.to_bytes())  # it may have come back at another address
                 await connect(self._host, PeerInfo(peer, []), DIAL_SECONDS)
+            self._searches.worked(peer)
             with trio.fail_after(DIAL_SECONDS):
                 return await self._host.new_stream(peer, [TProtocol(protocol)])
         except ConnectFailed as failed:

@@ -171,8 +171,8 @@ def _people(facts: Facts) -> Iterator[str]:
     people = _part(facts, "people")
     if people:
         known = f"{count(int(people.get('catalogue', 0)), 'record')} in the catalogue"
-        lag = people.get("lag")
-        agreed = "" if lag is None else f", made equal with a peer's {span(float(lag))} ago"
+        compared = f"made equal with a peer's {span(float(people.get('lag', 0.0)))} ago"
+        agreed = f", {compared if people.get('compared') else 'not compared with any peer so far'}"
         yield _line("People", known + agreed)
         dropped = {why: int(n) for why, n in _part(people, "dropped").items() if n and why not in {"known", "stale"}}
         if dropped:

@@ -21,6 +21,14 @@ from p2plearn.store.rebuild import CATALOGUE
 START = ("node", "start", "--detach", "--no-mdns", "--listen", LOOPBACK)
 
 
+def _is_gone(pid: int) -> bool:
+    """Whether no such process runs any more; it may wait to be reaped by whoever inherited it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
 def test_detached_from_start_to_stop(tmp_path: Path) -> None:
     home = tmp_path / "home"
     ran = run_command(*START, "--json", home=home, cwd=tmp_path)
@@ -44,9 +52,12 @@ def test_detached_from_start_to_stop(tmp_path: Path) -> None:
     assert stopped.last["pid"] == pid
     assert not stopped.last["signalled"]
     assert holder(Home(home).lock) is None
+    assert _is_gone(pid or 0)  # not only done: its disk may be taken away
     assert not Home(home).socket.exists()
     assert "is ready" in Home(home).log.read_text()
-    for private in (home, home / "keys", Home(home).peer_key, Home(home).author_key, Home(home).log):
+    databases = sorted(home.rglob("*.sqlite*"))
+    assert len(databases) >= 2
+    for private in (home, home / "keys", Home(home).peer_key, Home(home).author_key, Home(home).log, *databases):
         assert private.stat().st_mode & 0o077 == 0, private
     again = run_command(*START, "--json", home=home)
     assert again.last["peer_id"] == ran.last["peer_id"]

@@ -15,7 +15,7 @@ QUIET: dict[str, Any] = {
     "custody": {"give": 5 << 30, "given": 1 << 30, "units": 3, "repairing": 0, "leaving": False,
                 "under_replicated": [], "lost": []},
     "dht": {"announced": 3, "waiting": 0, "late": 0, "lateness": 0.0},
-    "people": {"catalogue": 12, "lag": 4.0, "dropped": {"known": 7, "flood": 0}},
+    "people": {"catalogue": 12, "lag": 4.0, "compared": True, "dropped": {"known": 7, "flood": 0}},
     "reach": {"words": "nodes behind no router can call it", "port_mapping": "", "relaying": {"on": False}},
     "lan": {"on": True, "heard": 1, "problem": ""},
     "month": {"lan_sent": 1 << 20, "lan_received": 0, "wan_sent": 0, "wan_received": 2 << 20},
@@ -57,6 +57,13 @@ def test_trouble_comes_first_and_in_words(trouble: dict[str, Any], words: str) -
     shown = status(QUIET | trouble)
     assert words in shown
     assert shown.index(words) < shown.index("Node  ")
+
+
+def test_who_never_met_a_peer_is_not_said_to_be_equal_with_one() -> None:
+    alone = status(QUIET | {"people": {"catalogue": 0, "lag": 4.0, "compared": False}})
+    assert "made equal" in status(QUIET)
+    assert "made equal" not in alone
+    assert "not compared with any peer so far" in alone
 
 
 def test_many_are_not_all_named() -> None:

@@ -22,6 +22,7 @@ from p2plearn.dht.line import Line
 from p2plearn.dht.liveness import Detector, Life
 from p2plearn.dht.messages import BEATS, HEARTBEAT, Beat
 from p2plearn.errors import PeerFault
+from p2plearn.net.backoff import Backoff
 from p2plearn.transfer.channel import StreamOver
 from p2plearn.transfer.session import Unreachable
 
@@ -35,6 +36,9 @@ FIRST_SECONDS: Final = 10.0
 
 AT_ONCE: Final = 16
 """Exchanges under way at a time."""
+
+AWAY_SECONDS: Final = 120.0
+"""How often a node that has been away for long is asked at least; one that comes back says so by itself."""
 
 OTHERS: Final = 3
 """Nodes outside the circle that are asked when nobody in it answers."""
@@ -100,6 +104,7 @@ class Vigil:
         self._turns: dict[Node, trio.Lock] = {}
         self._inbound = 0
         self._been_away: dict[Node, float] = {}
+        self._away = Backoff(interval, max(AWAY_SECONDS, interval))
 
     def been_away(self, seconds: Mapping[Node, float]) -> None:
         """For how long nodes had been away when this node last ran."""
@@ -122,6 +127,7 @@ class Vigil:
         self._heard_at = now
         self.told[node] = Told(now, beat)
         self._been_away.pop(node, None)
+        self._away.worked(node)
         if node not in self.detector:
             return
         if beat.leaving:
@@ -192,7 +198,8 @@ class Vigil:
 
         async def check(node: Node) -> None:
             async with limit:
-                await self.ask(node)
+                if await self.ask(node) is None and self.detector.life(node) in {Life.DOWN, Life.LEFT}:
+                    self._away.failed(node, trio.current_time())
 
         async with trio.open_nursery() as nursery:
             due = trio.current_time()
@@ -202,7 +209,8 @@ class Vigil:
                 now = trio.current_time()
                 circle = self._circle()
                 self._keep_to(circle, now)
-                asked = [node for node in circle if not self._is_fresh(node, now)]
+                near = set(self._calls.nodes())
+                asked = [n for n in circle if not self._is_fresh(n, now) and (n in near or self._away.due(n, now))]
                 if circle and now - self._heard_at > 2 * self.interval:
                     asked += [node for node in self._calls.nodes() if node not in circle][:OTHERS]
                 for node in asked:

@@ -325,4 +325,5 @@ class People(Moderation):
             "bytes_in": figures.bytes_in,
             "bytes_out": figures.bytes_out,
             "lag": figures.lag,
+            "compared": figures.equal,
         }

@@ -90,6 +90,13 @@ class Figures:
     compared: float = field(default_factory=time.monotonic)
     """When records were last compared with a peer to the end; the start, until they were."""
 
+    equal: bool = False
+    """Whether they ever were."""
+
+    def compared_now(self) -> None:
+        """Records were compared with a peer to the end."""
+        self.compared, self.equal = time.monotonic(), True
+
     @property
     def lag(self) -> float:
         """Seconds since then: how old what is lacking here may be."""
@@ -139,7 +146,7 @@ class Sync:
                     patience = TURN_SECONDS
                     if turn is None:
                         if compared:
-                            self.figures.compared = time.monotonic()
+                            self.figures.compared_now()
                         break
                     compared = compared or bool(turn.ranges)
                     if turn.ranges:
@@ -291,7 +298,7 @@ class Sync:
             else:
                 self._failures.pop(info.peer_id, None)
                 if news is None:
-                    self.figures.compared = time.monotonic()
+                    self.figures.compared_now()
                 return True
             finally:
                 self._count(exchange)

@@ -9,7 +9,6 @@ kind; the rest is shown only with ``--debug``.
 from __future__ import annotations
 
 import logging
-import sys
 
 from libp2p.network.connection import swarm_connection
 
@@ -18,12 +17,12 @@ NOISY = ("libp2p", "multiaddr", "zeroconf", "noise", "async_service")
 
 
 def mute_libp2p(*, debug: bool = False) -> None:
-    """Silence libp2p's loggers, or with ``debug`` send them to stderr. Safe to call again, in either direction."""
+    """Silence libp2p's loggers; with ``debug`` let their records go where ours go. Safe to call again, either way."""
     for name in NOISY:
         logger = logging.getLogger(name)
-        logger.handlers[:] = [logging.StreamHandler(sys.stderr) if debug else logging.NullHandler()]
+        logger.handlers[:] = [logging.NullHandler()]  # none of its own: it is our formatter that writes lines
         logger.setLevel(logging.DEBUG if debug else logging.CRITICAL)
-        logger.propagate = False
+        logger.propagate = debug
     # This one sets a level of its own at import, so its parent's does not count.
     logging.getLogger("libp2p.network.auto_connector").setLevel(logging.NOTSET)
     # A logger has the functions of the module that are called there.

@@ -9,7 +9,7 @@ Imports ``errors`` and ``operations``; no I/O.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -19,6 +19,8 @@ from p2plearn.operations import SCHEMA
 
 Headers = tuple[tuple[str, str], ...]
 
+_ONCE = frozenset({"host", "origin", "sec-fetch-site", "content-type"})
+"""Headers that may not be repeated: of two, the one that is looked at might be the wrong one."""
 ALLOWED_HOSTS = frozenset({"p2plearn.local", "localhost"})
 """Names a caller may use for us. A web page that points its own name at this machine (DNS rebinding) has another."""
 
@@ -89,6 +91,17 @@ def is_local_name(host: str) -> bool:
     """Whether a caller of the local API may use this Host for us."""
     name, colon, port = host.partition(":")
     return name.lower() in ALLOWED_HOSTS and (not colon or (port.isascii() and port.isdigit()))
+
+
+def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers by name in small letters, as h11 gives them; raises CallRefused where one that decides comes twice."""
+    headers: dict[str, str] = {}
+    for each, value in raw:
+        name = each.decode("ascii")
+        if name in headers and name in _ONCE:
+            raise CallRefused(HTTPStatus.BAD_REQUEST, f"The {name.title()} header comes twice.")
+        headers[name] = value.decode("latin-1")
+    return headers
 
 
 def check_caller(headers: Mapping[str, str], is_ours: Callable[[str], bool] = is_local_name) -> None:

@@ -136,7 +136,7 @@ class Conversation:
             if refuse:
                 raise CallRefused(503, "Too many calls at once.")
             request = await self._read_head()
-            headers = {name.decode("ascii"): value.decode("latin-1") for name, value in request.headers}
+            headers = answers.headers_of(request.headers)
             answers.check_caller(headers, self.hosts)
             body = await self._read_body()
             await self._answer(request, headers, body)

@@ -354,6 +354,13 @@ GOOD = (
 )
 
 
+@pytest.mark.parametrize(
+    "twice", [b"Host: evil.example\r\nHost: localhost", b"Host: localhost\r\nOrigin: null\r\nOrigin: http://localhost"]
+)
+def test_what_decides_who_calls_may_not_be_said_twice(node: tuple[PocketNode, Home], twice: bytes) -> None:
+    assert raw(node[1], b"GET /v1/status HTTP/1.1\r\n" + twice + b"\r\n\r\n").startswith(b"HTTP/1.1 400")
+
+
 def test_no_bytes_end_it(node: tuple[PocketNode, Home]) -> None:
     """Raw noise, cut and flipped requests: each is answered or dropped, and the node answers the next."""
     rng = random.Random(4017)
