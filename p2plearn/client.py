@@ -3,7 +3,8 @@
 Plain blocking code on a Unix socket. Every call raises the P2plearnError that the node answered with, NoNode (with
 the command that starts one) when none is there.
 
-Imports ``errors``, ``operations``, ``config``, ``lock``, ``local_socket`` and the standard library; no trio, no libp2p.
+Imports ``errors``, ``operations``, ``config``, ``lock``, ``local_socket``, ``processes`` and the standard
+library; no trio, no libp2p.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import http.client
 import json
+import selectors
 import shlex
 import socket
 import time
@@ -37,6 +39,7 @@ from p2plearn.operations import (
     VerifyRequest,
     VerifyResult,
 )
+from p2plearn.processes import state_of, why_silent
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -47,10 +50,14 @@ _STARTING_SECONDS = 5.0
 _SHORT_CALL_SECONDS = 60.0
 """A short call that takes longer means a node that hangs; a long one (JSON lines) may be silent for hours."""
 
+_SILENT_SECONDS = 4.0
+"""After which whoever waits is told what is known of a node that is silent, and one that can't answer is given up."""
+
 _STOP_CALL_SECONDS = 10.0
 """A node that doesn't react to being stopped is sent a signal instead; nobody wants to wait a minute for that."""
 
 OnProgress = Callable[[Progress], None]
+OnSilence = Callable[[str], None]
 
 
 def start_command(home: Path, *, named: bool) -> str:
@@ -59,10 +66,22 @@ def start_command(home: Path, *, named: bool) -> str:
 
 
 class NodeClient:
-    """A node, by its home. Holds no connection between calls."""
+    """A node, by its home. Holds no connection between calls.
 
-    def __init__(self, home: Path, *, named: bool = False) -> None:
+    ``patience``: seconds that a short call may take. ``on_silence`` is told in words when one takes longer than usual.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        named: bool = False,
+        patience: float = _SHORT_CALL_SECONDS,
+        on_silence: OnSilence = lambda _: None,
+    ) -> None:
         self._home = Home(home)
+        self._patience = patience
+        self._on_silence = on_silence
         self._start = start_command(home, named=named)
 
     # -- short calls --------------------------------------------------------------------------------------------------
@@ -150,32 +169,58 @@ class NodeClient:
     # -- how ----------------------------------------------------------------------------------------------------------
 
     def _short(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, seconds: float = _SHORT_CALL_SECONDS
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, seconds: float | None = None
     ) -> dict[str, Any]:
+        seconds = self._patience if seconds is None else seconds
         connection = self._call(method, path, body, seconds)
         try:
+            self._await_answer(connection, seconds)
             return _checked(connection.getresponse())
         except TimeoutError:
-            raise P2plearnError(
-                f"The node of {self._home.path} did not answer within {seconds:.0f} s.",
-                f"Its log may say why: {self._home.log}",
-            ) from None
+            raise self._silent(f"did not answer within {seconds:.0f} s") from None
         except (OSError, http.client.HTTPException):
             raise _Lost(self._home, self._start) from None
         finally:
             connection.close()
 
     def _text(self, path: str) -> str:
-        connection = self._call("GET", path, None, _SHORT_CALL_SECONDS)
+        connection = self._call("GET", path, None, self._patience)
         try:
+            self._await_answer(connection, self._patience)
             response = connection.getresponse()
             if response.status != 200:
                 _checked(response)
             return response.read().decode("utf-8")
+        except TimeoutError:
+            raise self._silent(f"did not answer within {self._patience:.0f} s") from None
         except (OSError, http.client.HTTPException, UnicodeDecodeError):
             raise _Lost(self._home, self._start) from None
         finally:
             connection.close()
+
+    def _await_answer(self, connection: _Connection, seconds: float) -> None:
+        """Wait for the first byte of an answer, up to ``seconds``, and say after a few what is known of the silence.
+
+        Raises P2plearnError at once then when the process is suspended.
+        """
+        if seconds <= _SILENT_SECONDS or connection.answers_within(_SILENT_SECONDS):
+            return
+        pid = holder(self._home.lock)
+        state = state_of(pid or 0)
+        if state in {"T", "t"}:
+            raise self._silent("doesn't answer")
+        if pid:
+            why, _ = why_silent(pid, state)
+            self._on_silence(f"The node doesn't answer so far: {why}. Waiting up to {seconds:.0f} s for it …")
+
+    def _silent(self, what: str) -> P2plearnError:
+        """The error for a node that ``what``: with what is known of its process."""
+        pid = holder(self._home.lock)
+        log = f"Its log may say more: {self._home.log}"
+        if not pid:
+            return P2plearnError(f"The node of {self._home.path} {what}.", log)
+        why, todo = why_silent(pid, state_of(pid))
+        return P2plearnError(f"The node of {self._home.path} {what}: {why}.", f"{todo}. {log}")
 
     def _long(self, path: str, body: Mapping[str, Any], on_progress: OnProgress) -> dict[str, Any]:
         connection = self._call("POST", path, body, None)
@@ -252,6 +297,12 @@ class _Connection(http.client.HTTPConnection):
             sock.close()
             raise
         self.sock = sock
+
+    def answers_within(self, seconds: float) -> bool:
+        """Whether there is something to read, or the other end has gone, before ``seconds`` are over."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.sock, selectors.EVENT_READ)
+            return bool(selector.select(seconds))
 
 
 class _Lost(NoNode):

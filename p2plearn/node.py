@@ -149,6 +149,9 @@ class _Node:
         )
         service.group = self._group
         service.not_in_force = lambda: not_in_force(self._paths.path, self._settings)
+        service.listen = lambda: {
+            "wanted": list(self._settings.texts("network.listen")), "bound": list(map(str, self._listening))
+        }  # fmt: skip
         streams = self._settings.count("transfer.serve_streams")
         chunks = ChunkService(service.shelf, max_streams=streams, courtesy=courtesy)
 

@@ -73,6 +73,8 @@ class NodeService:
         """The closed group that this node is in."""
         self.not_in_force: Callable[[], list[str]] = list
         """Names of settings whose value in the file is another than the one this node runs with. Blocks briefly."""
+        self.listen: Callable[[], dict[str, list[str]]] = dict
+        """Multiaddrs: what this node was to listen on (``wanted``), and what it has (``bound``)."""
         self._store = store
         self.people = people
         self.archives = Archives(store, people, self._announce)
@@ -131,6 +133,7 @@ class NodeService:
             "courses": len(await trio.to_thread.run_sync(self._store.names)),
             "uptime": trio.current_time() - self._since,
             "pid": os.getpid(),
+            "listen": self.listen(),
             "restart_for": await trio.to_thread.run_sync(self.not_in_force),
             "fetching": [
                 {"course": course.hex(), "waiting_for": fetch.standing.waiting_for}

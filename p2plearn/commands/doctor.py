@@ -56,7 +56,9 @@ def _knock(scope: Scope, address: str) -> tuple[dict[str, Any], Finding]:
 
     found = knock_now(address, scope.home)
     failed = next((step for step in found.steps if step.fault), None)
-    ahead = found.their_clock - time.time() if found.their_clock else 0.0
+    now = time.time()
+    ahead = found.their_clock - now if found.their_clock else 0.0
+    behind = now - found.their_latest if found.their_latest else 0.0
     tried = Tried(
         failed.name if failed else "",
         failed.fault if failed else "",
@@ -65,6 +67,8 @@ def _knock(scope: Scope, address: str) -> tuple[dict[str, Any], Finding]:
         found.port,
         machine.answers_arp(found.target),
         ahead,
+        behind,
+        machine.clock_set() if ahead or behind else None,
     )
     return dataclasses.asdict(found), explain(tried, machine.list_interfaces())
 

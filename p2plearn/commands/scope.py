@@ -51,9 +51,10 @@ class Scope:
     def client(self) -> NodeClient:
         """The node of that home; nothing is connected yet."""
         from p2plearn.client import NodeClient
+        from p2plearn.terminal import note
 
         path, source = choose_home(self.home_option)
-        return NodeClient(path, named=source == "--home")
+        return NodeClient(path, named=source == "--home", on_silence=note)
 
     def emit(self, value: dict[str, Any]) -> None:
         """The final JSON object."""

@@ -1,6 +1,6 @@
 """A file for a bug report: what the doctor found, figures of the node, settings, the end of its log; redacted.
 
-Imports ``config``, ``redact``, ``facts``, ``judge`` and the standard library.
+Imports ``config``, ``units``, ``redact``, ``facts``, ``judge`` and the standard library; runs journalctl.
 """
 
 from __future__ import annotations
@@ -8,16 +8,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import getpass
+import ipaddress
 import json
 import os
 import platform
 import socket
+import subprocess
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from p2plearn import __version__
+from p2plearn import __version__, units
 from p2plearn.config import Home, Settings, spell
 from p2plearn.doctor.facts import Facts
 from p2plearn.doctor.judge import Finding
@@ -26,6 +28,10 @@ from p2plearn.errors import P2plearnError, UsageProblem
 
 LOG_BYTES: Final = 64 * 1024
 """The end of the log: some hundred lines."""
+
+JOURNAL_LINES: Final = 400
+JOURNAL_SECONDS: Final = 10.0
+"""Reading the end of a journal takes an instant; a huge one on a slow disk may take some."""
 
 _LIBRARIES: Final = ("libp2p", "trio", "multiaddr", "cryptography", "zeroconf", "click")
 
@@ -48,7 +54,7 @@ def write_bundle(path: Path, home: Home, facts: Facts, findings: Sequence[Findin
 
 def make_bundle(home: Home, facts: Facts, findings: Sequence[Finding], knock: dict[str, Any]) -> dict[str, Any]:
     """The report as JSON."""
-    redactor = Redactor(_names(home))
+    redactor = Redactor(_names(home) | _called(knock))
     return {
         "p2plearn": __version__,
         "python": platform.python_version(),
@@ -74,6 +80,7 @@ def make_bundle(home: Home, facts: Facts, findings: Sequence[Finding], knock: di
         "peers": redactor.figures(list(facts.peers)),
         "settings": _settings(home, redactor),
         "log": redactor.log(_log_lines(home)),
+        "journal": redactor.log(_journal_lines(facts.node_pid)),
     }
 
 
@@ -83,6 +90,19 @@ def _names(home: Home) -> dict[str, str]:
         names[getpass.getuser()] = "USER"
     names.pop("root", None)  # everybody's
     return names
+
+
+def _called(knock: dict[str, Any]) -> dict[str, str]:
+    """The name of the machine that was knocked at, where it was given as one: ``ada-laptop:4017``."""
+    address = str(knock.get("address", ""))
+    host = address.rpartition(":")[0] or address
+    if not host or address.startswith("/"):  # of multiaddrs the redactor knows the parts
+        return {}
+    try:
+        ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return {host: "…"}
+    return {}
 
 
 def _texts(redactor: Redactor, value: Any) -> Any:
@@ -112,10 +132,25 @@ def _settings(home: Home, redactor: Redactor) -> dict[str, str]:
 def _log_lines(home: Home) -> list[str]:
     try:
         with home.log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES))
-            return file.read().decode("utf-8", "replace").splitlines()[1:]
+            begin = max(0, file.seek(0, os.SEEK_END) - LOG_BYTES)
+            file.seek(begin)
+            lines = file.read(LOG_BYTES).decode("utf-8", "replace").splitlines()
+            return lines[1:] if begin else lines  # the first is cut in the middle
     except OSError:
         return []
+
+
+def _journal_lines(pid: int | None) -> list[str]:
+    """The end of what a node said that runs as a service: its log is the journal's. Empty where there is none."""
+    who = [f"_PID={pid}"] if pid else [f"_SYSTEMD_USER_UNIT={units.NAME}", "+", f"_SYSTEMD_UNIT={units.NAME}"]
+    try:
+        done = subprocess.run(
+            ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={JOURNAL_LINES}", *who],
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=JOURNAL_SECONDS, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return done.stdout[-LOG_BYTES:].decode("utf-8", "replace").splitlines()
 
 
 def _version(name: str) -> str:

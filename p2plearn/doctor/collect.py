@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import ipaddress
 import os
 import select
@@ -19,7 +18,8 @@ import stat
 import struct
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,16 +29,25 @@ import trio
 from p2plearn.client import NodeClient, start_command
 from p2plearn.config import Home, Settings
 from p2plearn.doctor.facts import Facts, Interface, Multicast, Port
+from p2plearn.doctor.ports import had_by_node, try_port, untold
 from p2plearn.errors import P2plearnError
 from p2plearn.lock import holder
 from p2plearn.membership import group_of
 from p2plearn.net.bootstrap import gather
 from p2plearn.net.knock import knock
 from p2plearn.net.lan import service_type
+from p2plearn.private_files import make_private_folder, read_private
+from p2plearn.processes import state_of, why_silent
 
 MDNS: Final = ("224.0.0.251", 5353)
 LISTEN_SECONDS: Final = 1.5
 """For answers on the LAN: responders wait up to 120 ms on purpose (RFC 6762), and radio loses some."""
+
+MOST_KEY_BYTES: Final = 4096
+"""Of a key file that are looked at."""
+
+NODE_SECONDS: Final = 20.0
+"""For the node to say how it stands: far longer than one takes that works."""
 
 BOOTSTRAP_SECONDS: Final = 4.0
 MOST_BOOTSTRAP: Final = 4
@@ -58,7 +67,8 @@ def collect(home: Home, *, named: bool) -> Facts:
     pid = holder(home.lock)
     status, peers = _ask(home) if pid is not None else (None, ())
     interfaces = list_interfaces()
-    mdns = settings.flag("network.mdns")
+    # A node may run with another setting than the file has: --no-mdns.
+    mdns = settings.flag("network.mdns") if status is None else bool(status.get("lan", {}).get("on"))
     return Facts(
         now=time.time(),
         home=str(home.path),
@@ -66,17 +76,18 @@ def collect(home: Home, *, named: bool) -> Facts:
         **_of_home(home),
         min_free=settings.count("storage.min_free"),
         node_pid=pid,
+        node_silence=why_silent(pid, state_of(pid)) if pid and status is None else ("", ""),
         status=status,
         peers=peers,
         start_command=start_command(home.path, named=named),
-        ports=tuple(_port(text, status) for text in settings.texts("network.listen")),
+        ports=_ports(settings, status, running=pid is not None),
         mdns=mdns,
         interfaces=interfaces,
         route4=_has_route("198.51.100.1"),
         route6=_has_route("2001:db8::1"),
         multicast=ask_lan(interfaces, _service(home)) if mdns else None,
         contained=_contained(),
-        clock_set=_clock_set(),
+        clock_set=clock_set(),
         bootstrap=_bootstrap(home, settings),
     )
 
@@ -88,15 +99,35 @@ def _of_home(home: Home) -> dict[str, Any]:
     except OSError:
         nearest = next((parent for parent in home.path.parents if parent.exists()), Path("/"))
         return {"home_exists": False, "free_disk": _free(nearest)}
-    keys = [path for path in (home.peer_key, home.author_key) if path.exists()]
     files = (home.people, home.traffic, home.peers, home.log, home.lock)
     return {
         "home_mode": stat.S_IMODE(facts.st_mode),
         "home_is_mine": facts.st_uid == os.geteuid(),
-        "loose_keys": tuple(str(path) for path in keys if path.stat().st_mode & 0o077),
+        "key_problems": key_problems(home),
         "free_disk": _free(home.path),
         "newest_file": max((path.stat().st_mtime for path in files if path.exists()), default=None),
     }
+
+
+def key_problems(home: Home) -> tuple[tuple[str, str], ...]:
+    """What is wrong with the keys, and what to do: in the words that a start would refuse them with."""
+    found = []
+    if home.keys.exists():
+        found += _refusals(partial(make_private_folder, home.keys))
+    for path in (home.peer_key, home.author_key, home.network_key):
+        found += _refusals(partial(read_private, path, MOST_KEY_BYTES))
+    # Whose key it is, whether it is damaged or gone: asked only of what can be read.
+    return tuple(found or _refusals(partial(group_of, home)))
+
+
+def _refusals(look: Callable[[], object]) -> list[tuple[str, str]]:
+    try:
+        look()
+    except P2plearnError as problem:
+        return [(problem.message, problem.hint)]
+    except OSError as problem:
+        return [(f"{problem.filename} can't be read: {problem.strerror}.", "")]
+    return []
 
 
 def _free(path: Path) -> int | None:
@@ -107,7 +138,7 @@ def _free(path: Path) -> int | None:
 
 
 def _ask(home: Home) -> tuple[dict[str, Any] | None, tuple[dict[str, Any], ...]]:
-    client = NodeClient(home.path)
+    client = NodeClient(home.path, patience=NODE_SECONDS)
     try:
         return client.status(), tuple(client.peers())
     except P2plearnError:
@@ -135,26 +166,12 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _port(multiaddr: str, status: dict[str, Any] | None) -> Port:
-    """Whether what a node wants to listen on is another program's."""
-    _, family, host, _, word = (*multiaddr.split("/"), "", "", "", "")[:5]
-    if not word.isdecimal() or word == "0":
-        return Port(host, 0)
+def _ports(settings: Settings, status: dict[str, Any] | None, *, running: bool) -> tuple[Port, ...]:
+    """Of each address to listen on, whether another program has its port."""
     if status is not None:
-        ours = any(f"/{family}/" in f"/{each}" and f"/tcp/{word}/" in f"{each}/" for each in status["addresses"])
-        if ours:
-            return Port(host, int(word), False)
-    kind = socket.AF_INET6 if family == "ip6" else socket.AF_INET
-    with contextlib.suppress(OSError), socket.socket(kind, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if kind == socket.AF_INET6:
-            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        try:
-            probe.bind((host, int(word)))
-        except OSError as error:
-            return Port(host, int(word), True if error.errno == errno.EADDRINUSE and status is None else None)
-        return Port(host, int(word), False)
-    return Port(host, int(word))
+        listen = status.get("listen", {})
+        return had_by_node(listen.get("wanted", ()), listen.get("bound", ()))
+    return tuple(map(untold if running else try_port, settings.texts("network.listen")))
 
 
 def _has_route(target: str) -> bool:
@@ -222,7 +239,7 @@ def _contained() -> str:
     return ""
 
 
-def _clock_set() -> bool | None:
+def clock_set() -> bool | None:
     """Whether the kernel counts its clock as kept right: adjtimex(2), asked without changing anything."""
     if sys.platform != "linux":
         return None
@@ -233,10 +250,13 @@ def _clock_set() -> bool | None:
     return None if state < 0 else state != 5  # TIME_ERROR
 
 
-def _bootstrap(home: Home, settings: Settings) -> tuple[tuple[str, str], ...]:
-    """Whether bootstrap nodes can be reached, from this machine and now."""
+def _bootstrap(home: Home, settings: Settings) -> tuple[tuple[str, str], ...] | None:
+    """Whether bootstrap nodes can be reached, from this machine and now; None where the group's key can't be used."""
     try:
         group = group_of(home)
+    except P2plearnError:
+        return None
+    try:
         flags = settings.texts("network.bootstrap")
         if group is not None:  # the shipped list is the open network's
             nodes = gather([home.bootstrap], (*flags, *group.addresses), "network.bootstrap")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Kind = Literal["loopback", "lan", "wifi", "vpn", "bridge", "mobile"]
@@ -45,7 +45,9 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An address to listen on. ``taken``: another program has it; None: it could not be told."""
+    """An address to listen on. ``taken``: another program has it, or had it when the node started; None: it could not
+    be told.
+    """
 
     host: str
     port: int
@@ -70,16 +72,20 @@ class Facts:
     home_exists: bool = True
     home_mode: int = 0o700
     home_is_mine: bool = True
-    loose_keys: tuple[str, ...] = ()
+    key_problems: tuple[tuple[str, str], ...] = ()
+    """Why a start would refuse the keys: what is wrong with each, and what to do."""
     free_disk: int | None = None
     min_free: int = 0
     config_problem: str = ""
     node_pid: int | None = None
+    node_silence: tuple[str, str] = ("", "")
+    """Why a node that is there may be silent, and what to do, as ``processes.why_silent`` says."""
     status: Mapping[str, Any] | None = None
     peers: tuple[Mapping[str, Any], ...] = ()
     start_command: str = "p2plearn node start --detach"
     ports: tuple[Port, ...] = ()
     mdns: bool = True
+    """Whether the LAN is looked at for nodes: as the running node does, else as the settings say."""
     interfaces: tuple[Interface, ...] = ()
     route4: bool = True
     route6: bool = False
@@ -90,5 +96,5 @@ class Facts:
     """Whether the system says that its clock is kept right by a time service."""
     newest_file: float | None = None
     """When the latest change was made to this home, seconds since 1970: a clock that says less went back."""
-    bootstrap: tuple[tuple[str, str], ...] = field(default_factory=tuple)
-    """Bootstrap nodes: address, and the fault of reaching it (empty: it answers)."""
+    bootstrap: tuple[tuple[str, str], ...] | None = ()
+    """Bootstrap nodes: address, and the fault of reaching it (empty: it answers); None: they couldn't be asked."""

@@ -52,11 +52,11 @@ def _home(facts: Facts) -> Finding | None:
             "home", "bad", f"The home {facts.home} belongs to another user.",
             "Run p2plearn as that user, or choose another home with --home DIR.",
         )  # fmt: skip
-    if facts.loose_keys:
-        return Finding(
-            "home", "bad", f"Others can read the keys {', '.join(facts.loose_keys)}: the node refuses to start.",
-            f"chmod 600 {' '.join(facts.loose_keys)}",
-        )  # fmt: skip
+    if facts.key_problems:
+        words = " ".join(words for words, _ in facts.key_problems)
+        refuses = "The node refuses to start." if facts.status is None else "It will refuse to start the next time."
+        todo = dict.fromkeys(todo for _, todo in facts.key_problems if todo)
+        return Finding("home", "bad", f"{words} {refuses}", "; ".join(todo))
     if facts.home_mode & 0o077:
         return Finding("home", "note", f"Others can look into {facts.home}.", f"chmod 700 {facts.home}")
     return Finding("home", "good", "The home and its keys are private.")
@@ -116,11 +116,14 @@ def _node(facts: Facts) -> Finding | None:
     if facts.status is not None:
         return Finding("node", "good", f"The node is running (process {facts.node_pid}).")
     if facts.node_pid is None:
-        return Finding("node", "bad", "No node is running for this home.", f"Start it: {facts.start_command}")
-    return Finding(
-        "node", "bad", f"The node (process {facts.node_pid}) is there but doesn't answer.",
-        "Look at its log (`p2plearn paths` says where), then stop and start it.",
-    )  # fmt: skip
+        first = "First mend what is said of the home and its settings above, then start it: "
+        refused = not facts.home_is_mine or facts.key_problems or facts.config_problem
+        todo = f"{first if refused else 'Start it: '}{facts.start_command}"
+        return Finding("node", "bad", "No node is running for this home.", todo)
+    why, todo = facts.node_silence
+    who = f"The node (process {facts.node_pid}) is there but doesn't answer"
+    log = "Its log may say more (`p2plearn paths` says where)."
+    return Finding("node", "bad", f"{who}: {why}." if why else f"{who}.", f"{todo}. {log}" if todo else log)
 
 
 def _paused(facts: Facts) -> Finding | None:
@@ -136,14 +139,38 @@ def _port(facts: Facts) -> Finding | None:
     ports = ", ".join(map(str, taken))
     if facts.status is not None:
         return Finding(
-            "port", "note", f"Port {ports} is another program's, so this node listens on another one, which changes at "
-            "each start: addresses that others remember, and openings in firewalls, lead to the wrong place.",
-            "Find who has it (`ss -ltnp`), or choose a port of your own: network.listen in config.toml.",
+            "port", "note", f"Port {ports} was another program's when this node started, so it listens on another one, "
+            "which changes at each start: addresses that others remember, and openings in firewalls, lead to the wrong "
+            "place.",
+            "Find who has it (`ss -ltnp`), end that and start the node anew; or choose a port of your own: "
+            "network.listen in config.toml.",
         )  # fmt: skip
     return Finding(
         "port", "note", f"Port {ports} is taken by another program; a node would take any free one instead.",
         "Find who has it (`ss -ltnp`), or choose a port of your own: network.listen in config.toml.",
     )  # fmt: skip
+
+
+def _listening(facts: Facts) -> Finding | None:
+    if not _on_loopback(facts):
+        return None
+    return Finding(
+        "listen", "bad", "Nobody else can call this node: it listens on this machine only "
+        f"({', '.join(_bound(facts))}).",
+        "Unless that is meant: take network.listen out of config.toml, or --listen off the command line, and start it "
+        "anew.",
+    )  # fmt: skip
+
+
+def _bound(facts: Facts) -> list[str]:
+    """The multiaddrs that the running node has."""
+    return list(map(str, (facts.status or {}).get("listen", {}).get("bound", ())))
+
+
+def _on_loopback(facts: Facts) -> bool:
+    """Whether the running node listens on addresses of this machine's inside only."""
+    hosts = [(*each.split("/"), "", "")[2] for each in _bound(facts)]
+    return bool(hosts) and all(ipaddress.ip_address(host).is_loopback for host in hosts)
 
 
 def _network(facts: Facts) -> Finding | None:
@@ -197,8 +224,9 @@ def _vpn(facts: Facts) -> Finding | None:
 def _multicast(facts: Facts) -> Finding | None:
     if not facts.mdns:
         return Finding(
-            "lan", "note", "Looking for nodes on the LAN is switched off.", "Set network.mdns = true to be found there."
-        )
+            "lan", "note", "Looking for nodes on the LAN is switched off, and this node isn't found there.",
+            "To be found, start it without --no-mdns, and without network.mdns = false in config.toml.",
+        )  # fmt: skip
     problem = str((facts.status or {}).get("lan", {}).get("problem", ""))
     if facts.multicast is None:
         return None
@@ -209,7 +237,7 @@ def _multicast(facts: Facts) -> Finding | None:
         )  # fmt: skip
     if facts.multicast.others:
         return Finding("lan", "good", f"{facts.multicast.others} other nodes answer on the LAN.")
-    if facts.status is not None and not facts.multicast.own:
+    if facts.status is not None and not facts.multicast.own and not _on_loopback(facts):
         return Finding(
             "lan", "bad", "Not even this machine's own node is heard on the LAN: a firewall here drops multicast.",
             "Allow UDP port 5353 (mDNS): `sudo ufw allow 5353/udp`, or `sudo firewall-cmd --add-service=mdns`.",
@@ -222,6 +250,8 @@ def _multicast(facts: Facts) -> Finding | None:
 
 
 def _bootstrap(facts: Facts) -> Finding | None:
+    if facts.bootstrap is None:
+        return None
     if not facts.bootstrap:
         return Finding(
             "bootstrap", "note", "No bootstrap node is named: beyond the LAN this node finds only whom it knows.",
@@ -245,7 +275,8 @@ def _company(facts: Facts) -> Finding | None:
         return Finding("peers", "good", f"Connected to {connected} other nodes.")
     return Finding(
         "peers", "bad", "This node is connected to nobody.",
-        "Mend what is above first; then fetch with a link that has an address: p2plearn get 'p2plearn:…?from=…'.",
+        "Mend what is above first; then see why one that should be reached isn't: p2plearn doctor ADDRESS; or fetch "
+        "with a link that has an address: p2plearn get 'p2plearn:…?from=…'.",
     )  # fmt: skip
 
 
@@ -289,8 +320,8 @@ def _bans(facts: Facts) -> Finding | None:
 
 
 CHECKS: Final[tuple[Callable[[Facts], Finding | None], ...]] = (
-    _home, _config, _disk, _clock, _node, _paused, _port, _network, _container, _vpn, _multicast, _bootstrap, _company,
-    _callers, _bans,
+    _home, _config, _disk, _clock, _node, _paused, _port, _listening, _network, _container, _vpn, _multicast,
+    _bootstrap, _company, _callers, _bans,
 )  # fmt: skip
 
 

@@ -30,16 +30,16 @@ class Tried:
     answers_arp: bool | None = None
     ahead: float = 0.0
     """Seconds by which the other's clock is ahead of this one, at least."""
+    behind: float = 0.0
+    """Seconds by which the other's clock is behind this one, at least; 0: it isn't known to be."""
+    clock_set: bool | None = None
+    """Whether the system says that a time service keeps this machine's clock right."""
 
 
 def explain(tried: Tried, interfaces: Sequence[Interface]) -> Finding:
     """The one finding of a knock."""
-    if not tried.fault and tried.ahead > SKEW_SECONDS:
-        return Finding(
-            "reach", "note",
-            f"The two can see each other, but the clock there is {tried.ahead / 3600:,.1f} hours ahead.",
-            "Set the clock that is wrong (`timedatectl set-ntp true`): what people say in the future is refused.",
-        )  # fmt: skip
+    if tried.behind > 0 or tried.ahead > SKEW_SECONDS:
+        return _clocks(tried)
     if not tried.fault:
         return Finding("reach", "good", "Every step went well: the two can see each other.")
     place = _place(tried.target, interfaces)
@@ -48,6 +48,29 @@ def explain(tried: Tried, interfaces: Sequence[Interface]) -> Finding:
         if found is not None:
             return Finding("reach", "bad", *found)
     return Finding("reach", "bad", f"It failed at {tried.step}: {tried.words}.", "Try again; --debug shows more.")
+
+
+def _clocks(tried: Tried) -> Finding:
+    """Two clocks that differ; which of them is wrong, only their owners can see."""
+    far, way, other = (
+        (_span(tried.behind), "behind", "ahead") if tried.behind > 0 else (_span(tried.ahead), "ahead", "behind")
+    )
+    set_it = "See which is wrong (`date -u`) and set it: `timedatectl set-ntp true`"
+    if tried.clock_set:
+        set_it = "A time service keeps this machine's clock right, so set that one: `timedatectl set-ntp true` there"
+    apart = f"the clock there is at least {far} {way}, or this machine's is {other}"
+    if not tried.fault:
+        early = "there" if tried.behind > 0 else "here"
+        words = f"The two can see each other, but {apart}: what people say is refused {early} as news from the future."
+        return Finding("reach", "note", words, f"{set_it}.")
+    return Finding(
+        "reach", "bad", f"The two clocks are too far apart to connect: {apart}.",
+        f"{set_it}. Then start its node anew, whose certificate has the wrong date still.",
+    )  # fmt: skip
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 3600:,.1f} hours" if seconds < 2 * 86_400 else f"{seconds / 86_400:,.1f} days"
 
 
 def _place(target: str, interfaces: Sequence[Interface]) -> str:
@@ -96,6 +119,11 @@ def _by_step(tried: Tried, _: str) -> tuple[str, str] | None:
         return (
             f"It doesn't open the door of this machine's group: {tried.words}.",
             "It is in the open network or in another group: `p2plearn node status` over there says which.",
+        )
+    if tried.fault == "clock":
+        return (
+            f"The two clocks disagree: {tried.words}.",
+            "Set the one that is wrong (`timedatectl set-ntp true`), and start the node there anew.",
         )
     if tried.fault == "hung-up":
         return (
@@ -151,7 +179,8 @@ def _by_connection(tried: Tried, place: str) -> tuple[str, str] | None:
     if tried.fault == "refused":
         return (
             f"The machine at {tried.target} is there, but nothing listens at port {tried.port}.",
-            "Start the node there, or see `p2plearn node status` over there for its port.",
+            "Start the node there, or see `p2plearn node status` over there for its port. If it runs at that port, it "
+            "listens on 127.0.0.1 only: `p2plearn doctor` over there says so.",
         )
     if tried.fault in {"no-route", "no-family"}:
         kind = "IPv6" if ":" in tried.target else "IPv4"

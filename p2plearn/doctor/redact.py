@@ -9,8 +9,9 @@ Imports nothing.
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 WORDS: Final = frozenset(
@@ -27,7 +28,9 @@ _PEER = re.compile(r"\b(?:12D3KooW|Qm|16Uiu2HA)[1-9A-HJ-NP-Za-km-z]{20,}\b")
 _CID = re.compile(r"\bb[a-z2-7]{40,}\b")
 _IP4 = re.compile(r"\b\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}\b")
 _IP6 = re.compile(r"(?<![\w:])[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}(?:%\w+)?(?![\w:])")
-_DNS = re.compile(r"(/dns[46]?/)[^/\s]+")
+_DNS = re.compile(r"(/dns(?:[46]|addr)?/)[^/\s]+")
+_HOST = re.compile(r"(?<![\w.:-])(?:[\w-]+\.)+[^\W\d][\w-]*\.?(?=:\d{1,5}(?!\w))")
+"""A name that a port follows."""
 _HEAD = re.compile(r"\S+Z (\w+) +([\w.]+): ")
 
 
@@ -45,7 +48,7 @@ class Redactor:
         words = _PEER.sub(lambda match: f"peer…{match[0][-4:]}", words)
         words = _CID.sub(lambda match: f"cid…{match[0][-4:]}", words)
         words = _HEX.sub(lambda match: f"{match[0][:6]}…", words)
-        words = _DNS.sub(r"\1…", words)
+        words = _HOST.sub("…", _DNS.sub(r"\1…", words))
         words = _IP6.sub(lambda match: _short_ip(match[0]), words)
         return _IP4.sub(lambda match: _short_ip(match[0]), words)
 
@@ -64,9 +67,12 @@ class Redactor:
         return "…"
 
     def log(self, lines: Iterable[str]) -> list[str]:
-        """Lines of a node's log that are of ``LOGGERS``, shortened; of all others level and logger."""
+        """Lines of a node's log that are of ``LOGGERS``, shortened; of all others level and logger.
+
+        Takes both formats of the log, mixed too, and gives the one for people.
+        """
         kept, open_ = [], False
-        for line in lines:
+        for line in (each for raw in lines for each in _as_text(raw)):
             head = _HEAD.match(line)
             if head is None:
                 if open_ and line.startswith("    "):
@@ -75,6 +81,22 @@ class Redactor:
             open_ = head[2] in LOGGERS
             kept.append(self.text(line) if open_ else f"{line[: head.end()]}…")
         return kept
+
+
+def _as_text(line: str) -> Iterator[str]:
+    """A line of a log in JSON as the lines of one in text; any other as it is."""
+    try:
+        record = json.loads(line) if line.startswith("{") else None
+        if record is None:
+            yield line
+            return
+        yield f"{record['time']} {record['level']:<7} {record['logger']}: {record['message']}"
+        for name, value in record.get("fields", {}).items():
+            yield f"    {name}={value}"
+        for trace in record.get("exception", ()):
+            yield f"    {trace}"
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return  # cut in the middle, or another program's: nobody knows what is in it
 
 
 def _short_ip(text: str) -> str:

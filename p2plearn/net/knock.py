@@ -12,6 +12,7 @@ is bounded. The key used is made for the occasion: nothing of this home is shown
 from __future__ import annotations
 
 import contextlib
+import datetime
 import errno
 import socket
 import ssl
@@ -36,8 +37,8 @@ from multiaddr import Multiaddr
 
 from p2plearn.net.group import Door, NotInGroup
 from p2plearn.net.tcp import TcpStream
+from p2plearn.net.tls import BACKDATED_SECONDS, VALID_SECONDS, TlsPipe, TlsSession, TlsTransport
 from p2plearn.net.tls import PROTOCOL as TLS
-from p2plearn.net.tls import TlsPipe, TlsSession, TlsTransport
 from p2plearn.net.yamux import PROTOCOL as YAMUX
 from p2plearn.net.yamux import YamuxConn
 
@@ -77,6 +78,8 @@ class Knock:
     agent: str = ""
     their_clock: float = 0.0
     """A moment, seconds since 1970, that had passed by the other's clock; 0: it didn't say."""
+    their_latest: float = 0.0
+    """A moment that had not come yet by the other's clock when this one showed it; 0: nothing is known."""
     seen_as: str = ""
     """The address that this machine has in the other's eyes: another than ``source`` behind a router."""
 
@@ -93,10 +96,13 @@ class _Failed(Exception):
         self.words = words
 
 
-async def knock(address: str, seconds: float = STEP_SECONDS, key: bytes = b"") -> Knock:
+async def knock(
+    address: str, seconds: float = STEP_SECONDS, key: bytes = b"", valid_from: float | None = None
+) -> Knock:
     """Try to reach a node, see the head of this file; ``seconds`` a step. Raises nothing for what goes wrong there.
 
-    ``key``: of the closed group that this node is in, whose members answer nobody without it.
+    ``key``: of the closed group that this node is in, whose members answer nobody without it. ``valid_from``: when the
+    certificate shown there begins to be valid, as in ``tls.TlsTransport``.
     """
     found = Knock(address)
     try:
@@ -105,28 +111,41 @@ async def knock(address: str, seconds: float = STEP_SECONDS, key: bytes = b"") -
         targets = await _step(found, "resolve", seconds, lambda: _resolve(host, port))
     except _Failed:
         return found
+    keys = create_new_key_pair()
+    caller = _Caller(seconds, key, keys, TlsTransport(keys, valid_from=valid_from))
     before = list(found.steps)
     for target in targets:
         found.steps = list(before)
         with contextlib.suppress(_Failed):  # the step says it
-            await _try(found, target, expected, seconds, key)
+            await _try(found, target, expected, caller)
             break
     return found
 
 
-async def _try(found: Knock, target: str, expected: str, seconds: float, key: bytes) -> None:
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """Who knocks: ``seconds`` for a step, the ``key`` of its group, ``keys`` of its own and its certificate."""
+
+    seconds: float
+    key: bytes
+    keys: KeyPair
+    transport: TlsTransport
+
+
+async def _try(found: Knock, target: str, expected: str, caller: _Caller) -> None:
+    seconds, key = caller.seconds, caller.key
     found.target, port = target, found.port
     found.source = await _step(found, "route", seconds, lambda: _route(target, port))
     stream = await _step(found, "tcp", seconds, lambda: _connect(target, port))
     raw = RawConnection(TcpStream(stream), True)
-    keys, door, nonces = create_new_key_pair(), Door(key), b""
+    door, nonces = Door(key), b""
     try:
         if key:
             nonces = await _step(found, "group", seconds, lambda: door.knock(raw))
         await _step(found, "multistream", seconds, lambda: _agree(raw, str(TLS)))
-        session = await _step(found, "tls", seconds, lambda: _secure(found, raw, keys, expected))
+        session = await _step(found, "tls", seconds, lambda: _secure(found, raw, caller.transport, expected))
         if key:
-            me, other = ID.from_pubkey(keys.public_key), session.get_remote_peer()
+            me, other = ID.from_pubkey(caller.keys.public_key), session.get_remote_peer()
             await _step(
                 found, "membership", seconds, lambda: door.bind(session, nonces, me, called=other, am_caller=True)
             )
@@ -148,6 +167,8 @@ async def _step(found: Knock, name: str, seconds: float, act: Callable[[], Await
         fault, words = "group", str(stranger)
     except trio.TooSlowError:
         fault, words = "timeout", f"no answer within {seconds:g} s"
+    except (IOException, RawConnError) as error:
+        fault, words = "hung-up", str(error)
     except OSError as error:
         fault, words = _of_os(error), error.strerror or str(error)
     except Exception as error:  # libp2p and the parsers below raise families of their own
@@ -283,15 +304,29 @@ async def _agree(conn: Any, protocol: str) -> None:
         raise _Failed("protocol", f"it doesn't speak {protocol}")
 
 
-async def _secure(found: Knock, raw: RawConnection, keys: KeyPair, expected: str) -> TlsSession:
-    transport = TlsTransport(keys)
+async def _secure(found: Knock, raw: RawConnection, transport: TlsTransport, expected: str) -> TlsSession:
     pipe = TlsPipe(raw, transport.create_ssl_context(server_side=False), server_side=False)
-    key = verify_certificate_chain([x509.load_der_x509_certificate(await pipe.handshake())])
+    certificate = x509.load_der_x509_certificate(await pipe.handshake())
+    _check_dates(found, certificate)
+    key = verify_certificate_chain([certificate])
     remote = ID.from_pubkey(key)
     found.peer = str(remote)
     if expected and found.peer != expected:
         raise _Failed("wrong-peer", f"{found.peer} answers there")
     return TlsSession(transport, raw, pipe, remote, key, is_initiator=True)
+
+
+def _check_dates(found: Knock, certificate: x509.Certificate) -> None:
+    """A certificate that isn't valid now tells of two clocks that differ, for it is made when a node starts."""
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    now = datetime.datetime.now(datetime.UTC)
+    if begin > now:
+        ours = (end - begin).total_seconds() == VALID_SECONDS  # other programs backdate theirs by less, or not at all
+        found.their_clock = begin.timestamp() + (BACKDATED_SECONDS if ours else 0.0)
+        raise _Failed("clock", f"its certificate is valid only from {begin:%Y-%m-%d %H:%M} UTC on")
+    if end < now:
+        found.their_latest = end.timestamp()
+        raise _Failed("clock", f"its certificate was valid until {end:%Y-%m-%d %H:%M} UTC")
 
 
 async def _identify(found: Knock, session: TlsSession) -> str:

@@ -16,6 +16,7 @@ import datetime
 import os
 import ssl
 import threading
+import time
 from typing import Final, cast
 
 import trio
@@ -64,25 +65,36 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-def _bare_certificate() -> x509.CertificateBuilder:
-    """A template without extensions; valid from a day ago (clocks differ) for a century (identity is the key)."""
+BACKDATED_SECONDS: Final = 86_400.0
+"""Clocks differ: a certificate is valid from a day ago. Machines whose clocks are further apart can't connect."""
+
+VALID_SECONDS: Final = 36_525 * 86_400.0
+"""A century: identity is the key, not the date."""
+
+
+def _bare_certificate(valid_from: float | None) -> x509.CertificateBuilder:
+    """A template without extensions; ``valid_from``: seconds since 1970, else as above."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "libp2p")])
-    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    begin = time.time() - BACKDATED_SECONDS if valid_from is None else valid_from
+    start = datetime.datetime.fromtimestamp(begin, datetime.UTC)
     return (
         x509.CertificateBuilder()
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
-        .not_valid_after(start + datetime.timedelta(days=36525))
+        .not_valid_after(start + datetime.timedelta(seconds=VALID_SECONDS))
         .subject_name(name)
         .issuer_name(name)
     )
 
 
 class TlsTransport(TLSTransport):
-    """Turns raw connections into :class:`TlsSession`; both contexts are made once, when the node starts."""
+    """Turns raw connections into :class:`TlsSession`; both contexts are made once, when the node starts.
 
-    def __init__(self, key_pair: KeyPair) -> None:
-        super().__init__(key_pair, identity_config=IdentityConfig(cert_template=_bare_certificate()))
+    ``valid_from``: when its certificate begins to be valid, for who wants to find out about clocks.
+    """
+
+    def __init__(self, key_pair: KeyPair, *, valid_from: float | None = None) -> None:
+        super().__init__(key_pair, identity_config=IdentityConfig(cert_template=_bare_certificate(valid_from)))
         self._accepting = self.create_ssl_context(server_side=True)
         self._dialling = self.create_ssl_context(server_side=False)
 

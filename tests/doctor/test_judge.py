@@ -9,12 +9,14 @@ import pytest
 
 from p2plearn.doctor.facts import Facts, Interface, Multicast, Port, kind_of
 from p2plearn.doctor.judge import SETTLED_SECONDS, Finding, judge
+from p2plearn.doctor.ports import had_by_node
 from p2plearn.doctor.reach import Tried, explain
 
 NOW = 1_800_000_000.0
 LAN = Interface("eth0", ("192.168.1.5/24", "fe80::1/64"))
 LO = Interface("lo", ("127.0.0.1/8", "::1/128"))
 STATUS: dict[str, Any] = {"peers": 3, "uptime": 5000.0, "paused": False, "lan": {"problem": ""}, "banned": []}
+ON_LOOPBACK = {"wanted": ["/ip4/127.0.0.1/tcp/1"], "bound": ["/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/1"]}
 GOOD = Facts(
     now=NOW, home="/h", free_disk=10 << 30, min_free=1 << 29, node_pid=7, status=STATUS, interfaces=(LO, LAN),
     ports=(Port("0.0.0.0", 4017, False),), multicast=Multicast(own=True, others=2), clock_set=True,
@@ -46,7 +48,12 @@ def test_a_sound_machine_has_nothing_but_good_findings() -> None:
     ("check", "grade", "words", "todo", "changed"),
     [
         ("home", "bad", "another user", "--home", {"home_is_mine": False}),
-        ("home", "bad", "peer.key", "chmod 600", {"loose_keys": ("/h/keys/peer.key",)}),
+        ("home", "bad", "peer.key is open to others. It will refuse", "chmod 600",
+         {"key_problems": (("peer.key is open to others.", "chmod 600"),)}),
+        ("home", "bad", "The node refuses to start", "one; two",
+         {"key_problems": (("a.", "one"), ("b.", "two"), ("c.", "")), "status": None, "node_pid": None}),
+        ("node", "bad", "No node", "First mend",
+         {"key_problems": (("a.", "one"),), "status": None, "node_pid": None}),
         ("home", "note", "look into", "chmod 700", {"home_mode": 0o755}),
         ("home", "note", "no home", "", {"home_exists": False}),
         ("settings", "bad", "misspelt", "config.toml", {"config_problem": "misspelt"}),
@@ -58,8 +65,11 @@ def test_a_sound_machine_has_nothing_but_good_findings() -> None:
         ("clock", "note", "no time service", "set-ntp", {"clock_set": False}),
         ("node", "bad", "No node", "node start", {"node_pid": None, "status": None}),
         ("node", "bad", "doesn't answer", "log", {"status": None}),
+        ("node", "bad", "is suspended", "kill -CONT 7",
+         {"status": None, "node_silence": ("its process 7 is suspended", "Let it go on: kill -CONT 7")}),
         ("pause", "note", "paused", "resume", {"status": STATUS | {"paused": True}}),
-        ("port", "note", "another program", "network.listen", {"ports": (Port("0.0.0.0", 4017, True),)}),
+        ("port", "note", "when this node started", "network.listen", {"ports": (Port("0.0.0.0", 4017, True),)}),
+        ("listen", "bad", "Nobody else can call", "--listen", {"status": STATUS | {"listen": ON_LOOPBACK}}),
         ("port", "note", "would take", "ss -ltnp",
          {"ports": (Port("0.0.0.0", 4017, True),), "status": None, "node_pid": None}),
         ("network", "bad", "no network", "Wi-Fi", {"interfaces": (LO,)}),
@@ -74,6 +84,8 @@ def test_a_sound_machine_has_nothing_but_good_findings() -> None:
         ("lan", "bad", "can't be asked", "5353", {"multicast": Multicast(problem="Network is unreachable")}),
         ("lan", "bad", "firewall here", "mdns", {"multicast": Multicast()}),
         ("lan", "note", "No other node", "isolation", {"multicast": Multicast(own=True)}),
+        ("lan", "note", "No other node", "isolation",
+         {"multicast": Multicast(), "status": STATUS | {"listen": ON_LOOPBACK}}),
         ("bootstrap", "note", "No bootstrap", "bootstrap_nodes.toml", {"bootstrap": ()}),
         ("bootstrap", "bad", "tcp: no answer", "p2plearn doctor /ip4/192.0.2.1/tcp/1",
          {"bootstrap": (("/ip4/192.0.2.1/tcp/1", "tcp: no answer"),)}),
@@ -92,6 +104,24 @@ def test_each_trouble_is_named_with_what_to_do(
     assert found.grade == grade
     assert words in found.words
     assert todo in found.todo
+
+
+def test_a_bootstrap_node_that_could_not_be_asked_is_not_blamed() -> None:
+    assert "bootstrap" not in {each.check for each in judge(dataclasses.replace(GOOD, bootstrap=None))}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "taken"),
+    [
+        ("/ip4/0.0.0.0/tcp/4017", True),  # it has that host on another port
+        ("/ip4/0.0.0.0/tcp/4018/ws", False),  # it has exactly that
+        ("/ip6/::/tcp/4017", None),  # it has no IPv6 at all
+        ("/ip4/127.0.0.1/tcp/0", False),  # any port will do
+    ],
+)
+def test_a_nodes_ports_are_told_by_what_it_has(wanted: str, taken: bool | None) -> None:
+    bound = ["/ip4/0.0.0.0/tcp/42399", "/ip4/0.0.0.0/tcp/4018/ws", "/ip4/127.0.0.1/tcp/9"]
+    assert [each.taken for each in had_by_node([wanted], bound)] == [taken]
 
 
 def test_a_young_node_is_not_blamed_for_having_no_callers() -> None:
@@ -118,6 +148,12 @@ BRIDGE = Interface("docker0", ("172.18.0.1/16",))
     [
         (Tried("", "", "", "192.168.1.9", 4017), "can see each other"),
         (Tried("", "", "", "192.168.1.9", 4017, None, 7200.0), "2.0 hours ahead"),
+        (Tried("", "", "", "192.168.1.9", 4017, None, -90.0, 700.0), "refused there"),
+        (Tried("tls", "clock", "", "192.168.1.9", 4017, True, 3 * 86400.0), "3.0 days ahead"),
+        (Tried("tls", "clock", "", "192.168.1.9", 4017, True, 3 * 86400.0, 0.0, True), "so set that one"),
+        (Tried("tls", "clock", "valid until", "192.168.1.9", 4017), "clocks disagree"),
+        (Tried("identify", "hung-up", "", "192.168.1.9", 4017, True, -1e6, 86400.0), "24.0 hours behind"),
+        (Tried("membership", "group", "", "192.168.1.9", 4017, True, -1e6, 86400.0), "24.0 hours behind"),
         (Tried("read", "address", "no port", "", 0), "can't be used"),
         (Tried("resolve", "name", "not known", "", 4017), "looked up"),
         (Tried("tcp", "refused", "", "192.168.1.9", 4017), "nothing listens"),

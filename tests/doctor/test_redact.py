@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
+import os
 import string
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2plearn.config import Home
+from p2plearn.doctor.bundle import make_bundle
+from p2plearn.doctor.facts import Facts
+from p2plearn.doctor.judge import Finding
 from p2plearn.doctor.redact import Redactor
+from p2plearn.log import start_logging
 from tests.nodes import RealNode
 
 PEER = "12D3KooWMHgdNcNwt3gCbgeRQSArzBWH3rfVYKP57oyEpT5ufQFN"
@@ -26,6 +33,9 @@ PEER = "12D3KooWMHgdNcNwt3gCbgeRQSArzBWH3rfVYKP57oyEpT5ufQFN"
         ("from fe80::1c2d%wlan0 to ::1", "from fe80:0000::x to ::1"),
         ("course " + "ab" * 32, "course ababab…"),
         ("/dns4/ada-laptop.school.example/tcp/1", "/dns4/…/tcp/1"),
+        ("/dnsaddr/ada.example/p2p", "/dnsaddr/…/p2p"),
+        ("called p2p.schule.example:4017, gone", "called …:4017, gone"),
+        ("p2plearn.net: 3 in config.toml at 12:30:05", "p2plearn.net: 3 in config.toml at 12:30:05"),
         ("127.0.0.1 and 0.0.0.0", "127.0.0.1 and 0.0.0.0"),
         ("at 2026-11-21T15:00:01.123Z", "at 2026-11-21T15:00:01.123Z"),
         ("/home/ada/.local/x of ada", "HOME/.local/x of USER"),
@@ -74,6 +84,65 @@ def test_log_lines_that_may_name_courses_lose_their_words() -> None:
         "    Traceback (most recent call last):",
         "2026-11-21T15:00:02.123Z warning p2plearn.custody_service: …",
     ]
+
+
+def test_a_log_in_json_is_kept_as_one_in_text_is() -> None:
+    lines = [
+        'vel": "info", "logger": "p2plearn.net", "message": "cut in the middle: My diary"}',
+        '{"time": "2026-11-21T15:00:01.123Z", "level": "info", "logger": "p2plearn.net", '
+        '"message": "calling 203.0.113.77", "fields": {"peer": "203.0.113.78"}, "exception": ["Traceback"]}',
+        '{"time": "2026-11-21T15:00:02.123Z", "level": "warning", "logger": "p2plearn.custody_service", '
+        '"message": "My diary", "fields": {"title": "My diary"}, "exception": ["My diary"]}',
+        '{"level": "info", "message": "My diary"}',
+        '{"time": "2026-11-21T15:00:03.123Z", "level": "in',
+    ]
+    assert Redactor({}).log(lines) == [
+        "2026-11-21T15:00:01.123Z info    p2plearn.net: calling 203.0.x.x",
+        "    peer=203.0.x.x",
+        "    Traceback",
+        "2026-11-21T15:00:02.123Z warning p2plearn.custody_service: …",
+    ]
+
+
+@pytest.mark.parametrize("address", ["p2p.geheimeschule.example:4017", "ada-laptop:4017", "/dns4/ada-laptop/tcp/1"])
+def test_a_bundle_does_not_name_the_machine_that_was_called(tmp_path: Path, address: str) -> None:
+    words = f"{address} can't be looked up"
+    step = {"name": "resolve", "fault": "name", "words": words, "seconds": 0.0}
+    made = make_bundle(
+        Home(tmp_path), Facts(now=0.0, home=""), [Finding("reach", "bad", words)], {"address": address, "steps": [step]}
+    )
+    text = json.dumps(made, ensure_ascii=False)
+    assert "geheimeschule" not in text
+    assert "ada-laptop" not in text
+    assert "resolve" in text
+
+
+def test_the_log_of_a_service_is_in_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # In place of systemd's own, which has no journal where tests run: says what it was asked, as a node would.
+    program = tmp_path / "journalctl"
+    program.write_text('#!/bin/sh\necho "2026-11-21T15:00:01.123Z info    p2plearn.net: $*"\n')
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    running = make_bundle(Home(tmp_path), Facts(now=0.0, home="", node_pid=4321), [], {})
+    assert running["journal"][0].endswith(" _PID=4321")
+    ended = make_bundle(Home(tmp_path), Facts(now=0.0, home=""), [], {})
+    assert ended["journal"][0].endswith(" _SYSTEMD_USER_UNIT=p2plearn.service + _SYSTEMD_UNIT=p2plearn.service")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_bundle_has_the_end_of_the_log(tmp_path: Path, form: str) -> None:
+    home = Home(tmp_path)
+    start_logging("info", as_json=form == "json", file=home.log)
+    try:
+        for number in range(3):
+            logging.getLogger("p2plearn.net").info("call %s", number)
+    finally:
+        for handler in logging.getLogger().handlers[:]:
+            if isinstance(handler, logging.FileHandler):
+                logging.getLogger().removeHandler(handler)
+                handler.close()
+    log = make_bundle(home, Facts(now=0.0, home=""), [], {})["log"]
+    assert [line.partition(": ")[2] for line in log] == ["call 0", "call 1", "call 2"]
 
 
 def test_the_bundle_of_a_real_node_has_no_secret_in_it(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,22 @@ from typing import Any
 
 import pytest
 
+from p2plearn.config import Home
+from p2plearn.doctor.collect import key_problems
+from p2plearn.identity import load_or_create
+from p2plearn.membership import join as join_group
+from p2plearn.membership import new_group
 from tests.namespaces import ip, join, namespaces
-from tests.nodes import command, environment
+from tests.nodes import command, environment, run_command
 
 SECONDS = 120.0
+
+HOLD_4017 = """
+import socket, sys
+with socket.create_server(("", 4017)):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.fixture
@@ -76,6 +89,56 @@ def test_two_machines_on_one_cable(tmp_path: Path, cable: tuple[str, str]) -> No
         assert graded(run(cable[1], there, "doctor", code=1))["clock"][0] == "bad"
     finally:
         run(cable[1], there, "node", "stop")
+
+
+def test_a_node_that_others_cannot_find_is_told_why(tmp_path: Path, cable: tuple[str, str]) -> None:
+    where, home = cable[0], tmp_path / "home"
+    program = subprocess.Popen(
+        ["ip", "netns", "exec", where, sys.executable, "-c", HOLD_4017], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"held\n"
+        try:
+            run(where, home, "node", "start", "--detach", "--no-mdns")
+            found = graded(run(where, home, "doctor", code=1))
+            # Its port went to another program before; and it was told not to look at the LAN.
+            assert found["port"][0] == "note"
+            assert "4017 was another program's" in found["port"][1]
+            assert found["lan"][0] == "note"
+            assert "switched off" in found["lan"][1]
+            assert "listen" not in found
+        finally:
+            run(where, home, "node", "stop")
+            program.communicate()
+    # Where only this machine hears it, and with a key that others can read.
+    run(where, home, "node", "start", "--detach", "--listen", "/ip4/127.0.0.1/tcp/4017")
+    try:
+        key = Home(home).author_key
+        key.chmod(0o644)
+        found = graded(run(where, home, "doctor", code=1))
+        assert "Nobody else can call" in found["listen"][1]
+        assert "port" not in found
+        assert found["lan"][0] == "note"
+        assert str(key) in found["home"][1]
+    finally:
+        run(where, home, "node", "stop")
+
+
+@pytest.mark.parametrize("name", ["peer.key", "author.key", "network.key"])
+def test_a_key_that_a_start_would_refuse_is_named(tmp_path: Path, name: str) -> None:
+    home = Home(tmp_path / "home")
+    join_group(home, new_group("class"), replace=False)
+    for key in (home.peer_key, home.author_key):
+        load_or_create(key)
+    assert key_problems(home) == ()
+    key = home.keys / name
+    key.chmod(0o640)
+    [(words, todo)] = key_problems(home)
+    assert "open to others" in words
+    assert todo.endswith(f"chmod 600 {key}")
+    # The node that would not start says the same.
+    assert words in run_command("node", "start", home=home.path).stderr
 
 
 def test_no_network_at_all(tmp_path: Path, cable: tuple[str, str]) -> None:

@@ -1,0 +1,50 @@
+"""Two machines whose clocks differ, each way: the doctor says so, whatever the connection breaks at."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.nodes import RealNode, environment, run_command
+
+HOUR, DAY = 3600, 86400
+
+SHIFT = """
+import datetime, os, time
+
+OFF = int(os.environ["SHIFTED_SECONDS"])
+seconds, nanoseconds = time.time, time.time_ns
+time.time, time.time_ns = lambda: seconds() + OFF, lambda: nanoseconds() + OFF * 10**9
+
+
+class Shifted(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return super().now(tz) + datetime.timedelta(seconds=OFF)
+
+
+datetime.datetime = Shifted
+"""
+"""Run by Python before anything else: the whole program has another clock."""
+
+
+def test_clocks_that_differ_are_named_from_either_side(tmp_path: Path) -> None:
+    shifting = tmp_path / "shifting"
+    shifting.mkdir()
+    (shifting / "sitecustomize.py").write_text(SHIFT)
+    path = os.pathsep.join(filter(None, [str(shifting), environment().get("PYTHONPATH", "")]))
+    with RealNode(tmp_path / "node") as node:
+        for off, code, words in (
+            (0, 0, "Every step went well"),
+            (3 * DAY, 1, "too far apart to connect: the clock there is at least 24.0 hours behind"),
+            (-3 * DAY, 1, "too far apart to connect: the clock there is at least 3.0 days ahead"),
+            (3660 * DAY, 1, "too far apart to connect: the clock there is at least 24.0 hours behind"),
+            (2 * HOUR, 0, "can see each other, but the clock there is at least 0.2 hours behind"),
+            (-2 * HOUR, 0, "can see each other, but the clock there is at least 2.0 hours ahead"),
+        ):
+            ran = run_command(
+                "doctor", node.address, "--json", home=tmp_path / "here", PYTHONPATH=path, SHIFTED_SECONDS=str(off)
+            )
+            assert ran.code == code, (off, ran.stdout, ran.stderr)
+            [found] = [each for each in ran.last["findings"] if each["check"] == "reach"]
+            assert words in found["words"], off

@@ -1,0 +1,78 @@
+"""Why a node is silent: told from its process within seconds, with what to do, by every short call and the doctor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from p2plearn.client import NodeClient
+from p2plearn.errors import P2plearnError
+from p2plearn.processes import state_of, why_silent
+from tests.nodes import RealNode
+
+
+@pytest.fixture
+def suspended() -> Iterator[int]:
+    """A process that was stopped by a signal."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            deadline = time.monotonic() + 60
+            while state_of(process.pid) != "T":
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def test_a_suspended_process_is_told_from_one_that_runs(suspended: int) -> None:
+    assert state_of(suspended) == "T"
+    assert state_of(os.getpid()) == "R"
+    assert state_of(0) == ""
+
+
+@pytest.mark.parametrize(
+    ("state", "words", "todo"),
+    [("T", "is suspended", "kill -CONT 7"), ("D", "waits for the disk", "disk"), ("S", "hangs", "node stop"),
+     ("", "hangs", "node stop")],
+)  # fmt: skip
+def test_each_silence_has_words(state: str, words: str, todo: str) -> None:
+    why, do = why_silent(7, state)
+    assert words in why
+    assert todo in do
+
+
+def test_a_node_that_is_suspended_is_not_waited_for(tmp_path: Path) -> None:
+    told: list[str] = []
+    with RealNode(tmp_path / "home") as node:
+        os.kill(node.pid, signal.SIGSTOP)
+        try:
+            # The whole minute that a call may take is not spent: what raises says so, not that the time was over.
+            with pytest.raises(P2plearnError, match=r"doesn't answer: its process .* is suspended") as failed:
+                NodeClient(node.home.path, on_silence=told.append).status()
+            assert f"kill -CONT {node.pid}" in failed.value.hint
+            assert not told
+            node_found = {each["check"]: each for each in node.run("doctor", code=1)["findings"]}
+            assert "is suspended" in node_found["node"]["words"]
+            assert "port" not in node_found  # it may be that very node that has it
+        finally:
+            os.kill(node.pid, signal.SIGCONT)
+        assert node.run("node", "status")["peers"] == 0
+
+
+def test_who_waits_for_a_busy_node_is_told_and_gets_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p2plearn.client._SILENT_SECONDS", 0.0)  # whatever isn't there at once is silence
+    told: list[str] = []
+    with RealNode(tmp_path / "home") as node:
+        answer = NodeClient(node.home.path, on_silence=told.append).status()
+        assert answer["pid"] == node.pid
+    assert len(told) == 1
+    assert "busy or hangs" in told[0]
