@@ -30,6 +30,7 @@ from p2plearn.store.store import Store
 from p2plearn.telling import Counting, in_thread, telling
 from p2plearn.transfer.courtesy import Courtesy
 from p2plearn.transfer.fetch import Fetch, FetchLimits
+from p2plearn.transfer.landed import landed
 
 
 class Getting:
@@ -166,11 +167,10 @@ class Getting:
         """
         files: tuple[FileEntry, ...] | None = None
         following: Following | None = None
-        download: Download | None = None
         fetch = self.fetching[course] = await self.new_fetch(course, request)
 
-        async def land(signed: SignedManifest, index_raw: bytes | None, index: Index) -> Download:
-            nonlocal files, download
+        async def begin(signed: SignedManifest, index_raw: bytes, index: Index) -> Download:
+            nonlocal files
             self._refuse_blocked(course, signed.manifest.author)
             if request.only:
                 files = index.select(request.only)
@@ -187,21 +187,17 @@ class Getting:
             return download
 
         try:
-            async with telling(report, lambda gauge: _progress(fetch, gauge)):
-                await fetch.run(land)
-            if download is not None and dest is not None:
-                following = download.take_following(dest)
+            async with telling(report, lambda gauge: _progress(fetch, gauge)), landed(fetch, begin) as download:
+                if dest is not None:
+                    following = download.take_following(dest)
         finally:
             self.fetching.pop(course, None)
-            if download is not None:
-                with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(download.close)
         return fetch, files, following
 
     def _begin(
         self,
         signed: SignedManifest,
-        index_raw: bytes | None,
+        index_raw: bytes,
         index: Index,
         files: tuple[FileEntry, ...] | None,
         dest: Path | None,
@@ -210,7 +206,7 @@ class Getting:
         if dest is not None:
             self._store.check_destination(signed, index, dest)
         self._store.custody.claim(signed.course, "fetched")
-        return self._store.begin_download(signed, index_raw or index.encode(), index, files, "fetched", checkout=dest)
+        return self._store.begin_download(signed, index_raw, index, files, "fetched", checkout=dest)
 
 
 def _progress(fetch: Fetch, gauge: Gauge) -> Progress:

@@ -16,7 +16,7 @@ from typing import Any
 
 import trio
 
-from p2plearn.course.index import FileEntry, Index
+from p2plearn.course.index import Index
 from p2plearn.course.manifest import SignedManifest
 from p2plearn.errors import P2plearnError
 from p2plearn.operations import Progress, Report
@@ -24,6 +24,7 @@ from p2plearn.store.check import Damage
 from p2plearn.store.download import Download
 from p2plearn.store.store import Store
 from p2plearn.transfer.fetch import Fetch
+from p2plearn.transfer.landed import landed
 
 logger = logging.getLogger(__name__)
 
@@ -92,36 +93,14 @@ class Mending:
             return 0  # removed meanwhile
         fetch = await self._new_fetch(course)
         paths = {one.path for one in harmed}
-        opened: list[Download] = []
 
-        async def land(signed: SignedManifest, raw: bytes | None, index: Index) -> Download:
+        async def begin(signed: SignedManifest, raw: bytes, index: Index) -> Download:
             # Of a course that was never all here only the harmed files come back; its index brings no file along.
             wanted = None if row.whole else [entry for entry in index.files if entry.path in paths]
-            download = await trio.to_thread.run_sync(self._begin, signed, raw, index, wanted, row.why)
-            opened.append(download)
-            return download
+            return await trio.to_thread.run_sync(self._store.begin_download, signed, raw, index, wanted, row.why)
 
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_tell, fetch, harmed[0].title, report)
-                failure: P2plearnError | None = None
-                try:
-                    await fetch.run(land)
-                except P2plearnError as error:  # taken out of the nursery, which would wrap it
-                    failure = error
-                nursery.cancel_scope.cancel()
-        finally:
-            with trio.CancelScope(shield=True):
-                for download in opened:
-                    await trio.to_thread.run_sync(download.close)
-        if failure is not None:
-            raise failure
-        return len(fetch.tally.gave)
-
-    def _begin(
-        self, signed: SignedManifest, raw: bytes | None, index: Index, wanted: Sequence[FileEntry] | None, why: str
-    ) -> Download:
-        return self._store.begin_download(signed, raw or index.encode(), index, wanted, why)
+        async with landed(fetch, begin, lambda: _tell(fetch, harmed[0].title, report)):
+            return len(fetch.tally.gave)
 
 
 async def _tell(fetch: Fetch, title: str, report: Report) -> None:

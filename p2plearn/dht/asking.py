@@ -1,6 +1,6 @@
 """Asking other nodes about units: have one take a copy, pass receipts on, have it show what it said it keeps.
 
-    offerer   OFFER ->
+    offerer   OFFER ->, RECEIPTS ->
     receiver  <- ACCEPT, PROGRESS …, ACK   or  DECLINE
     offerer   RECEIPTS ->, CHALLENGE -> (on a stream of its own), RECEIPTS -> everybody else who holds the unit
 
@@ -97,6 +97,7 @@ class Asking:
                 line = Line(await self._calls.open(to, CUSTODY), ANSWERED)
                 try:
                     await line.send(Offer(unit.segment, entry.copies, signed.signature, signed.raw))
+                    await line.send(Receipts(tuple(kept.receipts_of(unit))))
                     answer = await self._verdict(line, patience)
                     if isinstance(answer, Decline):
                         return answer

@@ -1,9 +1,13 @@
 """Taking units in for others: an offer considered, its room reserved, its bytes pulled, a receipt given.
 
-    offerer   OFFER ->                                                   one unit, the manifest with it
+    offerer   OFFER ->, RECEIPTS ->                one unit, the manifest with it, and who holds it already
     receiver  <- ACCEPT (room reserved)  or  DECLINE (reason)  or  ACK (it has it)
     receiver  pulls over the chunk protocol, the offerer named first;  <- PROGRESS …
     receiver  <- ACK: a signed receipt, once every byte is verified, durable and on record
+    offerer   RECEIPTS ->                          who holds it now
+
+The first RECEIPTS are for the case that the offerer vanishes before the second: the receiver knows all the same whose
+copies count beside its own, and they hear of it with its next heartbeat.
 
 What must hold: no byte before room for it is reserved; no receipt before the bytes are durable; of what didn't come
 nothing stays. A unit is taken once, whoever offers it, and however many do.
@@ -16,7 +20,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 import trio
 
@@ -24,12 +28,16 @@ from p2plearn.course.index import FileEntry, Index
 from p2plearn.course.manifest import MAX_CHUNK, SignedManifest, open_manifest
 from p2plearn.dht.custody import SEGMENT, Node, Unit, segments, slots_of
 from p2plearn.dht.kept import Kept
+from p2plearn.dht.ledger import MOST_NODES
 from p2plearn.dht.line import Line
 from p2plearn.dht.messages import Accept, Ack, Decline, Offer, Progress, Reason, Receipts
 from p2plearn.dht.receipts import Receipt
 from p2plearn.errors import NobodyHasIt, NoSpace, P2plearnError, PeerFault
+from p2plearn.store.download import Download
+from p2plearn.transfer.channel import StreamOver
 from p2plearn.transfer.courtesy import Courtesy
 from p2plearn.transfer.fetch import Fetch, FetchLimits
+from p2plearn.transfer.landed import landed
 from p2plearn.transfer.session import Peer
 
 log = logging.getLogger("p2plearn.custody")
@@ -39,6 +47,9 @@ INCOMING: Final = 3
 
 ANSWER_SECONDS: Final = 20.0
 """For a question to come or be answered, and between two signs of progress."""
+
+OTHERS_SECONDS: Final = 2.0
+"""For the receipts that follow an offer to come; nodes of version 0.1 and before send none."""
 
 STALLED_SECONDS: Final = 120.0
 """A unit of which nothing came for so long gives its place to another: who has it may be paused for a week."""
@@ -60,6 +71,8 @@ class _Incoming:
         self.receipt: Receipt | None = None
         self.problem = Decline(Reason.FAILED, "")
         self.bytes = 0
+        self.others: dict[Node, Receipt] = {}
+        """Who else holds it, as its offerers said before it was here."""
 
 
 def size_at_most(size: int, segment: int) -> int:
@@ -120,6 +133,11 @@ class Intake:
             await incoming.decided.wait()
             if not incoming.done.is_set():
                 await line.send(Accept())
+                for each in await self._others(line, OTHERS_SECONDS):
+                    if each.unit == unit and len(incoming.others) < MOST_NODES:
+                        incoming.others[each.node] = each
+                if incoming.receipt is not None:  # it came before they did
+                    await kept.learn(incoming.others.values())
             while not incoming.done.is_set():
                 with trio.move_on_after(1.0):
                     await incoming.done.wait()
@@ -132,8 +150,20 @@ class Intake:
         else:
             copies = max(offer.copies, entry.receipts[kept.me].copies)
             await line.send(Ack(await kept.state(unit, entry.size, copies, holds=True)))
-        # The offerer goes on with who else holds it.
-        told = await line.receive(ANSWER_SECONDS)
+        # The offerer goes on with who holds it now; what it said with its offer may be before that.
+        said: list[Receipt] = []
+        with trio.move_on_after(ANSWER_SECONDS):
+            for _ in range(2):
+                said += await self._others(line, ANSWER_SECONDS)
+        return tuple(said)
+
+    @staticmethod
+    async def _others(line: Line, seconds: float) -> tuple[Receipt, ...]:
+        """Who holds the unit, as the offerer says next; nothing if it says nothing more. Raises PeerFault."""
+        try:
+            told = await line.receive(seconds)
+        except (StreamOver, trio.TooSlowError):
+            return ()
         return told.receipts if isinstance(told, Receipts) else ()
 
     async def mend(self, unit: Unit, copies: int) -> bool:
@@ -176,6 +206,7 @@ class Intake:
             incoming.decided.set()
             size = await self._pull(incoming, signed, unit, offerer)
             incoming.receipt = await kept.state(unit, size, copies, holds=True)
+            await kept.learn(incoming.others.values())
             kept.announce(unit.course)
             log.info("keeps %s.%d for others", unit.course.hex()[:12], unit.segment)
         except P2plearnError as error:
@@ -209,44 +240,21 @@ class Intake:
             for_others=True,
         )
         size = 0
-        opened = []
 
-        async def land(manifest: SignedManifest, raw: bytes | None, index: Index) -> Any:
+        async def begin(manifest: SignedManifest, raw: bytes, index: Index) -> Download:
             nonlocal size
             first, count, size = slots_of(unit.segment, index.lengths)
             part = FileEntry("segment", size, first, count)
-            begin = store.begin_download
-            download = await trio.to_thread.run_sync(
-                begin, manifest, raw or index.encode(), index, [part], "custody"
-            )  # fmt: skip
-            opened.append(download)
-            return download
-
-        failure: P2plearnError | None = None
+            return await trio.to_thread.run_sync(store.begin_download, manifest, raw, index, [part], "custody")
 
         async def watch() -> None:
-            nonlocal failure
             moved_at = trio.current_time()
             while trio.current_time() - moved_at < STALLED_SECONDS:
                 await trio.sleep(0.5)
                 if incoming.bytes != fetch.standing.verified_bytes or fetch.standing.stage == "committing":
                     moved_at = trio.current_time()
                 incoming.bytes = fetch.standing.verified_bytes
-            failure = NobodyHasIt(f"nothing came for {STALLED_SECONDS:.0f} s ({fetch.tally.words()})")
-            nursery.cancel_scope.cancel()
+            raise NobodyHasIt(f"nothing came for {STALLED_SECONDS:.0f} s ({fetch.tally.words()})")
 
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(watch)
-                try:
-                    await fetch.run(land)
-                except P2plearnError as error:
-                    failure = error
-                nursery.cancel_scope.cancel()
-        finally:
-            with trio.CancelScope(shield=True):
-                for download in opened:
-                    await trio.to_thread.run_sync(download.close)
-        if failure is not None:
-            raise failure
-        return size
+        async with landed(fetch, begin, watch):
+            return size
