@@ -90,6 +90,7 @@ class Keeper:
         self.asking = Asking(self.kept, calls, self._spawn, courtesy)
         self.intake = Intake(self.kept, find, self._spawn, fetch=limits.fetch, courtesy=courtesy)
         self.vigil = Vigil(calls, self._figures, self.ledger.circle, self._reconcile, limits.interval)
+        self.ledger.is_gone = self._is_gone
         self.forget_provider: Callable[[bytes, Node], None] = lambda _course, _node: None
         """Told of a node that no longer has a course: nobody is to be sent there."""
         self._reconciled: dict[Node, float] = {}
@@ -147,6 +148,9 @@ class Keeper:
         """Who holds a unit as far as copies are counted: not those away for longer than the grace period."""
         now, detector = trio.current_time(), self.vigil.detector
         return counted(entry, self.ledger.me, lambda node: detector.gone_for(node, now), self.limits.grace)
+
+    def _is_gone(self, node: Node) -> bool:
+        return self.vigil.detector.gone_for(node, trio.current_time()) >= self.limits.grace
 
     def tell_all(self, unit: Unit) -> None:
         """Tell everybody who holds a unit all that is known of it."""

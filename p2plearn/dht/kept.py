@@ -191,7 +191,10 @@ class Kept:
                 self.promises.gone(receipt.unit, receipt.node)
             by_unit.setdefault(receipt.unit, []).append((receipt.node, receipt.encode()))
         for unit, records in by_unit.items():
-            await trio.to_thread.run_sync(self.store.custody.note, unit.course, unit.segment, records)
+            # Who is no longer remembered of a unit (``ledger.MOST_NODES``) goes from its record, too.
+            entry = self.ledger.entry(unit)
+            nodes = frozenset(entry.receipts) if entry is not None else None
+            await trio.to_thread.run_sync(self.store.custody.note, unit.course, unit.segment, records, nodes)
         if by_unit:
             self.news()
 

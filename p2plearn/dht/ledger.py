@@ -21,7 +21,7 @@ from p2plearn.dht.custody import Node, Unit
 from p2plearn.dht.receipts import Receipt, sign_receipt
 
 MOST_NODES: Final = 64
-"""Nodes remembered for a unit; twice the most copies that can be asked for."""
+"""Nodes remembered for a unit, those that are gone included; twice the most copies that can be asked for."""
 
 
 @dataclass(slots=True)
@@ -52,6 +52,8 @@ class Ledger:
     def __init__(self, me: Node, sign: Callable[[bytes], bytes]) -> None:
         self.me = me
         self._sign = sign
+        self.is_gone: Callable[[Node], bool] = lambda _: False
+        """Whether a node has been away for so long that its copies count no more."""
         self._entries: dict[Unit, Entry] = {}
         self._held_by: dict[Node, set[Unit]] = {}
         """For each node the units of which its newest receipt here says that it holds them."""
@@ -123,17 +125,33 @@ class Ledger:
             known = entry.receipts.get(receipt.node)
             if known is not None and known.time >= receipt.time:
                 continue
-            if known is None and len(entry.receipts) >= MOST_NODES:
-                gone = next((node for node, each in entry.receipts.items() if not each.holds), None)
-                if gone is None:
-                    continue
-                self._changed(entry)
-                del entry.receipts[gone]
+            if known is None and len(entry.receipts) >= MOST_NODES and not self._makes_room(entry, receipt):
+                continue
             self._put(receipt.unit, entry, receipt)
             if not receipt.holds:
                 entry.disproved.discard(receipt.node)  # now it says so itself
             news.append(receipt)
         return news
+
+    def _makes_room(self, entry: Entry, receipt: Receipt) -> bool:
+        """Forget somebody who doesn't count, so that another is remembered; False if there is nobody.
+
+        Who no longer holds the unit goes first, then who is gone, of each the one heard last the longest ago: all who
+        see the same nodes gone remember the same others, in whatever order they heard of them.
+        """
+        useless = [
+            each
+            for each in (*entry.receipts.values(), receipt)
+            if each.node != self.me and (not each.holds or self.is_gone(each.node))
+        ]
+        first = min(useless, key=lambda each: (each.holds, each.time, each.node), default=receipt)
+        if first is receipt:
+            return False
+        self._changed(entry)
+        self._no_holder(first.unit, first.node)
+        del entry.receipts[first.node]
+        entry.disproved.discard(first.node)
+        return True
 
     def denials(self, receipts: Iterable[Receipt], now: int) -> list[Receipt]:
         """Receipts that say that this node does not hold what it is said to: its disk was lost, its word wasn't."""

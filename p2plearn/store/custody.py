@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from p2plearn.course.manifest import SignedManifest
@@ -169,11 +169,22 @@ class CustodyRecords:
                     gone.append((course, segment))
         return gone
 
-    def note(self, course: bytes, segment: int, receipts: Iterable[tuple[bytes, bytes]]) -> None:
-        """Newer receipts about a unit that is here."""
+    def note(
+        self,
+        course: bytes,
+        segment: int,
+        receipts: Iterable[tuple[bytes, bytes]],
+        nodes: Collection[bytes] | None = None,
+    ) -> None:
+        """Newer receipts about a unit that is here; with ``nodes`` those of all others about it are forgotten."""
         with self._catalogue.writing() as db:
-            if db.execute("SELECT 1 FROM custody WHERE course = ? AND segment = ?", (course, segment)).fetchone():
-                _put(db, course, segment, receipts)
+            if not db.execute("SELECT 1 FROM custody WHERE course = ? AND segment = ?", (course, segment)).fetchone():
+                return
+            _put(db, course, segment, receipts)
+            if nodes is not None:
+                said = db.execute("SELECT node FROM receipts WHERE course = ? AND segment = ?", (course, segment))
+                gone = [(course, segment, node) for (node,) in said.fetchall() if node not in nodes]
+                db.executemany("DELETE FROM receipts WHERE course = ? AND segment = ? AND node = ?", gone)
 
     def abandon(self, course: bytes, segment: int) -> bool:
         """A reserved unit didn't come; True if the course is now kept for nobody and can be removed."""
