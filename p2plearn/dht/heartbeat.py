@@ -11,6 +11,7 @@ Imports ``dht`` siblings, ``errors``, ``transfer``.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -22,7 +23,6 @@ from p2plearn.dht.line import Line
 from p2plearn.dht.liveness import Detector, Life
 from p2plearn.dht.messages import BEATS, HEARTBEAT, Beat
 from p2plearn.errors import PeerFault
-from p2plearn.net.backoff import Backoff
 from p2plearn.transfer.channel import StreamOver
 from p2plearn.transfer.session import Unreachable
 
@@ -35,10 +35,21 @@ FIRST_SECONDS: Final = 10.0
 """For a node that opened a stream to say its first beat."""
 
 AT_ONCE: Final = 16
-"""Exchanges under way at a time."""
+AT_ONCE_SILENT: Final = 8
+"""Exchanges under way at a time with those who are there, and with others: however many are gone and take
+``ASK_SECONDS`` each, nobody who is there waits behind them."""
 
-AWAY_SECONDS: Final = 120.0
-"""How often a node that has been away for long is asked at least; one that comes back says so by itself."""
+FRESH: Final = 3.0
+"""Intervals for which what a node said of itself counts as its state."""
+
+DOWN_SHARE: Final = 8.0
+DOWN_MOST: Final = 60.0
+"""A node that is down is asked again after an eighth of the time that it has been silent, at most so many intervals:
+who comes back asks by itself, and whoever is gone for ever must cost little."""
+
+TOGETHER: Final = 30.0
+"""Who fell silent within so many intervals of one that is back is asked at once: a network that was cut in two is
+whole again, and nobody on either side asks by itself."""
 
 OTHERS: Final = 3
 """Nodes outside the circle that are asked when nobody in it answers."""
@@ -104,7 +115,9 @@ class Vigil:
         self._turns: dict[Node, trio.Lock] = {}
         self._inbound = 0
         self._been_away: dict[Node, float] = {}
-        self._away = Backoff(interval, max(AWAY_SECONDS, interval))
+        self._asked_at: dict[Node, float] = {}
+        self._due: set[Node] = set()
+        """Nodes whose turn to be asked has come, and isn't over."""
 
     def been_away(self, seconds: Mapping[Node, float]) -> None:
         """For how long nodes had been away when this node last ran."""
@@ -127,13 +140,16 @@ class Vigil:
         self._heard_at = now
         self.told[node] = Told(now, beat)
         self._been_away.pop(node, None)
-        self._away.worked(node)
+        silent_for = self.detector.gone_for(node, now)
         if node not in self.detector:
             return
         if beat.leaving:
             self.detector.left(node, now)
         elif self.detector.beat(node, now) in {Life.DOWN, Life.LEFT}:
             log.info("%s is back", node.hex()[:8])
+            for other in self.detector:
+                if abs(self.detector.gone_for(other, now) - silent_for) <= TOGETHER * self.interval:
+                    self._asked_at.pop(other, None)
 
     async def serve(self, stream: Any, node: Node) -> None:
         """Answer the beats that come over a stream, until it ends."""
@@ -194,12 +210,15 @@ class Vigil:
 
     async def run(self) -> None:
         """Watch the circle until cancelled."""
-        limit = trio.CapacityLimiter(AT_ONCE)
+        lanes = {True: trio.CapacityLimiter(AT_ONCE), False: trio.CapacityLimiter(AT_ONCE_SILENT)}
 
         async def check(node: Node) -> None:
-            async with limit:
-                if await self.ask(node) is None and self.detector.life(node) in {Life.DOWN, Life.LEFT}:
-                    self._away.failed(node, trio.current_time())
+            try:
+                async with lanes[self.detector.life(node) is Life.ALIVE]:
+                    self._asked_at[node] = trio.current_time()
+                    await self.ask(node)
+            finally:
+                self._due.discard(node)
 
         async with trio.open_nursery() as nursery:
             due = trio.current_time()
@@ -209,12 +228,12 @@ class Vigil:
                 now = trio.current_time()
                 circle = self._circle()
                 self._keep_to(circle, now)
-                near = set(self._calls.nodes())
-                asked = [n for n in circle if not self._is_fresh(n, now) and (n in near or self._away.due(n, now))]
+                asked = [node for node in circle if not self._is_fresh(node, now) and self._is_worth_it(node, now)]
                 if circle and now - self._heard_at > 2 * self.interval:
                     asked += [node for node in self._calls.nodes() if node not in circle][:OTHERS]
                 for node in asked:
-                    if not self._turns.setdefault(node, trio.Lock()).locked():
+                    if node not in self._due and not self._turns.setdefault(node, trio.Lock()).locked():
+                        self._due.add(node)
                         nursery.start_soon(check, node)
                 in_touch = not circle or now - self._heard_at <= 3 * self.interval
                 for node, life in self.detector.tick(now, in_touch=in_touch):
@@ -223,6 +242,10 @@ class Vigil:
     def _is_fresh(self, node: Node, now: float) -> bool:
         told = self.told.get(node)
         return told is not None and now - told.at < 0.6 * self.interval
+
+    def _is_worth_it(self, node: Node, now: float) -> bool:
+        rest = min(self.detector.gone_for(node, now) / DOWN_SHARE, DOWN_MOST * self.interval)
+        return now - self._asked_at.get(node, -math.inf) >= rest
 
     def _keep_to(self, circle: set[Node], now: float) -> None:
         for node in circle:
@@ -233,8 +256,15 @@ class Vigil:
             del self.told[node]
             self._turns.pop(node, None)
             self._lines.pop(node, None)
+        for node in [node for node in self._asked_at if node not in circle]:
+            del self._asked_at[node]
 
     def is_there(self, node: Node) -> bool:
         """Whether it is alive as far as can be told, and not leaving."""
         told = self.told.get(node)
         return self.detector.life(node) is Life.ALIVE and not (told is not None and told.beat.leaving)
+
+    def is_leaving(self, node: Node) -> bool:
+        """Whether it said so lately, and so goes on handing over."""
+        told = self.told.get(node)
+        return told is not None and told.beat.leaving and trio.current_time() - told.at < FRESH * self.interval
