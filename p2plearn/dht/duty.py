@@ -32,6 +32,9 @@ SETTLE: Final = 2.0
 PATIENCE: Final = 10.0
 """Heartbeat intervals after which the next nearest holder repairs what the one before it has not."""
 
+HANDOVER_PATIENCE: Final = 60.0
+"""Seconds after which the next nearest of several leavers places a unit that the one before it has not."""
+
 SURPLUS_GRACES: Final = 4.0
 """A surplus copy goes only after so many grace periods: whoever sleeps at night must not cost a copy a day."""
 
@@ -104,6 +107,15 @@ class Duty:
             | entry.disproved,
         )
 
+    @staticmethod
+    def still_wanted(need: Need, to: Node) -> bool:
+        """Whether a copy planned for ``to`` is still to be made when its turn comes, ``need`` being as of now.
+
+        Others who hold the unit plan as well, and know other nodes as busy: what they placed meanwhile is not placed
+        once more.
+        """
+        return to not in need.holders and len(need.holders | (need.coming - {to})) < need.copies
+
     def repairs(self, need: Need, alive: Collection[Node], now: float) -> bool:
         """Whether it is for this node to make the copies that are missing, ``alive`` being the holders that are there.
 
@@ -124,6 +136,18 @@ class Duty:
     def surplus(self) -> set[Unit]:
         """Units that had more than enough copies at the last look."""
         return set(self._surplus_since)
+
+    def hands_over(self, need: Need, leavers: Collection[Node], now: float) -> bool:
+        """Whether this node, which leaves, is to place what a unit lacks; ``leavers`` are its holders that leave, too.
+
+        Each would find other nodes busy and place the unit elsewhere, and all of these would keep it. Call it at each
+        look: it notes since when the unit lacks a place.
+        """
+        if not need.missing:
+            self._missing_since.pop(need.unit, None)
+            return False
+        missing_for = now - self._missing_since.setdefault(need.unit, now)
+        return leads_repair(need.unit, self._me, leavers, missing_for, HANDOVER_PATIENCE)
 
     def releases(self, unit: Unit, there: Collection[Node], copies: int, now: float) -> bool:
         """Whether to let go of this node's copy: more than ``copies`` are ``there``, and have been for long.

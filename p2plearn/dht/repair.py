@@ -20,6 +20,7 @@ import trio
 from p2plearn.dht.custody import Node, Unit, ranked
 from p2plearn.dht.duty import Duty
 from p2plearn.dht.handoff import Need, Plan, Transfer, plan
+from p2plearn.dht.heartbeat import FRESH
 from p2plearn.dht.keeper import Keeper
 from p2plearn.dht.liveness import Life
 from p2plearn.dht.messages import Reason
@@ -41,9 +42,6 @@ LOOKED: Final = 2000
 """Units looked at in one round, besides those that are known to have too many copies, or too few if no more than that
 have. A look takes some 20 us, and a round comes every 5 to 20 s at 10 s heartbeats: a node of 10,000 courses sees each
 of them every minute, which is little beside a grace period of hours."""
-
-FRESH_BEATS: Final = 3.0
-"""What a node said of its free room counts for so many intervals."""
 
 BUSY_PATIENCE: Final = 90.0
 NOBODY_PATIENCE: Final = 3.0
@@ -113,7 +111,7 @@ class Repair:
 
         async def ask(node: Node) -> None:
             told = vigil.told.get(node)
-            fresh = told is not None and now - told.at < FRESH_BEATS * vigil.interval
+            fresh = told is not None and now - told.at < FRESH * vigil.interval
             async with limit:
                 beat = told.beat if fresh and told is not None else await vigil.ask(node)
             if beat is not None and not beat.leaving:
@@ -124,8 +122,16 @@ class Repair:
                 nursery.start_soon(ask, node)
         return free
 
-    async def _carry_out(self, transfers: Iterable[Transfer], done: Callable[[Transfer], None]) -> bool:
-        """Make copies, a few at a time; whether any was made."""
+    async def _carry_out(
+        self,
+        transfers: Iterable[Transfer],
+        need: Callable[[Unit], Need | None],
+        done: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """Make copies, a few at a time, of what is still lacking by ``need`` when its turn comes; whether any was made.
+
+        ``done`` is called after each.
+        """
         limit = trio.CapacityLimiter(AT_ONCE)
         made = False
 
@@ -133,12 +139,15 @@ class Repair:
             nonlocal made
             try:
                 async with limit:
+                    now = need(transfer.unit)
+                    if now is None or not self._duty.still_wanted(now, transfer.to):
+                        return
                     declined = await self._keeper.give(transfer.unit, transfer.to)
             finally:
                 self._duty.ended(transfer.unit, transfer.to)
             if declined is None:
                 made = True
-                done(transfer)
+                done()
                 return
             self._duty.declined(transfer.unit, transfer.to, declined.reason, trio.current_time())
             log.info("%s doesn't take %s: %s", transfer.to.hex()[:8], transfer.unit.course.hex()[:12], declined.words)
@@ -169,7 +178,7 @@ class Repair:
         while True:
             self._forget()
             made = await self._plan(need for unit in units if (need := self.need(unit)) is not None)
-            progress = await self._carry_out(made.transfers, lambda _: tell(fewest()))
+            progress = await self._carry_out(made.transfers, self.need, lambda: tell(fewest()))
             if not progress and not (made.transfers or self._duty.waits_for_busy(units, trio.current_time())):
                 return fewest()
             if not progress:
@@ -217,7 +226,7 @@ class Repair:
             made = await self._plan(mine)
             if made.transfers:
                 log.info("repairs %d of %d units", len(made.transfers), len(short))
-            await self._carry_out(made.transfers, lambda _: None)
+            await self._carry_out(made.transfers, self.need)
         await self._release_surplus(looked)
         await self._challenges.look()
 
@@ -292,13 +301,15 @@ class Repair:
             handover.unplaced = {need.unit: (len(need.holders), need.copies) for need in needs}
             if not needs:
                 return
-            made = await self._plan(needs)
-            moved = await self._carry_out(made.transfers, lambda _: None) or moved
+            now = trio.current_time()
+            mine = [need for need in needs if self._duty.hands_over(need, self._leavers(need.unit), now)]
+            made = await self._plan(mine)
+            moved = await self._carry_out(made.transfers, lambda unit: self._leavers_need(unit, doubtful)) or moved
             now = trio.current_time()
             if moved:
                 moved_at = now
                 continue
-            busy = self._duty.waits_for_busy(keeper.ledger, now) or any(need.missing == 0 for need in needs)
+            busy = self._duty.waits_for_busy(keeper.ledger, now) or len(mine) < len(needs)
             if now - moved_at > (BUSY_PATIENCE if busy else NOBODY_PATIENCE):
                 return
             doubtful.clear()  # a beat that was lost, a node that came back: worth another try
@@ -312,6 +323,11 @@ class Repair:
         # Those away don't count, however briefly: nothing may depend on somebody who only might come back.
         away = {node for node in entry.holders if node != me and not keeper.vigil.is_there(node)}
         return self.need(unit, {me} | away | doubtful.get(unit, set()))
+
+    def _leavers(self, unit: Unit) -> list[Node]:
+        """Other holders of a unit that are there and leave, too."""
+        keeper, entry = self._keeper, self._keeper.ledger.entry(unit)
+        return [] if entry is None else [node for node in entry.holders if keeper.vigil.is_leaving(node)]
 
     async def _let_go_of_what_is_kept(self, handover: Handover, doubtful: dict[Unit, set[Node]]) -> bool:
         """Let go of each unit that enough others hold; whether there was one."""

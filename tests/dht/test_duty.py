@@ -5,7 +5,16 @@ from __future__ import annotations
 import hashlib
 
 from p2plearn.dht.custody import Unit, ranked
-from p2plearn.dht.duty import PATIENCE, PROMISE_SECONDS, SURPLUS_GRACES, Duty, LettingGo, Promises, counted
+from p2plearn.dht.duty import (
+    HANDOVER_PATIENCE,
+    PATIENCE,
+    PROMISE_SECONDS,
+    SURPLUS_GRACES,
+    Duty,
+    LettingGo,
+    Promises,
+    counted,
+)
 from p2plearn.dht.ledger import Entry, Ledger
 from p2plearn.dht.messages import Reason
 
@@ -129,3 +138,34 @@ def test_letting_go_takes_as_many_promises_as_copies_and_stops_at_who_is_busy() 
     going.answered(NODES[1], Reason.BUSY)
     assert going.next() is None
     assert not going.may_drop(NODES[0])
+
+
+def test_what_others_placed_meanwhile_is_not_placed_once_more() -> None:
+    duty, entry = Duty(NODES[0], INTERVAL, GRACE), entry_of(NODES[0])
+    for to in NODES[1:3]:
+        duty.begun(UNIT, to)
+    need = duty.need(UNIT, entry, entry.holders, 0.0)
+    assert Duty.still_wanted(need, NODES[1])
+    assert Duty.still_wanted(need, NODES[2])
+    # Another holder found NODES[1] busy and placed a copy elsewhere: one of the two planned here is enough.
+    more = entry_of(NODES[0], NODES[4])
+    assert not Duty.still_wanted(duty.need(UNIT, more, more.holders, 1.0), NODES[1])
+    duty.ended(UNIT, NODES[1])
+    assert Duty.still_wanted(duty.need(UNIT, more, more.holders, 1.0), NODES[2])
+    assert not Duty.still_wanted(duty.need(UNIT, more, more.holders, 1.0), NODES[4])
+
+
+def test_of_several_leavers_the_nearest_places_a_unit_and_the_next_when_it_does_not() -> None:
+    first, second = (Duty(node, INTERVAL, GRACE) for node in NODES[:2])
+    entry, leavers = entry_of(*NODES[:2]), NODES[:2]
+
+    def acts(duty: Duty, now: float) -> bool:
+        return duty.hands_over(duty.need(UNIT, entry, frozenset(), now), leavers, now)
+
+    assert acts(first, 0.0)
+    assert not acts(second, 0.0)
+    assert not acts(second, HANDOVER_PATIENCE - 1.0)
+    assert acts(second, HANDOVER_PATIENCE)
+    # Alone it begins at once; and what has its copies needs none.
+    assert Duty(NODES[1], INTERVAL, GRACE).hands_over(second.need(UNIT, entry, frozenset(), 0.0), (), 0.0)
+    assert not first.hands_over(first.need(UNIT, entry, frozenset(NODES[2:5]), 1.0), leavers, 1.0)

@@ -44,14 +44,17 @@ def play(seed: int) -> World:
     dice = random.Random(f"troubles {seed}")
     simulation = Simulation(scene)
     world = simulation.world
+    healed = 0.0
     if dice.random() < 0.5:
-        world.clock.at(dice.uniform(0, WILD), world.splits, dice.random(), dice.choice((0.1, 2, 10)) * scene.grace)
+        when, share, seconds = dice.uniform(0, WILD), dice.random(), dice.choice((0.1, 2, 10)) * scene.grace
+        world.clock.at(when, world.splits, share, seconds)
+        healed = when + seconds
     if dice.random() < 0.3:
         world.clock.at(dice.uniform(0, WILD), simulation.vanish, dice.uniform(0.1, 0.5))
     simulation.run(WILD)
     simulation.calm()
-    # Time for a grace, for repair, and for what is then too much to wait four graces.
-    simulation.run(7 * scene.grace + 12 * HOUR)
+    # Once the network is whole: time for a grace, for repair, and for what is then too much to wait four graces.
+    simulation.run(max(healed - WILD, 0.0) + 7 * scene.grace + 12 * HOUR)
     check_whole(world)
     return world
 

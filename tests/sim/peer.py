@@ -264,8 +264,21 @@ class SimNode:
     def _pump(self) -> None:
         while self._queue and self._running < AT_ONCE:
             transfer = self._queue.popleft()
+            if not self._still_wanted(transfer):
+                self.duty.ended(*transfer_key(transfer))
+                continue
             self._running += 1
             self.world.offers(self, transfer.unit, transfer.to)
+
+    def _still_wanted(self, transfer: Transfer) -> bool:
+        entry = self.ledger.entry(transfer.unit)
+        if entry is None:
+            return False
+        if self.leaving:
+            need = self._leavers_need(transfer.unit)
+        else:
+            need = self.duty.need(transfer.unit, entry, self.counts(transfer.unit), self.clock.now)
+        return self.duty.still_wanted(need, transfer.to)
 
     def offer_ended(self, unit: Unit, to: Node, refusal: Reason | None) -> None:
         """A copy was made and acknowledged, or why not."""
@@ -369,9 +382,16 @@ class SimNode:
             return
         for need in kept[:AT_ONCE]:
             self._let_go(need.unit, ranked(need.unit, need.holders), self._leaver_asked)
-        if not self._carry_out(needs) and not kept:
+        mine = [need for need in needs if self.duty.hands_over(need, self._leavers(need.unit), self.clock.now)]
+        if not self._carry_out(mine) and not kept:
             self.doubtful.clear()
         self.look_in(LEAVE_PAUSE)
+
+    def _leavers(self, unit: Unit) -> list[Node]:
+        entry = self.ledger.entry(unit)
+        assert entry is not None
+        others = entry.holders - {self.key}
+        return [node for node in others if self.world.said_leaving(self, node) and self.world.can_reach(self, node)]
 
     def _leavers_need(self, unit: Unit) -> Need:
         entry = self.ledger.entry(unit)

@@ -12,6 +12,7 @@ from p2plearn.dht.duty import LettingGo
 from p2plearn.dht.intake import INCOMING
 from p2plearn.dht.lookup import WIDTH, place
 from p2plearn.dht.messages import Reason
+from p2plearn.dht.receipts import Receipt
 from p2plearn.dht.repair import AT_ONCE
 from sim.clock import Clock
 from sim.peer import SimNode, State
@@ -149,6 +150,7 @@ class World:
                 peer = self.nodes[key]
                 node.sight.met(key)
                 peer.sight.met(node.key)
+                peer.look_in(self.scene.grace / 4)  # with it there may be more copies than asked for
                 self._exchange(node, peer)
                 self._exchange(peer, node)
         node.look_in(self.scene.interval)
@@ -279,7 +281,8 @@ class World:
             to.coming[unit] = [(giver, life_number)]
             self.clock.note("offer", giver.number, unit.course.hex()[:8], to.number)
             seconds = entry.size / (self.scene.upload / AT_ONCE)
-            self.clock.after(seconds, self._arrives, unit, to, to.life_number, "leave" if giver.leaving else "repair")
+            why, said = "leave" if giver.leaving else "repair", giver.receipts_of(unit)
+            self.clock.after(seconds, self._arrives, unit, to, to.life_number, why, said)
 
     def breaks_off(self, node: SimNode, unit: Unit) -> None:
         """What was coming to ``node`` comes no more; its room is free again."""
@@ -290,8 +293,8 @@ class World:
         for giver, life_number in givers:
             self.clock.after(IN_VAIN, self._answers, giver, life_number, unit, node.key, Reason.FAILED)
 
-    def _arrives(self, unit: Unit, to: SimNode, life_number: int, why: str) -> None:
-        """The last byte: durable if anybody who has it could still be reached, then receipts."""
+    def _arrives(self, unit: Unit, to: SimNode, life_number: int, why: str, said: list[Receipt]) -> None:
+        """The last byte: durable if anybody who has it could still be reached, then receipts. ``said`` came first."""
         if to.life_number != life_number or unit not in to.coming:
             return
         if not any(self.can_reach(to, holder) for holder in self.disks[unit]):
@@ -299,6 +302,7 @@ class World:
             return
         givers = to.coming.pop(unit)
         to.states(unit, self.scene.size, self.scene.copies, holds=True)
+        to.merge(said)
         self._disk_has(unit, to)
         self.figures.copies_made[why] += 1
         self.figures.bytes_moved[why] += self.scene.size
