@@ -35,8 +35,8 @@ async def landed(
     opened: list[Download] = []
 
     async def land(signed: SignedManifest, raw: bytes | None, index: Index) -> Download:
-        raw = raw or await trio.to_thread.run_sync(index.encode)
-        opened.append(await begin(signed, raw, index))
+        encoded = raw or await trio.to_thread.run_sync(index.encode)
+        opened.append(await begin(signed, encoded, index))
         return opened[-1]
 
     try:
