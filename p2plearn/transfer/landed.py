@@ -35,8 +35,9 @@ async def landed(
     opened: list[Download] = []
 
     async def land(signed: SignedManifest, raw: bytes | None, index: Index) -> Download:
-        encoded = raw or await trio.to_thread.run_sync(index.encode)
-        opened.append(await begin(signed, encoded, index))
+        if raw is None:
+            raw = await trio.to_thread.run_sync(index.encode)
+        opened.append(await begin(signed, raw, index))
         return opened[-1]
 
     try:
