@@ -29,12 +29,13 @@ import trio
 from p2plearn.client import NodeClient, start_command
 from p2plearn.config import Home, Settings
 from p2plearn.doctor.facts import Facts, Interface, Multicast, Port
+from p2plearn.doctor.knocking import compare
 from p2plearn.doctor.ports import had_by_node, try_port, untold
 from p2plearn.errors import P2plearnError
 from p2plearn.lock import holder
 from p2plearn.membership import group_of
 from p2plearn.net.bootstrap import gather
-from p2plearn.net.knock import knock
+from p2plearn.net.knock import Knock
 from p2plearn.net.lan import service_type
 from p2plearn.private_files import make_private_folder, read_private
 from p2plearn.processes import state_of, why_silent
@@ -67,6 +68,7 @@ def collect(home: Home, *, named: bool) -> Facts:
     pid = holder(home.lock)
     status, peers = _ask(home) if pid is not None else (None, ())
     interfaces = list_interfaces()
+    bootstrap, offsets = _bootstrap(home, settings)
     # A node may run with another setting than the file has: --no-mdns.
     mdns = settings.flag("network.mdns") if status is None else bool(status.get("lan", {}).get("on"))
     return Facts(
@@ -88,7 +90,8 @@ def collect(home: Home, *, named: bool) -> Facts:
         multicast=ask_lan(interfaces, _service(home)) if mdns else None,
         contained=_contained(),
         clock_set=clock_set(),
-        bootstrap=_bootstrap(home, settings),
+        bootstrap=bootstrap,
+        clock_offsets=offsets,
     )
 
 
@@ -250,12 +253,14 @@ def clock_set() -> bool | None:
     return None if state < 0 else state != 5  # TIME_ERROR
 
 
-def _bootstrap(home: Home, settings: Settings) -> tuple[tuple[str, str], ...] | None:
-    """Whether bootstrap nodes can be reached, from this machine and now; None where the group's key can't be used."""
+def _bootstrap(home: Home, settings: Settings) -> tuple[tuple[tuple[str, str], ...] | None, tuple[float, ...]]:
+    """Whether bootstrap nodes can be reached, from this machine and now (None where the group's key can't be used), and
+    how their clocks differ from this one.
+    """
     try:
         group = group_of(home)
     except P2plearnError:
-        return None
+        return None, ()
     try:
         flags = settings.texts("network.bootstrap")
         if group is not None:  # the shipped list is the open network's
@@ -263,28 +268,43 @@ def _bootstrap(home: Home, settings: Settings) -> tuple[tuple[str, str], ...] | 
         else:
             nodes = gather([*_SHIPPED[:1], home.bootstrap], flags, "network.bootstrap")
     except P2plearnError as error:
-        return (("bootstrap_nodes.toml", error.message),)
+        return (("bootstrap_nodes.toml", error.message),), ()
     addresses = [
         f"{address}/p2p/{node.peer.peer_id}" for node in nodes[:MOST_BOOTSTRAP] for address in node.peer.addrs[:1]
     ]
 
-    async def ask_all() -> dict[str, str]:
-        found: dict[str, str] = {}
+    found: dict[str, Knock] = {}
+    offsets: list[float] = []
 
-        async def ask(address: str) -> None:
-            tried = await knock(address, BOOTSTRAP_SECONDS, group.key if group is not None else b"")
-            failed = next((step for step in tried.steps if step.fault), None)
-            found[address] = f"{failed.name}: {failed.words}" if failed else ""
+    async def ask(address: str) -> None:
+        tried = await compare(address, group.key if group is not None else b"", BOOTSTRAP_SECONDS)
+        found[address] = tried
+        offset = _offset(tried, time.time())
+        if offset is not None:
+            offsets.append(offset)
 
+    async def ask_all() -> None:
         async with trio.open_nursery() as nursery:
             for address in addresses:
                 nursery.start_soon(ask, address)
-        return found
 
-    if not addresses:
-        return ()
-    found = trio.run(ask_all)
-    return tuple((address, found[address]) for address in addresses)
+    if addresses:
+        trio.run(ask_all)
+    return tuple((address, _fault(found[address])) for address in addresses), tuple(offsets)
+
+
+def _fault(tried: Knock) -> str:
+    failed = next((step for step in tried.steps if step.fault), None)
+    return f"{failed.name}: {failed.words}" if failed else ""
+
+
+def _offset(tried: Knock, now: float) -> float | None:
+    """Seconds by which the clock there is ahead of this one, at least; None when nothing was learned of it."""
+    if tried.their_latest:
+        return tried.their_latest - now
+    if tried.their_clock > now:
+        return tried.their_clock - now
+    return None if tried.fault else 0.0
 
 
 def answers_arp(target: str) -> bool | None:

@@ -94,6 +94,10 @@ class Facts:
     """The kind of container or subsystem this runs in: docker, podman, wsl, …"""
     clock_set: bool | None = None
     """Whether the system says that its clock is kept right by a time service."""
+    clock_offsets: tuple[float, ...] = ()
+    """Seconds by which the clocks of bootstrap nodes are ahead of this one (negative: behind), at least; 0 for one that
+    agrees.
+    """
     newest_file: float | None = None
     """When the latest change was made to this home, seconds since 1970: a clock that says less went back."""
     bootstrap: tuple[tuple[str, str], ...] | None = ()

@@ -98,6 +98,18 @@ def _clock(facts: Facts) -> Finding | None:
             "clock", "bad", f"This machine's clock is {far}. What others say is taken for news from the future and "
             "refused.", "Set it: `timedatectl set-ntp true`, or by hand. A battery that is flat loses the time.",
         )  # fmt: skip
+    offsets = facts.clock_offsets
+    if offsets and (min(offsets) > SKEW_SECONDS or max(offsets) < 0):
+        far = f"at least {min(map(abs, offsets)) / 3600:,.1f} hours {'behind' if offsets[0] > 0 else 'ahead of'}"
+        if len(offsets) > 1:
+            return Finding(
+                "clock", "bad", f"This machine's clock is {far} those of all {len(offsets)} bootstrap nodes that tell.",
+                "Set it: `timedatectl set-ntp true`, or by hand; then stop the node and start it anew.",
+            )  # fmt: skip
+        return Finding(
+            "clock", "note", f"This machine's clock is {far} that of the bootstrap node: one of the two is wrong.",
+            "Compare it with a watch, and set it: `timedatectl set-ntp true`; then stop the node and start it anew.",
+        )  # fmt: skip
     early = int((facts.status or {}).get("people", {}).get("dropped", {}).get("early", 0))
     if early:
         return Finding(

@@ -48,3 +48,10 @@ def test_clocks_that_differ_are_named_from_either_side(tmp_path: Path) -> None:
             assert ran.code == code, (off, ran.stdout, ran.stderr)
             [found] = [each for each in ran.last["findings"] if each["check"] == "reach"]
             assert words in found["words"], off
+        # Its own doctor, which is told of no other node than the one to join by, sees it too.
+        ran = run_command(
+            "doctor", "--json", home=tmp_path / "here", PYTHONPATH=path, SHIFTED_SECONDS=str(3 * DAY),
+            P2PLEARN_NETWORK_BOOTSTRAP=node.address, P2PLEARN_NETWORK_MDNS="false",
+        )  # fmt: skip
+        [clock] = [each for each in ran.last["findings"] if each["check"] == "clock"]
+        assert "at least 24.0 hours ahead of that of the bootstrap node" in clock["words"]
