@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import os
 import string
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,19 @@ from p2plearn.doctor.bundle import make_bundle
 from p2plearn.doctor.facts import Facts
 from p2plearn.doctor.judge import Finding
 from p2plearn.doctor.redact import Redactor
-from p2plearn.log import start_logging
-from tests.nodes import RealNode
+from tests.nodes import RealNode, environment
 
 PEER = "12D3KooWMHgdNcNwt3gCbgeRQSArzBWH3rfVYKP57oyEpT5ufQFN"
+
+LOG = """
+import logging, pathlib, sys
+from p2plearn.log import start_logging
+
+start_logging("info", as_json=sys.argv[2] == "json", file=pathlib.Path(sys.argv[1]))
+for number in range(3):
+    logging.getLogger("p2plearn.net").info("call %s", number)
+logging.shutdown()
+"""
 
 
 @pytest.mark.parametrize(
@@ -132,15 +142,8 @@ def test_the_log_of_a_service_is_in_the_journal(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_the_bundle_has_the_end_of_the_log(tmp_path: Path, form: str) -> None:
     home = Home(tmp_path)
-    start_logging("info", as_json=form == "json", file=home.log)
-    try:
-        for number in range(3):
-            logging.getLogger("p2plearn.net").info("call %s", number)
-    finally:
-        for handler in logging.getLogger().handlers[:]:
-            if isinstance(handler, logging.FileHandler):
-                logging.getLogger().removeHandler(handler)
-                handler.close()
+    # In a process of its own, as a node's log is: it changes what all of this one's loggers do.
+    subprocess.run([sys.executable, "-c", LOG, str(home.log), form], check=True, timeout=60, env=environment())
     log = make_bundle(home, Facts(now=0.0, home=""), [], {})["log"]
     assert [line.partition(": ")[2] for line in log] == ["call 0", "call 1", "call 2"]
 
