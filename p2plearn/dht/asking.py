@@ -66,6 +66,8 @@ class Asking:
         self._calls = calls
         self._spawn = spawn
         self._courtesy = courtesy
+        self._looking: set[bytes] = set()
+        """Courses that are being hashed."""
 
     async def question(self, node: Node, question: Message) -> Message | None:
         """Ask one thing; None when it can't be answered."""
@@ -154,19 +156,22 @@ class Asking:
     # -- proof -------------------------------------------------------------------------------------------------------
 
     def prove(self, challenge: Challenge) -> bytes:
-        """Blocking: the answer to a challenge; empty when the bytes aren't here."""
+        """Blocking: the answer to a challenge; empty when the bytes aren't here, or aren't what they were."""
         holding = self._kept.store.holding(challenge.course)
         if holding is None or challenge.slot >= len(holding.index):
             return b""
         with holding:
             try:
-                chunk = holding.read(challenge.slot)
+                chunk = holding.read(challenge.slot, afresh=True)
             except (ChunkMissing, StoreDamage):
                 return b""
         return answer_to(challenge, chunk)
 
     async def challenge(self, unit: Unit, node: Node) -> bool | None:
-        """Have ``node`` show a random range of a unit; None when it doesn't answer, which proves nothing."""
+        """Have ``node`` show a random range of a unit; None when it doesn't answer, which proves nothing.
+
+        Nor does it when this node's own bytes are not what they were: then it is the one that is damaged.
+        """
         holding = await trio.to_thread.run_sync(self._kept.store.holding, unit.course)
         if holding is None:
             return None
@@ -179,9 +184,22 @@ class Asking:
         challenge = Challenge(unit.course, slot, offset, length - offset, secrets.token_bytes(16))
         wanted = await trio.to_thread.run_sync(self.prove, challenge)
         if not wanted:
+            self._spawn(self.look_for_damage, unit.course)
             return None
         answer = await self.question(node, challenge)
         return answer.digest == wanted if isinstance(answer, Proof) else None
+
+    async def look_for_damage(self, course: bytes) -> None:
+        """Some of a course is not what it was: all of it is hashed, what isn't whole is denied, to be fetched again."""
+        if course in self._looking:
+            return
+        self._looking.add(course)
+        try:
+            await trio.to_thread.run_sync(self._kept.store.verify, course)
+            for others, denial in await self._kept.look_for_damage(course):
+                self._spawn(self.tell, others, [denial])
+        finally:
+            self._looking.discard(course)
 
     def disprove(self, unit: Unit, node: Node) -> None:
         """``node`` said that it holds a unit, and could not show it: it no longer counts, until it shows it."""

@@ -131,7 +131,7 @@ class Keeper:
         self.kept.news()
 
     async def look_for_damage(self, course: bytes) -> None:
-        """Some of a course may be gone from this disk: what isn't whole no longer counts, and is fetched again."""
+        """Some of a course is gone from this disk: what isn't whole no longer counts, and is fetched again."""
         for others, denial in await self.kept.look_for_damage(course):
             self._spawn(self.asking.tell, others, [denial])
 
@@ -196,7 +196,7 @@ class Keeper:
     async def _prove(self, challenge: Challenge) -> bytes:
         proof = await trio.to_thread.run_sync(self.asking.prove, challenge)
         if not proof and any(unit.course == challenge.course for unit in self.ledger):
-            self._spawn(self.look_for_damage, challenge.course)
+            self._spawn(self.asking.look_for_damage, challenge.course)
         return proof
 
     async def _reconcile(self, node: Node) -> None:

@@ -91,13 +91,17 @@ class Holding:
         """A part of the index, as the manifest lists them; None beyond the last, or if the index was damaged."""
         return self._parts.course_files.index_part(self.course, self.signed.manifest, part)
 
-    def read(self, slot: int) -> bytes:
-        """The chunk in ``slot``. Raises ChunkMissing, StoreDamage, IndexError; StoreProblem when the disk fails."""
+    def read(self, slot: int, *, afresh: bool = False) -> bytes:
+        """The chunk in ``slot``; with ``afresh`` hashed now, whatever was known of it.
+
+        Raises ChunkMissing, StoreDamage, IndexError; StoreProblem when the disk fails.
+        """
         length = self.index.length(slot)
         for _ in range(_TRIES):
             extent, offset = self._place(slot)
             raw = self._pread(slot, extent, offset, length)
-            if raw is not None and (bit(self.placement.good, slot) or self._is_right(slot, raw)):
+            trusted = not afresh and bit(self.placement.good, slot)
+            if raw is not None and (trusted or self._is_right(slot, raw)):
                 return raw
             if raw is not None and self._place(slot) == (extent, offset):
                 raise self._quarantined(slot, extent, offset, raw)
