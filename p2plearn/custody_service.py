@@ -6,6 +6,7 @@ Imports ``dht``, ``net.addresses``, ``store``, ``operations``.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +17,7 @@ from p2plearn.dht.directory import Directory
 from p2plearn.dht.inquiries import Inquiries
 from p2plearn.dht.keeper import Keeper
 from p2plearn.dht.ledger import Entry
+from p2plearn.dht.liveness import Life
 from p2plearn.dht.lookout import Lookout
 from p2plearn.dht.receipts import Receipt
 from p2plearn.dht.repair import Handover, Repair
@@ -35,6 +37,9 @@ PUBLISH_SECONDS: Final = 60.0
 WITHDRAW_SECONDS: Final = 5.0
 """To tell those who name this node for what it handed over; who isn't reached does so for up to a day."""
 
+CONFIRM_SECONDS: Final = 5.0
+"""For others to say that they are there, before a person is told how many copies there are."""
+
 LEAST_SECONDS: Final = 1.0
 """Between two looks for what is blocked, however short the heartbeat interval is."""
 
@@ -43,12 +48,20 @@ MOST_NAMED: Final = 1000
 
 
 class _Stands(NamedTuple):
-    """Copies of a course that count, how many were asked for, on which nodes; its entry if it is kept for others."""
+    """Who has a course and is ``there`` now; how many copies more are ``away``; how many were asked for; all ``nodes``
+    that are said to have it; its entry if it is kept for others.
+    """
 
-    copies: int
+    there: frozenset[Node]
+    away: int
     wanted: int
     nodes: frozenset[Node]
     entry: Entry | None
+
+    @property
+    def copies(self) -> int:
+        """Copies that are there now."""
+        return len(self.there)
 
 
 class CustodyService:
@@ -73,24 +86,24 @@ class CustodyService:
 
     # -- publishing --------------------------------------------------------------------------------------------------
 
-    async def published(self, course: bytes, copies: int, title: str, report: Report) -> int:
-        """Have copies of a course made that was just published; how many are verified, this node's included.
+    async def published(self, course: bytes, copies: int, title: str, size: int, report: Report) -> dict[str, Any]:
+        """Have copies of a course of ``size`` bytes made that was just published; ``copies_of`` it then.
 
         Returns when there are enough, when nobody is left to ask, or after ``PUBLISH_SECONDS``.
         """
+        begun = trio.current_time()
         await trio.to_thread.run_sync(self._store.custody.claim, course, "published")
         units = await self.keeper.kept.adopt(course, copies)
-        latest = 1
 
         def tell(now: int) -> None:
-            nonlocal latest
-            latest = now
-            words = f"copies on other nodes ({now} of {copies} verified)"
-            report(Progress("copying", now, copies, waiting_for=words, title=title))
+            wanted = self.copies_of(course, size)["copies_wanted"] or copies
+            words = f"copies on other nodes ({now} of {wanted} verified)"
+            report(Progress("copying", waiting_for=words, title=title))
 
         with trio.move_on_after(PUBLISH_SECONDS):
-            latest = await self.repair.place(units, tell)
-        return min((self.repair.copies(unit) for unit in units), default=latest)
+            await self.repair.place(units, tell)
+        await self.confirm([course], since=begun)
+        return self.copies_of(course, size)
 
     async def removed(self, course: bytes) -> None:
         """A course is about to be removed by its person: it counts nowhere any more."""
@@ -113,43 +126,79 @@ class CustodyService:
     def copies_of(self, course: bytes, size: int) -> dict[str, Any]:
         """Copies of a course of ``size`` bytes as this node knows them; ``copies`` 0 if it knows of none.
 
-        Of several segments the one with the fewest. What was fetched here and is kept by enough others is a copy, too.
+        ``copies`` are there now, ``copies_away`` more are on nodes that are away, for less than the grace period. Of
+        several segments the one with the fewest. What was fetched here and is kept by enough others is a copy, too.
         """
         stands = self._stands(course, size)
         since = {node: receipt.time // 1000 for node, receipt in stands.entry.receipts.items()} if stands.entry else {}
         return {
             "copies": stands.copies,
+            "copies_away": stands.away,
             "copies_wanted": stands.wanted,
             "where": [
-                {"peer_id": _name(node), "life": self._life(node)} | ({"since": since[node]} if node in since else {})
+                {"peer_id": _name(node), "life": self._life(node, node in stands.there)}
+                | ({"since": since[node]} if node in since else {})
                 for node in sorted(stands.nodes)
             ],
         }
 
     def copies(self, course: bytes, size: int = 0) -> int:
-        """The same number alone; without ``size`` that of the first segment."""
-        return self._stands(course, size).copies
+        """Copies, those on nodes that are away for now included; without ``size`` those of the first segment."""
+        stands = self._stands(course, size)
+        return stands.copies + stands.away
+
+    def copies_here_and_away(self, course: bytes, size: int) -> dict[str, int]:
+        """``copies`` and ``copies_away`` alone: for many courses at once."""
+        stands = self._stands(course, size)
+        return {"copies": stands.copies, "copies_away": stands.away}
 
     def _stands(self, course: bytes, size: int) -> _Stands:
         every = [Unit(course, segment) for segment in range(segments(size))]
-        entries = [entry for unit in every if (entry := self.keeper.ledger.entry(unit)) is not None]
+        keeper, vigil = self.keeper, self.keeper.vigil
+        entries = [entry for unit in every if (entry := keeper.ledger.entry(unit)) is not None]
         heard = [told for unit in every if (told := self._inquiries.heard.get(unit)) is not None]
         if entries:
             # ``min`` takes the first segment of those with equally few.
-            copies, entry = min(((len(self.keeper.counted(e)), e) for e in entries), key=lambda each: each[0])
-            lacking = [told for told in heard if len(told.holders) < min(copies, told.wanted)]
+            there, entry = min(((keeper.there(e), e) for e in entries), key=lambda each: len(each[0]))
+            lacking = [told for told in heard if len(told.holders) < min(len(there), told.wanted)]
             if not lacking:
-                return _Stands(copies, entry.copies, entry.holders, entry)
+                away = len(keeper.counted(entry) - there)
+                return _Stands(there, away, entry.copies, entry.holders, entry)
             heard = lacking  # a segment that others keep, and fewer of them
+        harmed = [unit for unit in every if unit in keeper.kept.damaged]
+        if harmed and not entries:  # what is left of it here is no copy
+            worst = min(harmed, key=lambda unit: len(keeper.kept.others.get(unit, ())))
+            others = keeper.kept.others.get(worst, frozenset())
+            there = frozenset(filter(vigil.is_heard, others))
+            return _Stands(there, len(others - there), keeper.kept.damaged[worst], others, None)
         if not heard:
-            return _Stands(0, 0, frozenset(), None)
+            return _Stands(frozenset(), 0, 0, frozenset(), None)
         told = min(heard, key=lambda told: len(told.holders))
         mine = not entries  # fetched, so all of it is here
-        nodes = told.holders | {self.keeper.ledger.me} if mine else told.holders
-        return _Stands(len(nodes), told.wanted, nodes, None)
+        nodes = told.holders | {keeper.ledger.me} if mine else told.holders
+        there = frozenset(node for node in nodes if not vigil.is_silent(node))
+        return _Stands(there, len(nodes - there), told.wanted, nodes, None)
 
-    def _life(self, node: Node) -> str:
-        return "this node" if node == self.keeper.ledger.me else self.keeper.vigil.detector.life(node).value
+    def _life(self, node: Node, there: bool) -> str:
+        if node == self.keeper.ledger.me:
+            return "this node"
+        life = self.keeper.vigil.detector.life(node)
+        return life.value if there or life is not Life.ALIVE else "not heard"
+
+    async def confirm(self, courses: Iterable[bytes], since: float | None = None) -> None:
+        """Ask everybody who is said to hold one of these whether they are there, but for whom was heard ``since``.
+
+        For what a person is told: that they may switch this machine off, or where copies are.
+        """
+        asked, ledger = set(courses), self.keeper.ledger
+        nodes: set[Node] = set()
+        for unit in ledger:
+            if unit.course in asked and (entry := ledger.entry(unit)) is not None:
+                nodes.update(entry.holders)
+        for unit, told in self._inquiries.heard.items():
+            nodes |= told.holders if unit.course in asked else frozenset()
+        lately = trio.current_time() - self.keeper.limits.interval if since is None else since
+        await self.keeper.vigil.confirm(nodes - {ledger.me}, CONFIRM_SECONDS, lately)
 
     async def figures(self) -> dict[str, Any]:
         """What ``status`` says of copies: room given, and by name every course with fewer copies than asked for."""
@@ -175,17 +224,30 @@ class CustodyService:
         lost = [
             {"course": row.course.hex(), "title": row.title, "missing_bytes": row.bytes - row.have_bytes}
             for row in rows
-            if not row.complete and row.why == "published"
+            if not row.complete and row.why == "published" and not self._may_come_back(row.course)
         ]
+        before = trio.current_time() - self.keeper.limits.grace
         parts: dict[bytes, list[int]] = {}
         for unit, told in self._inquiries.heard.items():
-            if not told.holders:
+            if not told.holders and self._inquiries.nobody_since.get(unit, math.inf) <= before:
                 parts.setdefault(unit.course, []).append(unit.segment)
         for row in rows:
             segments = sorted(parts.get(row.course, ()))
             if segments and not row.complete:
                 lost.append({"course": row.course.hex(), "title": row.title, "missing_segments": segments})
         return lost + await self._named(self._lookout.watch.lost(trio.current_time()))
+
+    def _may_come_back(self, course: bytes) -> bool:
+        """Whether somebody holds what is damaged here of a course, and hasn't been away for the grace period."""
+        kept, detector, now = self.keeper.kept, self.keeper.vigil.detector, trio.current_time()
+        harmed = [kept.others.get(unit, frozenset()) for unit in kept.damaged if unit.course == course]
+        return bool(harmed) and all(
+            any(
+                detector.gone_for(node, now) < self.keeper.limits.grace and not detector.gone_for_good(node, now)
+                for node in others
+            )
+            for others in harmed
+        )
 
     async def _named(self, away: Mapping[bytes, float]) -> list[dict[str, Any]]:
         """Courses nobody of whose holders is there, the longest away first."""
@@ -200,15 +262,17 @@ class CustodyService:
         short = []
         for row in rows:
             stands = self._stands(row.course, row.bytes)
-            copies = stands.copies - without_me
+            copies = max(stands.copies - without_me, 0)
             if stands.wanted and copies < stands.wanted:
-                entry = {"course": row.course.hex(), "title": row.title, "copies": copies}
-                short.append(entry | {"copies_wanted": stands.wanted})
+                facts = {"copies": copies, "copies_away": stands.away, "copies_wanted": stands.wanted}
+                short.append({"course": row.course.hex(), "title": row.title, **facts})
         return short
 
     async def short_without_me(self) -> list[dict[str, Any]]:
         """Courses that have fewer copies than asked for once this node is stopped."""
-        return self._short(await trio.to_thread.run_sync(self._store.courses), without_me=True)
+        rows = await trio.to_thread.run_sync(self._store.courses)
+        await self.confirm(row.course for row in rows)
+        return self._short(rows, without_me=True)
 
     async def gc(self, dry_run: bool) -> dict[str, Any]:
         """Free what nobody needs any more; with ``dry_run`` say only what would go."""
@@ -270,11 +334,11 @@ class CustodyService:
             left = True
         finally:
             self.keeper.kept.leaving = left
+        await self.confirm(unit.course for unit in self.keeper.ledger)
         for unit in self.keeper.ledger:
             entry = self.keeper.ledger.entry(unit)
             if entry is not None:
-                elsewhere = len(self.keeper.counted(entry)) - 1
-                handover.unplaced.setdefault(unit, (elsewhere, entry.copies))
+                handover.unplaced[unit] = (len(self.keeper.there(entry)) - 1, entry.copies)
         return LeaveResult(
             units=handover.total,
             bytes=handover.bytes,

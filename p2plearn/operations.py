@@ -63,7 +63,8 @@ class PublishRequest(Wire):
 class PublishResult(Wire):
     """What was published. ``new`` is false when the very same course was here already.
 
-    ``copies``: verified ones, this node's included, of the ``copies_wanted``.
+    ``copies``: verified ones that are there now, this node's included, of the ``copies_wanted``; ``copies_away`` more
+    are on nodes that are away.
     """
 
     course: str
@@ -79,6 +80,7 @@ class PublishResult(Wire):
     link: str
     warnings: tuple[str, ...] = ()
     copies_wanted: int = 1
+    copies_away: int = 0
 
 
 @dataclass(frozen=True, slots=True)

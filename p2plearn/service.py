@@ -37,7 +37,7 @@ from p2plearn.operations import (
     VerifyRequest,
     VerifyResult,
 )
-from p2plearn.store.publish import PublishMeta
+from p2plearn.store.publish import Published, PublishMeta
 from p2plearn.store.store import Store
 from p2plearn.supervision import Supervisor
 from p2plearn.telling import Counting, in_thread, telling
@@ -172,7 +172,7 @@ class NodeService:
                 "why": row.why,
                 "added": row.added,
                 "version": row.seq,
-                "copies": self.custody.copies(row.course, row.bytes),
+                **self.custody.copies_here_and_away(row.course, row.bytes),
             }
             for row in rows
         ]
@@ -184,6 +184,7 @@ class NodeService:
         signed = await trio.to_thread.run_sync(self._store.signed_manifest, name)
         if row is None or signed is None:
             raise _not_kept(course)
+        await self.custody.confirm([name])
         holding = await trio.to_thread.run_sync(self._store.holding, name)
         facts = course_facts(signed, None if holding is None else holding.index)
         warnings = await trio.to_thread.run_sync(self.people.warnings, name, row.author)
@@ -206,27 +207,44 @@ class NodeService:
         path = Path(request.path)
         meta = PublishMeta(request.title, request.description, request.tags, request.language, request.license)
         count = Counting("reading")
-        async with telling(report, count.progress):
-            published = await in_thread(
-                lambda cancelled: self._store.publish(
-                    path,
-                    meta,
-                    sign=self._author.sign,
-                    author=self._author.public,
-                    now=int(time.time()),
-                    chunker=request.chunker,
-                    follow_symlinks=request.follow_symlinks,
-                    no_copy=request.no_copy,
-                    skip_special=request.skip_special,
-                    report=count,
-                    cancelled=cancelled,
-                )
+
+        def put_in(cancelled: Callable[[], bool]) -> Published:
+            return self._store.publish(
+                path,
+                meta,
+                sign=self._author.sign,
+                author=self._author.public,
+                now=int(time.time()),
+                chunker=request.chunker,
+                follow_symlinks=request.follow_symlinks,
+                no_copy=request.no_copy,
+                skip_special=request.skip_special,
+                report=count,
+                cancelled=cancelled,
             )
+
+        warnings: list[str] = []
+        async with telling(report, count.progress):
+            published = await in_thread(put_in)
+            # It is about to be called a copy, so it is looked at; what rotted has left the catalogue then.
+            if not published.new and await in_thread(
+                lambda cancelled: bool(self._store.verify(published.course, cancelled=cancelled))
+            ):
+                warnings.append("What was kept of it here was damaged; it was taken from the folder again.")
+                published = await in_thread(put_in)
         self.network.directory.announce(published.course)
         manifest = published.manifest
         if not request.private:
             await self.people.announce_own(published.course, copies=1)
-        copies = await self.custody.published(published.course, request.copies, manifest.title, report)
+        kept = await self.custody.published(
+            published.course, request.copies, manifest.title, manifest.bytes, report
+        )  # fmt: skip
+        copies, wanted = int(kept["copies"]), int(kept["copies_wanted"])
+        if wanted > request.copies:
+            warnings.append(
+                f"{wanted} copies were asked for before, and those who keep them go by that: the number can be raised, "
+                "not lowered."
+            )
         if not request.private and copies > 1:
             await self.people.announce_own(published.course, copies)
         logger.info("%s course %s", "published" if published.new else "republished", published.course.hex())
@@ -238,12 +256,13 @@ class NodeService:
             files=manifest.files,
             chunks=manifest.chunks,
             copies=copies,
-            copies_wanted=request.copies,
+            copies_wanted=wanted,
+            copies_away=int(kept["copies_away"]),
             new=published.new,
             version=manifest.series.seq if manifest.series else 1,
             seconds=time.perf_counter() - began,
             link=format_link(published.course, self.network.addresses()[:LINK_ADDRESSES]),
-            warnings=published.warnings,
+            warnings=(*published.warnings, *warnings),
         )
 
     # -- fetching ------------------------------------------------------------------------------------------------

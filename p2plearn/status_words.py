@@ -3,7 +3,7 @@
 What is as it should be is left out or short; what isn't has a line of its own that begins with ``!`` and says what to
 do where there is something to do. Every text that may come from a peer passes through ``terminal.plain``.
 
-Imports ``terminal``.
+Imports ``terminal`` and ``views``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from p2plearn.terminal import count, plain, size, span
+from p2plearn.views import copies_of
 
 Facts = Mapping[str, Any]
 
@@ -56,10 +57,7 @@ def _attention(facts: Facts) -> Iterator[str]:
     custody = _part(facts, "custody")
     lost = [_course(row) for row in custody.get("lost", ())]
     yield from _named("Lost: nobody that can be found has these courses any more:", lost)
-    under = [
-        f"{_course(row)}: {row.get('copies', '?')} of {row.get('copies_wanted', '?')} copies"
-        for row in custody.get("under_replicated", ())
-    ]
+    under = [f"{_course(row)}: {copies_of(row, noun=' copies')}" for row in custody.get("under_replicated", ())]
     yield from _named("Fewer copies than asked for; more are made as nodes come:", under)
     yield from (f"! {plain(str(notice))}" for notice in _part(facts, "storage").get("notices", ()))
     yield from (f"! {plain(str(notice))}" for notice in facts.get("manners", ()))

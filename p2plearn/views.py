@@ -55,7 +55,7 @@ def courses(rows: Sequence[Mapping[str, Any]]) -> str:
             str(row["course"])[:12],
             size(int(row["bytes"])),
             _kept(row),
-            str(row.get("copies") or ""),
+            copies_there(row),
             str(row.get("why", "")),
             str(row["title"]),
         )
@@ -102,15 +102,33 @@ def published(result: PublishResult) -> str:
     return "\n".join(lines)
 
 
+def copies_there(row: Mapping[str, Any]) -> str:
+    """Copies in a column: ``3``, ``1 + 2 away``; nothing where nobody knows."""
+    there, away = int(row.get("copies") or 0), int(row.get("copies_away") or 0)
+    if away:
+        return f"{there} + {away} away"
+    return str(there or "")
+
+
+def copies_of(row: Mapping[str, Any], *, noun: str = "") -> str:
+    """``1 of 3``, and how many more are on nodes that are away."""
+    away = int(row.get("copies_away") or 0)
+    more = f", {away} more on {'a node that is' if away == 1 else 'nodes that are'} away" if away else ""
+    return f"{row.get('copies', '?')} of {row.get('copies_wanted', '?')}{noun}{more}"
+
+
 def _copies(result: PublishResult) -> str:
     """How many copies there are, and whether this machine may go."""
     wanted = max(result.copies_wanted, 1)
-    kept = f"{result.copies} of {count(wanted, 'copy', 'copies')}"
+    facts = {"copies": result.copies, "copies_wanted": wanted, "copies_away": result.copies_away}
+    kept = copies_of(facts, noun=" copy" if wanted == 1 else " copies")
     if result.copies >= wanted > 1:
         return f"{kept}: you may close the laptop."
+    if result.copies < 2 and wanted == 1:
+        return f"{kept}: the only copy is here, and no other is made with --copies 1; keep the node running."
     if result.copies < 2:
-        more = " More are made as nodes come." if wanted > 1 else ""
-        return f"{kept}: the only copy is here; keep the node running.{more}"
+        away = " that is there now" if result.copies_away else ""
+        return f"{kept}: the only copy{away} is here; keep the node running. More are made as nodes come."
     return f"{kept}: you may close the laptop, though more are made as nodes come."
 
 
@@ -130,9 +148,7 @@ def left(result: LeaveResult) -> str:
 def fewer_copies(rows: Sequence[Mapping[str, Any]]) -> str:
     """What ``node stop`` says of courses that have fewer copies than asked for without this node."""
     lines = ["While it is stopped there are fewer copies than asked for of:"]
-    lines += [
-        f"  {row['course'][:12]} {plain(str(row['title']))}: {row['copies']} of {row['copies_wanted']}" for row in rows
-    ]
+    lines += [f"  {row['course'][:12]} {plain(str(row['title']))}: {copies_of(row)}" for row in rows]
     return "\n".join([*lines, "To hand over first: p2plearn node leave"])
 
 

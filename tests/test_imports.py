@@ -95,7 +95,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     },
     "terminal": frozenset({"operations", "errors"}),
     "views": frozenset({"operations", "terminal"}),
-    "status_words": frozenset({"terminal"}),
+    "status_words": frozenset({"terminal", "views"}),
     # Commands by subject, assembled by cli. They start a node in `node start`, and read course names with the room
     # that knows them.
     "commands": BASE - {"identity"}

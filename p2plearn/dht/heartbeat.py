@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -50,6 +50,14 @@ who comes back asks by itself, and whoever is gone for ever must cost little."""
 TOGETHER: Final = 30.0
 """Who fell silent within so many intervals of one that is back is asked at once: a network that was cut in two is
 whole again, and nobody on either side asks by itself."""
+
+HEARD: Final = 5.0
+HEARD_LEAST: Final = 15.0
+"""Intervals for which a node that was heard counts as there when a person is told how many copies there are; and the
+least, in seconds, for a busy machine answers late. Who is found to be silent before that doesn't count."""
+
+MOST_SILENT: Final = 4096
+"""Nodes remembered as silent, besides those that this node watches."""
 
 OTHERS: Final = 3
 """Nodes outside the circle that are asked when nobody in it answers."""
@@ -118,16 +126,23 @@ class Vigil:
         self._asked_at: dict[Node, float] = {}
         self._due: set[Node] = set()
         """Nodes whose turn to be asked has come, and isn't over."""
+        self._silent: set[Node] = set()
+        """Nodes that didn't answer when it mattered, and weren't heard since."""
+        self._seen: dict[Node, float] = {}
 
     def been_away(self, seconds: Mapping[Node, float]) -> None:
         """For how long nodes had been away when this node last ran."""
         self._been_away = dict(seconds)
 
-    def absences(self) -> dict[Node, float]:
-        """Nodes of the circle that are away, and for how many seconds that this node has seen."""
+    def absences(self, grace: float) -> dict[Node, float]:
+        """Nodes of the circle that are away, and for how many seconds that this node has seen.
+
+        Who left for good has been away for the ``grace`` period at least.
+        """
         now = trio.current_time()
         gone = {node: self.detector.gone_for(node, now) for node in self.detector}
-        return {node: seconds for node, seconds in gone.items() if seconds > 0.0}
+        good = {node: grace for node in gone if self.detector.gone_for_good(node, now)}
+        return {node: max(seconds, good.get(node, 0.0)) for node, seconds in gone.items() if seconds > 0.0}
 
     def beat_for(self, node: Node) -> Beat:
         """What this node says to ``node`` now."""
@@ -140,6 +155,7 @@ class Vigil:
         self._heard_at = now
         self.told[node] = Told(now, beat)
         self._been_away.pop(node, None)
+        self._silent.discard(node)
         silent_for = self.detector.gone_for(node, now)
         if node not in self.detector:
             return
@@ -258,6 +274,11 @@ class Vigil:
             self._lines.pop(node, None)
         for node in [node for node in self._asked_at if node not in circle]:
             del self._asked_at[node]
+        if len(self._silent) > MOST_SILENT:
+            self._silent &= circle
+        self._seen = {
+            node: at for node, at in self._seen.items() if now - at <= max(HEARD * self.interval, HEARD_LEAST)
+        }
 
     def is_there(self, node: Node) -> bool:
         """Whether it is alive as far as can be told, and not leaving."""
@@ -268,3 +289,39 @@ class Vigil:
         """Whether it said so lately, and so goes on handing over."""
         told = self.told.get(node)
         return told is not None and told.beat.leaving and trio.current_time() - told.at < FRESH * self.interval
+
+    def is_heard(self, node: Node) -> bool:
+        """Whether a person may be told that it is there: it was heard lately, in this run, and isn't leaving."""
+        if self.is_silent(node) or not self.is_there(node):
+            return False
+        return trio.current_time() - self._last_sign(node) <= max(HEARD * self.interval, HEARD_LEAST)
+
+    def is_silent(self, node: Node) -> bool:
+        """Whether it was asked in vain by ``confirm`` and hasn't been heard since."""
+        return node in self._silent
+
+    def seen(self, node: Node) -> None:
+        """It just answered something else than a heartbeat."""
+        self._seen[node] = trio.current_time()
+        self._silent.discard(node)
+
+    def _last_sign(self, node: Node) -> float:
+        told = self.told.get(node)
+        return max(self._seen.get(node, -math.inf), told.at if told is not None else -math.inf)
+
+    async def confirm(self, nodes: Iterable[Node], seconds: float, since: float = math.inf) -> None:
+        """Ask ``nodes`` not heard ``since``; who doesn't answer in so many seconds is silent until it speaks."""
+        asked = {node for node in nodes if not (self.is_heard(node) and self._last_sign(node) >= since)}
+        limit = trio.CapacityLimiter(AT_ONCE)
+        answered: set[Node] = set()
+
+        async def ask(node: Node) -> None:
+            async with limit:
+                if await self.ask(node) is not None:
+                    answered.add(node)
+
+        with trio.move_on_after(seconds):
+            async with trio.open_nursery() as nursery:
+                for node in asked:
+                    nursery.start_soon(ask, node)
+        self._silent |= asked - answered

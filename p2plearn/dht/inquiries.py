@@ -51,6 +51,8 @@ class Inquiries:
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
         self.heard: dict[Unit, Heard] = {}
+        self.nobody_since: dict[Unit, float] = {}
+        """Units that nobody was found to hold, and since when."""
         self._due: dict[Unit, float] = {}
         self._wake = trio.Event()
 
@@ -100,6 +102,7 @@ class Inquiries:
                 here.update(unit for unit in units if unit not in ledger)
         for unit in here:
             self._due.setdefault(unit, now)
+        self.nobody_since = {unit: since for unit, since in self.nobody_since.items() if unit in self.heard}
         for unit in [unit for unit in self._due if unit not in here]:
             del self._due[unit]
             self.heard.pop(unit, None)
@@ -135,6 +138,10 @@ class Inquiries:
         wanted = max((receipt.copies for receipt in receipts.values() if receipt.holds), default=COPIES)
         now = trio.current_time()
         heard = self.heard[unit] = Heard(frozenset(holders), wanted, now)
+        if holders:
+            self.nobody_since.pop(unit, None)
+        else:
+            self.nobody_since.setdefault(unit, now)
         wait = max(keeper.limits.grace, LEAST_SECONDS)
         self._due[unit] = now + (wait if len(holders) >= wanted else min(wait, AGAIN_SECONDS))
         row = await trio.to_thread.run_sync(keeper.store.course, unit.course)

@@ -11,6 +11,7 @@ Imports ``dht`` siblings, ``course``, ``store``, ``transfer``, ``errors``.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ class Keeper:
         self.ledger = self.kept.ledger
         self.asking = Asking(self.kept, calls, self._spawn, courtesy)
         self.intake = Intake(self.kept, find, self._spawn, fetch=limits.fetch, courtesy=courtesy)
-        self.vigil = Vigil(calls, self._figures, self.ledger.circle, self._reconcile, limits.interval)
+        self.vigil = Vigil(calls, self._figures, self.kept.circle, self._reconcile, limits.interval)
         self.ledger.is_gone = self._is_gone
         self.forget_provider: Callable[[bytes, Node], None] = lambda _course, _node: None
         """Told of a node that no longer has a course: nobody is to be sent there."""
@@ -145,9 +146,17 @@ class Keeper:
             await trio.sleep(MEND * self.limits.interval)
 
     def counted(self, entry: Entry) -> frozenset[Node]:
-        """Who holds a unit as far as copies are counted: not those away for longer than the grace period."""
+        """Who holds a unit as far as repair goes: not those away for longer than the grace period, or gone for good."""
         now, detector = trio.current_time(), self.vigil.detector
-        return counted(entry, self.ledger.me, lambda node: detector.gone_for(node, now), self.limits.grace)
+
+        def gone_for(node: Node) -> float:
+            return math.inf if detector.gone_for_good(node, now) else detector.gone_for(node, now)
+
+        return counted(entry, self.ledger.me, gone_for, self.limits.grace)
+
+    def there(self, entry: Entry) -> frozenset[Node]:
+        """Who holds a unit and is there now, as far as a person may be told: this node, and who was heard lately."""
+        return frozenset(node for node in self.counted(entry) if node == self.ledger.me or self.vigil.is_heard(node))
 
     def _is_gone(self, node: Node) -> bool:
         return self.vigil.detector.gone_for(node, trio.current_time()) >= self.limits.grace
@@ -210,7 +219,10 @@ class Keeper:
 
     async def give(self, unit: Unit, to: Node) -> Decline | None:
         """Have ``to`` take a unit that is here; None once it has it, else why not."""
-        return await self.asking.give(unit, to)
+        declined = await self.asking.give(unit, to)
+        if declined is None:
+            self.vigil.seen(to)
+        return declined
 
     async def let_go(
         self, unit: Unit, holders: Sequence[Node], gone: Callable[[tuple[Receipt, ...]], None]

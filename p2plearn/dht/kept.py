@@ -62,6 +62,8 @@ class Kept:
         """Set when something about copies may have changed; whoever waits for it makes a new one."""
         self.damaged: dict[Unit, int] = {}
         """Units that were whole here and aren't any more, and the copies asked for."""
+        self.others: dict[Unit, frozenset[Node]] = {}
+        """Who else held those when they were found to be damaged."""
 
     def news(self) -> None:
         """Something about copies may have changed."""
@@ -87,8 +89,10 @@ class Kept:
             if mine is None:
                 await self.state(unit, row.size, 1, holds=True)
         for row in await trio.to_thread.run_sync(self.store.custody.damaged):
-            copies = max((decode_receipt(raw).copies for raw in row.receipts), default=COPIES)
-            self.damaged[Unit(row.course, row.segment)] = copies
+            said = [decode_receipt(raw) for raw in row.receipts]
+            unit = Unit(row.course, row.segment)
+            self.damaged[unit] = max((receipt.copies for receipt in said), default=COPIES)
+            self.others[unit] = frozenset(each.node for each in said if each.holds) - {self.me}
         for course in self.store.custody.unneeded:
             # The network part may have been started anew: meanwhile it may have been asked to keep it after all.
             if await trio.to_thread.run_sync(self.store.custody.is_unneeded, course):
@@ -126,6 +130,10 @@ class Kept:
         if small:
             self.news()
         return rest
+
+    def circle(self) -> set[Node]:
+        """Every other node that holds something that this one holds, or would if its disk were whole."""
+        return self.ledger.circle().union(*(self.others.get(unit, frozenset()) for unit in self.damaged))
 
     async def count_room(self) -> None:
         """See again how much of the room given is taken."""
@@ -219,6 +227,7 @@ class Kept:
                 continue
             await trio.to_thread.run_sync(self.store.custody.damage, unit.course, unit.segment)
             self.damaged[unit] = entry.copies
+            self.others[unit] = entry.holders - {self.me}
             denial = self.deny(unit)
             if denial is not None:
                 told.append(denial)

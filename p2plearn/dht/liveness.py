@@ -181,3 +181,8 @@ class Detector:
         if known is None or known.life not in {Life.DOWN, Life.LEFT}:
             return 0.0
         return max(now - known.heard, 0.0)
+
+    def gone_for_good(self, peer: bytes, now: float) -> bool:
+        """Whether ``peer`` said goodbye and fell silent: one that leaves is heard for as long as it hands over."""
+        known = self._peers.get(peer)
+        return known is not None and known.life is Life.LEFT and now - known.heard >= DOWN_REFUSED * self._interval

@@ -135,7 +135,10 @@ class Lookout:
         now = trio.current_time()
         told: dict[str, Any] = {
             "format": FORMAT,
-            "away": {node.hex(): round(seconds) for node, seconds in self._keeper.vigil.absences().items()},
+            "away": {
+                node.hex(): round(seconds)
+                for node, seconds in self._keeper.vigil.absences(self._keeper.limits.grace).items()
+            },
             "lost": [
                 # Rounded up: less than the grace period would have it forgotten.
                 [course.hex(), sorted(node.hex() for node in holders), math.ceil(seconds)]

@@ -43,6 +43,9 @@ LOOKED: Final = 2000
 have. A look takes some 20 us, and a round comes every 5 to 20 s at 10 s heartbeats: a node of 10,000 courses sees each
 of them every minute, which is little beside a grace period of hours."""
 
+CONFIRM_SECONDS: Final = 6.0
+"""For those who hold what is published again to answer that they are there."""
+
 BUSY_PATIENCE: Final = 90.0
 NOBODY_PATIENCE: Final = 3.0
 """Seconds without a step after which a leaver gives up: while others are busy, and when there is nobody to ask."""
@@ -74,9 +77,9 @@ class Repair:
     # -- what stands -------------------------------------------------------------------------------------------------
 
     def copies(self, unit: Unit) -> int:
-        """Verified copies of a unit that count, this node's included."""
+        """Verified copies of a unit that are there now, this node's included."""
         entry = self._keeper.ledger.entry(unit)
-        return len(self._keeper.counted(entry)) if entry is not None else 0
+        return len(self._keeper.there(entry)) if entry is not None else 0
 
     def need(self, unit: Unit, without: Collection[Node] = ()) -> Need | None:
         """A unit as it stands, not counting the copies of ``without``."""
@@ -166,10 +169,21 @@ class Repair:
     async def place(self, units: Iterable[Unit], tell: Callable[[int], None]) -> int:
         """Copy ``units`` until each has as many copies as asked for, or nobody is left to take one.
 
-        ``tell`` gets the copies of the least kept unit each time one is verified; returns them at the end. Cancelled
-        it has lost nothing: ``run`` goes on with it.
+        ``tell`` gets the copies of the least kept unit each time one is verified; returns them at the end. Only copies
+        count that are there and can be shown: a person will rely on them. Cancelled it has lost nothing: ``run`` goes
+        on with it.
         """
         units = list(units)
+        await self._see_who_is_there(units)
+        away = {
+            node
+            for unit in units
+            if (entry := self._keeper.ledger.entry(unit)) is not None
+            for node in entry.holders - self._keeper.there(entry)
+        }
+
+        def needed(unit: Unit) -> Need | None:
+            return self.need(unit, away)
 
         def fewest() -> int:
             return min((self.copies(unit) for unit in units), default=0)
@@ -177,12 +191,34 @@ class Repair:
         tell(fewest())
         while True:
             self._forget()
-            made = await self._plan(need for unit in units if (need := self.need(unit)) is not None)
-            progress = await self._carry_out(made.transfers, self.need, lambda: tell(fewest()))
+            made = await self._plan(need for unit in units if (need := needed(unit)) is not None)
+            progress = await self._carry_out(made.transfers, needed, lambda: tell(fewest()))
             if not progress and not (made.transfers or self._duty.waits_for_busy(units, trio.current_time())):
                 return fewest()
             if not progress:
                 await trio.sleep(0.5)
+
+    async def _see_who_is_there(self, units: Iterable[Unit]) -> None:
+        """Have everybody who says that they hold one of ``units`` answer, and show a range of it."""
+        keeper = self._keeper
+        pairs = {
+            (unit, node)
+            for unit in units
+            if (entry := keeper.ledger.entry(unit)) is not None
+            for node in entry.holders - {keeper.ledger.me}
+        }
+        await keeper.vigil.confirm({node for _, node in pairs}, CONFIRM_SECONDS)
+        limit = trio.CapacityLimiter(ASKED)
+
+        async def show(unit: Unit, node: Node) -> None:
+            async with limit:
+                if await keeper.asking.challenge(unit, node) is False:
+                    keeper.asking.disprove(unit, node)
+
+        async with trio.open_nursery() as nursery:
+            for unit, node in pairs:
+                if keeper.vigil.is_heard(node):
+                    nursery.start_soon(show, unit, node)
 
     # -- repair ------------------------------------------------------------------------------------------------------
 
