@@ -134,7 +134,7 @@ class Vigil:
         """For how long nodes had been away when this node last ran."""
         self._been_away = dict(seconds)
 
-    def absences(self, grace: float) -> dict[Node, float]:
+    def absences(self, grace: float = 0.0) -> dict[Node, float]:
         """Nodes of the circle that are away, and for how many seconds that this node has seen.
 
         Who left for good has been away for the ``grace`` period at least.
