@@ -23,7 +23,7 @@ from p2plearn.errors import UsageProblem
 from p2plearn.operations import NodeOperations
 from p2plearn.web import answers
 from p2plearn.web.answers import CallRefused
-from p2plearn.web.server import METRICS_PATH, Conversation
+from p2plearn.web.server import METRICS_PATH, Conversation, serve_calls
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -58,7 +58,7 @@ def is_this_machine(host: str) -> bool:
     return True
 
 
-class _MetricsConversation(Conversation):
+class MetricsConversation(Conversation):
     """Answers GET /metrics and refuses everything else."""
 
     hosts: Callable[[str], bool] = staticmethod(is_this_machine)
@@ -83,21 +83,9 @@ async def serve_metrics(
         listeners = await trio.open_tcp_listeners(port, host=host)
     except OSError as problem:
         raise UsageProblem(f"metrics.listen: {where} can't be had: {problem.strerror}.", _HINT) from None
-    open_calls = 0
-
-    async def converse(stream: trio.SocketStream) -> None:
-        nonlocal open_calls
-        open_calls += 1
-        try:
-            await _MetricsConversation(node, stream).run(refuse=open_calls > config.METRICS_CONNECTIONS)
-        except Exception:
-            logger.exception("a call for metrics failed")
-        finally:
-            open_calls -= 1
-
     bound = listeners[0].socket.getsockname()
     logger.info(
         "metrics are at http://%s:%d%s", f"[{bound[0]}]" if ":" in bound[0] else bound[0], bound[1], METRICS_PATH
     )
     task_status.started((bound[0], bound[1]))
-    await trio.serve_listeners(converse, listeners)
+    await serve_calls(listeners, MetricsConversation, node, config.METRICS_CONNECTIONS)

@@ -90,22 +90,10 @@ async def serve(
     When cancelled, work under way is cancelled with it and the socket is removed.
     """
     listener = listen(path, lock)
-    open_calls = 0
-
-    async def converse(stream: trio.SocketStream) -> None:
-        nonlocal open_calls
-        open_calls += 1
-        try:
-            await Conversation(node, stream).run(refuse=open_calls > config.API_CONNECTIONS)
-        except Exception:
-            logger.exception("a call to the local API failed")
-        finally:
-            open_calls -= 1
-
     try:
         async with listener:
             task_status.started()
-            await trio.serve_listeners(converse, [listener])
+            await serve_calls([listener], Conversation, node, config.API_CONNECTIONS)
     finally:
         with contextlib.suppress(OSError):
             os.unlink(path)
@@ -325,6 +313,25 @@ class Conversation:
             await self._send(h11.Response(status_code=answer.status, headers=headers, reason=b""))
             await self._send(h11.Data(data=answer.body))
             await self._send(h11.EndOfMessage())
+
+
+async def serve_calls(
+    listeners: list[trio.SocketListener], kind: type[Conversation], node: NodeOperations, most: int
+) -> None:
+    """Hold a conversation of ``kind`` with each caller until cancelled; those beyond ``most`` at once are told so."""
+    open_calls = 0
+
+    async def converse(stream: trio.SocketStream) -> None:
+        nonlocal open_calls
+        open_calls += 1
+        try:
+            await kind(node, stream).run(refuse=open_calls > most)
+        except Exception:
+            logger.exception("a call to the node failed (%s)", kind.__name__)
+        finally:
+            open_calls -= 1
+
+    await trio.serve_listeners(converse, listeners)
 
 
 class _Newest:
