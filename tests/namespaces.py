@@ -40,12 +40,18 @@ def namespaces(*ends: str) -> Iterator[tuple[str, ...]]:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
-def join(one: str, one_address: str, other: str, other_address: str) -> tuple[str, str]:
-    """A cable between two namespaces, with an address at each end; the names of its ends."""
+def join(one: str, one_address: str, other: str, other_address: str, *, bare: bool = False) -> tuple[str, str]:
+    """A cable between two namespaces, with an address at each end ("" for none); the names of its ends.
+
+    ``bare``: with no addresses but those given (otherwise link-local IPv6 ones come by themselves).
+    """
     tag = uuid.uuid4().hex[:8]
     near, far = f"v{tag}a", f"v{tag}b"
     ip("link", "add", near, "netns", one, "type", "veth", "peer", "name", far, "netns", other)
     for name, end, address in ((one, near, one_address), (other, far, other_address)):
-        ip("-n", name, "addr", "add", address, "dev", end)
+        if bare:
+            ip("-n", name, "link", "set", end, "addrgenmode", "none")
+        if address:
+            ip("-n", name, "addr", "add", address, "dev", end, *(["nodad"] if ":" in address else []))
         ip("-n", name, "link", "set", end, "up")
     return near, far

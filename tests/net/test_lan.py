@@ -18,6 +18,7 @@ from multiaddr import Multiaddr
 
 from p2plearn.net import lan
 from p2plearn.net.lan import LanDiscovery, service_type
+from tests.namespaces import join, namespaces
 
 
 async def test_two_nodes_on_one_machine_hear_each_other_and_not_themselves() -> None:
@@ -72,20 +73,6 @@ def test_a_group_has_a_service_name_of_its_own_that_dns_sd_allows() -> None:
     assert len(service_type("one").split(".")[0]) <= 16
 
 
-def _namespaces_allowed() -> str:
-    """Why network namespaces can't be made here, empty if they can."""
-    if sys.platform != "linux":
-        return "network namespaces are Linux's"
-    try:
-        done = subprocess.run(["ip", "netns", "add", "p2pl-probe"], capture_output=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"no ip netns: {error}"
-    if done.returncode:
-        return f"ip netns is not permitted: {done.stderr.decode().strip()}"
-    subprocess.run(["ip", "netns", "del", "p2pl-probe"], capture_output=True, timeout=10, check=False)
-    return ""
-
-
 SPEAKER = textwrap.dedent(
     """
     import sys, trio
@@ -99,8 +86,8 @@ SPEAKER = textwrap.dedent(
         heard = []
         async with host.run([Multiaddr(f"/ip4/{sys.argv[1]}/tcp/0")]), trio.open_nursery() as nursery:
             await nursery.start(LanDiscovery(host, heard.append).run)
-            await eventually(lambda: heard, 20)
-            await connect(host, heard[0], 5)
+            await eventually(lambda: heard, 60)
+            await connect(host, heard[0], 20)
             print("met", heard[0].peer_id, flush=True)
             await trio.sleep(1.5)
             nursery.cancel_scope.cancel()
@@ -110,40 +97,18 @@ SPEAKER = textwrap.dedent(
 )
 
 
-@pytest.mark.timeout(60)
 def test_two_namespaces_joined_by_a_cable_and_no_route() -> None:
-    reason = _namespaces_allowed()
-    if reason:
-        pytest.skip(reason)
-    mark = uuid.uuid4().hex[:6]
-    left, right = f"p2pl-{mark}-a", f"p2pl-{mark}-b"
-    made: list[str] = []
     speakers: list[subprocess.Popen[str]] = []
-
-    def ip(*words: str) -> None:
-        subprocess.run(["ip", *words], check=True, capture_output=True, timeout=10)
-
-    try:
-        for name in (left, right):
-            ip("netns", "add", name)
-            made.append(name)
-        ip("link", "add", f"v{mark}a", "netns", left, "type", "veth", "peer", "name", f"v{mark}b", "netns", right)
-        for name, link, address in ((left, f"v{mark}a", "10.77.0.1"), (right, f"v{mark}b", "10.77.0.2")):
-            ip("-n", name, "addr", "add", f"{address}/24", "dev", link)
-            ip("-n", name, "link", "set", link, "up")
-            ip("-n", name, "link", "set", "lo", "up")
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        for name, address in ((left, "10.77.0.1"), (right, "10.77.0.2")):
-            command = ["ip", "netns", "exec", name, sys.executable, "-c", SPEAKER, address]
-            speakers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
-        said = [speaker.communicate(timeout=40)[0] for speaker in speakers]
-        assert all(words.startswith("met 12D3Koo") for words in said)
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"a veth pair is not permitted: {error.stderr}")
-    finally:
-        for speaker in speakers:
-            if speaker.poll() is None:
-                speaker.kill()
-                speaker.wait()
-        for name in made:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=10, check=False)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with namespaces("a", "b") as (left, right):
+        join(left, "10.77.0.1/24", right, "10.77.0.2/24")
+        try:
+            for name, address in ((left, "10.77.0.1"), (right, "10.77.0.2")):
+                command = ["ip", "netns", "exec", name, sys.executable, "-c", SPEAKER, address]
+                speakers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
+            said = [speaker.communicate(timeout=90)[0] for speaker in speakers]
+        finally:
+            for speaker in speakers:
+                with speaker:
+                    speaker.kill()
+    assert all(words.startswith("met 12D3Koo") for words in said)

@@ -14,16 +14,15 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import subprocess
 import sys
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import pytest
 
+from tests.namespaces import ip, join, namespaces
 from tests.reach import router
 
 
@@ -44,19 +43,16 @@ class Lab:
     """See the head of this file."""
 
     def __init__(self) -> None:
-        self._tag = f"p2pl{uuid.uuid4().hex[:5]}"
-        self._made: list[str] = []
+        self._made = contextlib.ExitStack()
         self.routers: list[subprocess.Popen[str]] = []
         """Of the homes, in order."""
 
     def __enter__(self) -> Lab:
-        if sys.platform != "linux" or shutil.which("ip") is None:
-            pytest.skip("needs Linux and iproute2 to make network namespaces")
-        try:
-            self.internet = self._namespace("net")
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"may not make network namespaces: {error.stderr.decode().strip()}")
-        self._forwards(self.internet)
+        with contextlib.ExitStack() as unless_done:
+            unless_done.callback(self._made.close)
+            self.internet = self.machine("net")
+            forward(self.internet)
+            unless_done.pop_all()
         return self
 
     def __exit__(
@@ -67,14 +63,13 @@ class Lab:
                 if process.stdin is not None:
                     process.stdin.close()
                 process.wait(10)
-        for name in self._made:
-            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+        self._made.close()
 
     def public(self, number: int) -> Machine:
         """A machine in the open."""
-        name = self._namespace(f"pub{number}")
+        name = self.machine(f"pub{number}")
         self.cable(self.internet, f"5.5.{number}.1/24", name, f"5.5.{number}.2/24")
-        self.ip("-n", name, "route", "add", "default", "via", f"5.5.{number}.1")
+        ip("-n", name, "route", "add", "default", "via", f"5.5.{number}.1")
         return Machine(name, f"5.5.{number}.2")
 
     def home(self, number: int, *, kind: str = "cone", serve: str = "") -> Machine:
@@ -82,19 +77,19 @@ class Lab:
 
         ``serve`` has the router forward ports on request: "pmp" or "upnp".
         """
-        name, gateway = self._namespace(f"home{number}"), self._namespace(f"gw{number}")
+        name, gateway = self.machine(f"home{number}"), self.machine(f"gw{number}")
         self.cable(gateway, "192.168.1.1/24", name, "192.168.1.2/24")
-        self.ip("-n", name, "route", "add", "default", "via", "192.168.1.1")
-        self._forwards(gateway)
+        ip("-n", name, "route", "add", "default", "via", "192.168.1.1")
+        forward(gateway)
         inside, outside, seen_as = "nat0", f"out{number}", f"7.7.{number}.1"
         for namespace, device in ((gateway, inside), (self.internet, outside)):
             try:
-                self.ip("-n", namespace, "tuntap", "add", "dev", device, "mode", "tun")
+                ip("-n", namespace, "tuntap", "add", "dev", device, "mode", "tun")
             except subprocess.CalledProcessError as error:
                 pytest.skip(f"may not make TUN devices: {error.stderr.decode().strip()}")
-            self.ip("-n", namespace, "link", "set", device, "up")
-        self.ip("-n", gateway, "route", "add", "default", "dev", inside)
-        self.ip("-n", self.internet, "route", "add", f"{seen_as}/32", "dev", outside)
+            ip("-n", namespace, "link", "set", device, "up")
+        ip("-n", gateway, "route", "add", "default", "dev", inside)
+        ip("-n", self.internet, "route", "add", f"{seen_as}/32", "dev", outside)
         arguments = ["--inside", inside, "--outside", outside, "--outside-namespace", self.internet]
         arguments += ["--address", seen_as, "--kind", kind]
         arguments += ["--serve", serve] if serve else []
@@ -120,35 +115,20 @@ class Lab:
 
     def cable(self, one: str, one_address: str, two: str, two_address: str) -> tuple[str, str]:
         """Join two namespaces by a cable; the names of its two ends."""
-        ends = (f"c{uuid.uuid4().hex[:8]}", f"c{uuid.uuid4().hex[:8]}")
-        self.ip("link", "add", ends[0], "netns", one, "type", "veth", "peer", "name", ends[1], "netns", two)
-        for namespace, end, address in ((one, ends[0], one_address), (two, ends[1], two_address)):
-            self.ip("-n", namespace, "link", "set", end, "addrgenmode", "none")  # no addresses but those given
-            if address:
-                self.ip("-n", namespace, "addr", "add", address, "dev", end, *(["nodad"] if ":" in address else []))
-            self.ip("-n", namespace, "link", "set", end, "up")
-        return ends
-
-    def ip(self, *words: str) -> None:
-        """Run ``ip``; raises CalledProcessError."""
-        subprocess.run(["ip", *words], check=True, capture_output=True)
+        return join(one, one_address, two, two_address, bare=True)  # no addresses but those given
 
     def machine(self, name: str) -> str:
         """A namespace with nothing but loopback."""
-        return self._namespace(name)
+        (made,) = self._made.enter_context(namespaces(name))
+        return made
 
-    def _namespace(self, name: str) -> str:
-        full = f"{self._tag}-{name}"
-        self.ip("netns", "add", full)
-        self._made.append(full)
-        self.ip("-n", full, "link", "set", "lo", "up")
-        return full
 
-    def _forwards(self, namespace: str) -> None:
-        for version in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
-            command = f"echo 1 > /proc/sys/net/{version}"
-            with contextlib.suppress(subprocess.CalledProcessError):  # one of the two may be missing
-                subprocess.run(["ip", "netns", "exec", namespace, "sh", "-c", command], check=True, capture_output=True)
+def forward(namespace: str) -> None:
+    """Make a router of ``namespace``: it passes on what is for others."""
+    for version in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        command = f"echo 1 > /proc/sys/net/{version}"
+        with contextlib.suppress(subprocess.CalledProcessError):  # one of the two may be missing
+            subprocess.run(["ip", "netns", "exec", namespace, "sh", "-c", command], check=True, capture_output=True)
 
 
 def random_course(folder: Path, size: int) -> Path:

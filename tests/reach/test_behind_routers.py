@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ from tests.reach.lab import Lab, Machine, random_course
 
 LISTEN = ("/ip4/0.0.0.0/tcp/4017",)
 KIB = 1024
-EVERY = bool(os.environ.get("P2PLEARN_ALL_REACH"))
-"""Try what the quick tests of the parts cover too."""
 
 
 def node(folder: Path, machine: Machine, *bootstrap: str, **env: str) -> RealNode:
@@ -66,7 +63,6 @@ def test_a_course_gets_from_home_to_home(tmp_path: Path) -> None:
         assert relayed_bytes(relay) > 500 * KIB
 
 
-@pytest.mark.skipif(not EVERY, reason="not yet reliable beside other tests; P2PLEARN_ALL_REACH=1 runs it")
 @pytest.mark.parametrize("way", ["pmp", "upnp"])
 def test_a_router_that_forwards_ports_makes_a_home_public_until_the_node_stops(tmp_path: Path, way: str) -> None:
     """(The machine in the open listens for WebSockets alone, on the web's port.)"""

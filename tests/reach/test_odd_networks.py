@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+from tests.namespaces import ip
 from tests.nodes import RealNode, run_command
 from tests.reach.lab import Lab, random_course
 from tests.reach.test_behind_routers import KIB, LISTEN, node, same
@@ -49,7 +50,7 @@ def test_a_node_outlives_a_change_of_network_and_a_sleep(tmp_path: Path) -> None
         meeting_point, learners = lab.public(1), lab.public(2)
         travelling = lab.machine("train")
         first = lab.cable(lab.internet, "5.5.8.1/24", travelling, "5.5.8.2/24")
-        lab.ip("-n", travelling, "route", "add", "default", "via", "5.5.8.1")
+        ip("-n", travelling, "route", "add", "default", "via", "5.5.8.1")
         with (
             node(tmp_path / "r", meeting_point) as relay,
             RealNode(
@@ -58,9 +59,9 @@ def test_a_node_outlives_a_change_of_network_and_a_sleep(tmp_path: Path) -> None
         ):
             published = teacher.run("publish", course)["course"]
             teacher.wait_for(lambda s: s["dht"]["announced"] and s["peers"])
-            lab.ip("-n", travelling, "link", "del", first[1])
+            ip("-n", travelling, "link", "del", first[1])
             lab.cable(lab.internet, "5.5.9.1/24", travelling, "5.5.9.2/24")
-            lab.ip("-n", travelling, "route", "add", "default", "via", "5.5.9.1")
+            ip("-n", travelling, "route", "add", "default", "via", "5.5.9.1")
             teacher.wait_for(lambda s: s["peers"] and any("/5.5.9.2/" in a for a in s["addresses"]))
             relay.wait_for(lambda s: s["peers"])
             teacher.wait_for(lambda s: not s["dht"]["waiting"])
