@@ -201,6 +201,8 @@ class Remote:
         self.faults: list[str] = []
         self.poisoned = 0
         self.dialled = 0
+        self.away_for = 0
+        """Dials that find nobody where it was said to be, from now on."""
 
     guess = False
 
@@ -210,6 +212,9 @@ class Remote:
 
     async def open(self) -> Channel:
         self.dialled += 1
+        if self.away_for:
+            self.away_for -= 1
+            raise Unreachable("nothing listens there", moved=True)
         try:
             await connect(self.host, self.info, 5.0)
             with trio.fail_after(5):

@@ -49,6 +49,13 @@ LOOK_AGAIN_SECONDS: Final = 15.0
 LOOKUPS: Final = 3
 """Rounds of looking for providers without any that helps, before it is said that nobody has it."""
 
+MOVED_SECONDS: Final = 30.0
+"""How long a provider that is not where it was said to be is looked up again, with nobody else left: a machine that
+changes networks notices within 4 s, looks at its addresses every 10 s, and then tells the network."""
+
+MOVED_EVERY: Final = 5.0
+"""Seconds between two such look-ups, at most."""
+
 PATIENCE_SECONDS: Final = 60.0
 """How long peers that fetch the course themselves may get nothing that is lacking here, with nobody else left."""
 
@@ -198,7 +205,7 @@ class Fetch:
     async def _look_for_peers(self, nursery: trio.Nursery) -> None:
         """Keep enough peers at work; raise once there is nobody left to hope for."""
         barren = verified = 0
-        moved_at = trio.current_time()
+        moved_at = lost_at = trio.current_time()
 
         async def offered(peer: Peer) -> None:
             if await self._wanted(peer):
@@ -221,19 +228,20 @@ class Fetch:
             elif trio.current_time() - moved_at > BUSY_SECONDS and self.tally.busy:
                 self._give_up()
             if self._sessions and not self._is_starved():
-                barren = 0
+                barren, lost_at = 0, trio.current_time()
                 if self.scheduler is None:
                     self.standing.waiting_for = f"a provider ({self.tally.words()})"
                 await self._rest(LOOK_AGAIN_SECONDS)
                 continue
             if moved:
-                barren = 0
+                barren, lost_at = 0, trio.current_time()
             barren += 1
             hoping = self._may_grow() and trio.current_time() - self._grown_at < PATIENCE_SECONDS
-            if barren >= LOOKUPS and not hoping and not self.tally.busy:
+            astray = bool(self.tally.moved) and trio.current_time() - lost_at < MOVED_SECONDS
+            if barren >= LOOKUPS and not hoping and not astray and not self.tally.busy:
                 self._give_up()
-            self.standing.waiting_for = f"a provider ({self.tally.words()}; looking again)"
-            await self._rest(min(2.0 ** (barren - 1), LOOK_AGAIN_SECONDS))
+            self.standing.waiting_for = f"a provider ({self.tally.hopes()})"
+            await self._rest(min(2.0 ** (barren - 1), MOVED_EVERY if astray else LOOK_AGAIN_SECONDS))
 
     async def _wanted(self, peer: Peer) -> bool:
         """Whether a peer that was found should take part; waits until there is room for it."""

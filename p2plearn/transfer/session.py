@@ -55,11 +55,15 @@ MAX_NEWS: Final = 256
 
 
 class Unreachable(Exception):
-    """A peer can't be dialled, or doesn't speak the protocol; ``refused``: nothing listens where it was."""
+    """A peer can't be dialled, or doesn't speak the protocol.
 
-    def __init__(self, words: str, *, refused: bool = False) -> None:
+    ``refused``: nothing listens where it was; ``moved``: it is not where it was said to be, and may be elsewhere.
+    """
+
+    def __init__(self, words: str, *, refused: bool = False, moved: bool = False) -> None:
         super().__init__(words)
         self.refused = refused
+        self.moved = moved
 
 
 class Declined(Exception):
@@ -139,7 +143,10 @@ class Session:
                     self.resting = False
         except* Unreachable as group:
             if not self._peer.guess:
-                tally.unreachable[name] = str(first_error(group))
+                error = first_error(group)
+                tally.unreachable[name] = str(error)
+                if isinstance(error, Unreachable) and error.moved:
+                    tally.moved.add(name)
             self._met = True
         except* Declined as group:
             tally.declined[name] = str(first_error(group))
@@ -164,6 +171,7 @@ class Session:
         channel = self._channel = await self._peer.open()
         self._inbox.clear()
         self._fetch.tally.unreachable.pop(self._peer.name, None)
+        self._fetch.tally.moved.discard(self._peer.name)
         pause: float | None = None
         try:
             if courtesy is None:

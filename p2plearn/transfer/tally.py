@@ -16,6 +16,8 @@ class Tally:
 
     found: set[str] = field(default_factory=set)
     unreachable: dict[str, str] = field(default_factory=dict)
+    moved: set[str] = field(default_factory=set)
+    """Of the unreachable, those that may be at another address by now."""
     not_here: set[str] = field(default_factory=set)
     faulty: dict[str, str] = field(default_factory=dict)
     gave: set[str] = field(default_factory=set)
@@ -36,6 +38,14 @@ class Tally:
             if count:
                 parts.append(f"{count} {word}")
         return ", ".join(parts)
+
+    def hopes(self) -> str:
+        """The same, with what is done about it while nobody helps."""
+        if self.moved:
+            them = "it" if len(self.moved) == 1 else "them"
+            they = "it" if len(self.moved) == 1 else "they"
+            return f"{self.words()}; {they} may be at another address by now: looking {them} up again"
+        return f"{self.words()}; looking again"
 
 
 class FileCount:

@@ -253,6 +253,39 @@ async def test_nobody_has_it_says_how_many_were_found_and_how_it_went():
             await again.run()
 
 
+async def test_a_provider_that_moved_is_looked_up_again_until_it_is_found_and_the_person_is_told(monkeypatch):
+    monkeypatch.setattr(fetch, "LOOKUPS", 1)  # without hope it is over at once
+    monkeypatch.setattr(fetch, "MOVED_EVERY", 0.05)
+    said = set()
+    async with network(COURSE, full()) as node:
+        node.peers[0].away_for = 4
+
+        async def listen() -> None:
+            while True:
+                said.add(node.fetch.standing.waiting_for)
+                await trio.sleep(0.01)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen)
+            with trio.fail_after(60):
+                await node.run()
+            nursery.cancel_scope.cancel()
+        assert node.peers[0].dialled == 5
+        assert node.landing.committed
+    looking = "a provider (1 provider found, 1 unreachable; it may be at another address by now: looking it up again)"
+    assert looking in said
+
+
+async def test_a_provider_that_moved_for_good_is_not_looked_up_for_ever(monkeypatch):
+    monkeypatch.setattr(fetch, "MOVED_SECONDS", 1.0)
+    monkeypatch.setattr(fetch, "MOVED_EVERY", 0.2)
+    async with network(COURSE, full()) as node:
+        node.peers[0].away_for = 1_000_000
+        with pytest.raises(NobodyHasIt, match="1 provider found, 1 unreachable"), trio.fail_after(60):
+            await node.run()
+        assert node.peers[0].dialled > 2
+
+
 async def test_a_peer_that_comes_late_is_found():
     async with network(COURSE, full()) as node:
         late = node.peers.pop()
