@@ -131,6 +131,9 @@ def _traffic(facts: Facts) -> Iterator[str]:
         lan = f"{size(month.get('lan_sent', 0))} out, {size(month.get('lan_received', 0))} in on the LAN"
         wan = f"{size(month.get('wan_sent', 0))} out, {size(month.get('wan_received', 0))} in beyond it"
         yield _line("This month", f"{lan}; {wan}")
+        relayed = int(month.get("lan_relayed", 0)), int(month.get("wan_relayed", 0))
+        if any(relayed):
+            yield _line("", f"relayed for others: {size(relayed[0])} on the LAN, {size(relayed[1])} beyond it")
     limits = _part(facts, "limits")
     set_ = [f"{way} {size(limits[way])}/s" for way in ("upload", "download") if limits.get(way)]
     if limits.get("monthly_cap"):

@@ -87,6 +87,9 @@ ROWS: Final[tuple[_Row, ...]] = (
     _Row("p2plearn_paused", "gauge", "1 while nothing is served or fetched, by the user's wish.", "paused"),
     _Row("p2plearn_metered", "gauge", "1 on a line that is paid by volume.", "power.metered"),
     _Row("p2plearn_on_battery", "gauge", "1 while the machine runs on battery.", "power.on_battery"),
+    _Row("p2plearn_relayed_bytes_total", "counter",
+         "Bytes moved beyond the LAN since the start for nodes that this one relays for, in and out.",
+         "moved.wan_relayed"),
     _Row("p2plearn_cap_left_bytes", "gauge", "What is left of the monthly cap, where one is set.", "limits.cap_left"),
 )  # fmt: skip
 """Every family of one sample. Names and meanings stay; what goes out of use is left out, not given another meaning."""

@@ -169,6 +169,18 @@ class Courtesy:
         """Write bytes into the book."""
         self._book.add(self._today(), lan=lan, sent=sent, received=received)
 
+    def relayed(self, ends: Sequence[str], size: int) -> bool:
+        """Write ``size`` bytes into the book that went by way of this node from one of ``ends``, IP addresses, to the
+        other; False when no more may be lent.
+        """
+        for remote in ends:
+            self._book.add(self._today(), lan=self._is_lan(remote), relayed=size)
+        return self.may_lend()
+
+    def may_lend(self) -> bool:
+        """Whether the line may be lent to others: not while it is paid by volume, paused, or used up for the month."""
+        return not (self.paused or self.manners.metered or self.manners.cap_reached(self._counted()))
+
     def _today(self) -> datetime.date:
         return datetime.datetime.fromtimestamp(self._wall()).astimezone().date()  # the person's month, not UTC's
 

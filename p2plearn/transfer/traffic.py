@@ -1,4 +1,5 @@
-"""How much was moved, by day, over the LAN and beyond; and whether the node is paused. Kept across restarts.
+"""How much was moved, by day, over the LAN and beyond, for this node and for those it relays for; and whether the node
+is paused. Kept across restarts.
 
 One small JSON file, replaced whole. It is counted by days and not by months, so that another ``transfer.cap_day``
 counts the days that are past as well. What a crash loses is what was moved since the last save, a minute at most. A
@@ -32,22 +33,24 @@ MAX_FILE: Final = 100_000
 
 @dataclass(slots=True)
 class Moved:
-    """Bytes of courses and what goes with them on chunk streams."""
+    """Bytes of courses and what goes with them on chunk streams, and what was relayed for others, in and out."""
 
     lan_sent: int = 0
     lan_received: int = 0
     wan_sent: int = 0
     wan_received: int = 0
+    lan_relayed: int = 0
+    wan_relayed: int = 0
 
     @property
     def lan(self) -> int:
         """Both ways, on the LAN."""
-        return self.lan_sent + self.lan_received
+        return self.lan_sent + self.lan_received + self.lan_relayed
 
     @property
     def wan(self) -> int:
         """Both ways, beyond."""
-        return self.wan_sent + self.wan_received
+        return self.wan_sent + self.wan_received + self.wan_relayed
 
     def add(self, other: Moved) -> None:
         """Add what ``other`` has."""
@@ -55,6 +58,8 @@ class Moved:
         self.lan_received += other.lan_received
         self.wan_sent += other.wan_sent
         self.wan_received += other.wan_received
+        self.lan_relayed += other.lan_relayed
+        self.wan_relayed += other.wan_relayed
 
 
 class TrafficBook:
@@ -90,7 +95,8 @@ class TrafficBook:
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']!r}")
         for text, row in document["days"].items():
-            values = {name: row[name] for name in asdict(Moved())}
+            values = {"lan_relayed": 0, "wan_relayed": 0} | row  # versions before these counted nothing of the kind
+            values = {name: values[name] for name in asdict(Moved())}
             if not all(type(value) is int and 0 <= value < 2**62 for value in values.values()):
                 raise ValueError(f"{text} has numbers that are none")
             self._days[datetime.date.fromisoformat(text)] = Moved(**values)
@@ -109,13 +115,16 @@ class TrafficBook:
         self._paused_until = until
         self.changed = True
 
-    def add(self, today: datetime.date, *, lan: bool, sent: int, received: int) -> None:
+    def add(self, today: datetime.date, *, lan: bool, sent: int = 0, received: int = 0, relayed: int = 0) -> None:
         """Count bytes of today."""
         day = self._days.get(today)
         if day is None:
             self._make_room(today)
             day = self._days[today] = Moved()
-        moved = Moved(sent, received, 0, 0) if lan else Moved(0, 0, sent, received)
+        if lan:
+            moved = Moved(lan_sent=sent, lan_received=received, lan_relayed=relayed)
+        else:
+            moved = Moved(wan_sent=sent, wan_received=received, wan_relayed=relayed)
         day.add(moved)
         self.since_start.add(moved)
         self.changed = True

@@ -54,7 +54,7 @@ STATUS = {
         "lost": [], "units": 4, "repairing": 0, "given": 10, "give": 20,
     },
     "people": {"lag": 12.25, "exchanges": 5, "bytes_in": 6, "bytes_out": 7, "dropped": {"stale": 2}},
-    "moved": {"lan_sent": 1, "lan_received": 2, "wan_sent": 3, "wan_received": 4},
+    "moved": {"lan_sent": 1, "lan_received": 2, "wan_sent": 3, "wan_received": 4, "lan_relayed": 5, "wan_relayed": 6},
 }  # fmt: skip
 
 

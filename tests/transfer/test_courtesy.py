@@ -237,6 +237,22 @@ async def test_at_the_cap_nothing_is_fetched_and_what_came_is_kept(tmp_path):
         assert mine.figures()["limits"]["cap_left"] == 0
 
 
+async def test_what_is_relayed_counts_for_the_cap_in_and_out_and_ends_there(tmp_path):
+    polite = courtesy(tmp_path, Rules(monthly_cap=10_000))
+    assert polite.may_lend()
+    assert polite.relayed(["127.0.0.1", "127.0.0.1"], 50_000)  # this machine is no line to anywhere
+    assert polite.relayed(["192.0.2.1", "127.0.0.1"], 4_000)
+    assert not polite.relayed(["192.0.2.1", "198.51.100.7"], 3_000)
+    assert not polite.may_lend()
+    figures = polite.figures()
+    assert (figures["month"]["wan_relayed"], figures["month"]["lan_relayed"]) == (10_000, 104_000)
+    assert figures["limits"]["cap_left"] == 0
+    await polite.pause(3600.0)
+    again = courtesy(tmp_path, Rules())
+    assert again.moved().wan_relayed == 10_000
+    assert not again.may_lend()  # paused
+
+
 async def test_at_the_cap_peers_are_told_busy(tmp_path):
     theirs = courtesy(tmp_path, Rules(monthly_cap=MIB, limit_lan=True, upload=2 * MIB))
     async with network(COURSE, Polite(theirs)) as node, trio.open_nursery() as nursery:

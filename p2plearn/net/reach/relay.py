@@ -59,6 +59,8 @@ class Relay:
         self.lending = lending
         self._open = open_to_all
         self._addresses = addresses
+        self.passes: Callable[[Sequence[str], int], bool] = lambda _ends, _size: True
+        """Is told of bytes before they pass, and the IP addresses from which and to which; False cuts the call."""
 
     async def serve(self, stream: INetStream) -> None:
         """One HOP stream: a reservation, or a call for as long as it lasts. Raises PeerFault."""
@@ -156,6 +158,7 @@ class Relay:
     async def _move(self, circuit: Circuit, name: str, source: Any, sink: Any) -> bool:
         """Pass bytes on until the sender has no more (True), or the circuit is cut (False)."""
         reader, writer = getattr(source, "muxed_stream", source), getattr(sink, "muxed_stream", sink)
+        ends = [address[0] for stream in (source, sink) if (address := stream.get_remote_address()) is not None]
         while True:
             try:
                 data = await reader.read(PIECE)
@@ -165,7 +168,7 @@ class Relay:
                 return "EOF" in type(error).__name__
             if not data:
                 return True
-            if not circuit.may_move(name, len(data)):
+            if not circuit.may_move(name, len(data)) or not self.passes(ends, len(data)):
                 return False
             wait = self.lending.pace(len(data), trio.current_time())
             if wait:
