@@ -18,6 +18,9 @@ NAME: Final = "p2plearn.service"
 SYSTEM_HOME: Final = "/var/lib/p2plearn"
 """Home of a machine's node; systemd makes it (StateDirectory) for a user that it makes up (DynamicUser)."""
 
+HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - nothing is put there
+"""What a machine's unit keeps from the node (ProtectHome, PrivateTmp): its program can't be there either."""
+
 WATCHDOG_SECONDS: Final = 60
 """Without a sign of life for this long the node counts as hung and is started anew. An event loop that is only busy
 is late by a second or two."""
@@ -114,6 +117,11 @@ def system_unit(command: Sequence[str], environment: Mapping[str, str]) -> str:
     return (
         _COMMON.format(after=after, start=_command(command), environment=_environment(environment), home=home) + _SYSTEM
     )
+
+
+def out_of_sight(paths: Sequence[str]) -> list[str]:
+    """Those of ``paths``, absolute ones with their links followed, that the node of a machine's unit can't read."""
+    return [path for path in paths if any(f"{path}/".startswith(f"{folder}/") for folder in HIDDEN)]
 
 
 def _command(words: Sequence[str]) -> str:

@@ -50,6 +50,18 @@ def test_a_machines_node_has_a_home_of_its_own_and_sees_nothing_else() -> None:
     assert f"/var/lib/{line(text, 'StateDirectory')}" == units.SYSTEM_HOME
 
 
+def test_a_machines_node_is_not_begun_from_where_it_can_not_see_its_own_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hidden = ["/root/.pyenv/bin/python", "/home/ada/venv/bin/python", "/tmp/v/bin/python", "/root"]
+    assert units.out_of_sight([*hidden, "/opt/p2plearn/bin/python", "/rooted/python", "/usr/bin/python3"]) == hidden
+    monkeypatch.setattr("sys.executable", hidden[1])
+    assert main(["service", "install", "--system", "--no-start"]) == 2
+    assert "sees nothing of /home/ada/venv/bin/python" in capsys.readouterr().err
+    assert main(["service", "print", "--system"]) == 0
+    assert "/home/ada/venv/bin/python" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("scope", ["user", "system"])
 def test_systemd_finds_nothing_wrong(tmp_path: Path, scope: str) -> None:
     if shutil.which("systemd-analyze") is None:

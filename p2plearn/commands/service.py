@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,11 @@ from p2plearn.commands.scope import Group, Scope, pass_scope
 from p2plearn.errors import P2plearnError, UsageProblem
 
 _SYSTEM_FOLDER: Final = Path("/etc/systemd/system")
+
+
+_ELSEWHERE: Final = (
+    "Install p2plearn where all can read it: sudo python3 -m venv /opt/p2plearn, as docs/operations.md says."
+)
 
 
 @click.group(cls=Group)
@@ -30,7 +36,11 @@ _system_option = click.option("--system", is_flag=True, help="The machine's node
 @pass_scope
 def service_print(scope: Scope, *, system: bool) -> None:
     """Print the unit that `service install` would write."""
+    from p2plearn import terminal
+
     text = _unit(scope, system=system)
+    if system and (hidden := _out_of_sight()):
+        terminal.note(f"This unit won't start: it sees nothing of {hidden[0]}, where its program is. {_ELSEWHERE}")
     scope.emit({"unit": text, "path": str(_path(system=system))}) if scope.as_json else click.echo(text, nl=False)
 
 
@@ -42,6 +52,8 @@ def service_install(scope: Scope, *, system: bool, no_start: bool) -> None:
     """Write the unit, enable it and start the node."""
     from p2plearn.lock import refuse_if_held
 
+    if system and (hidden := _out_of_sight()):
+        raise UsageProblem(f"A machine's node sees nothing of {hidden[0]}, where its program is.", _ELSEWHERE)
     if system and os.geteuid() != 0:
         raise UsageProblem("A machine's service can only be installed by root.", "Put sudo in front, or drop --system.")
     if not system and not no_start:
@@ -91,6 +103,13 @@ def _unit(scope: Scope, *, system: bool) -> str:
             raise UsageProblem(f"The home of a machine's node is {units.SYSTEM_HOME}.", "Leave out --home.")
         return units.system_unit(background.command(home, ["node", "start"]), background.source_environment())
     return units.user_unit(background.command(scope.home.path, ["node", "start"]), background.source_environment())
+
+
+def _out_of_sight() -> list[str]:
+    from p2plearn import background
+
+    found = background.source_environment().get("PYTHONPATH", "").split(os.pathsep)
+    return units.out_of_sight([sys.executable, os.path.realpath(sys.executable), *found])
 
 
 def _systemctl(system: bool, *words: str) -> None:
