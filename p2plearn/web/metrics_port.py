@@ -88,4 +88,4 @@ async def serve_metrics(
         "metrics are at http://%s:%d%s", f"[{bound[0]}]" if ":" in bound[0] else bound[0], bound[1], METRICS_PATH
     )
     task_status.started((bound[0], bound[1]))
-    await serve_calls(listeners, MetricsConversation, node, config.METRICS_CONNECTIONS)
+    await serve_calls(listeners, MetricsConversation, node, lambda: config.METRICS_CONNECTIONS)

@@ -15,7 +15,7 @@ import os
 import secrets
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +93,7 @@ async def serve(
     try:
         async with listener:
             task_status.started()
-            await serve_calls([listener], Conversation, node, config.API_CONNECTIONS)
+            await serve_calls([listener], Conversation, node, lambda: config.API_CONNECTIONS)
     finally:
         with contextlib.suppress(OSError):
             os.unlink(path)
@@ -316,22 +316,25 @@ class Conversation:
 
 
 async def serve_calls(
-    listeners: list[trio.SocketListener], kind: type[Conversation], node: NodeOperations, most: int
+    listeners: Sequence[trio.SocketListener],
+    kind: type[Conversation],
+    node: NodeOperations,
+    most: Callable[[], int],
 ) -> None:
-    """Hold a conversation of ``kind`` with each caller until cancelled; those beyond ``most`` at once are told so."""
+    """Hold a conversation of ``kind`` with each caller until cancelled; those beyond ``most()`` at once are told so."""
     open_calls = 0
 
     async def converse(stream: trio.SocketStream) -> None:
         nonlocal open_calls
         open_calls += 1
         try:
-            await kind(node, stream).run(refuse=open_calls > most)
+            await kind(node, stream).run(refuse=open_calls > most())
         except Exception:
             logger.exception("a call to the node failed (%s)", kind.__name__)
         finally:
             open_calls -= 1
 
-    await trio.serve_listeners(converse, listeners)
+    await trio.serve_listeners(converse, list(listeners))
 
 
 class _Newest:
