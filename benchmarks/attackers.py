@@ -30,8 +30,8 @@ from p2plearn.dht.kademlia import CourseDHT
 from p2plearn.net.addresses import read_peer
 from p2plearn.net.dial import ConnectFailed, connect
 from p2plearn.net.guard import guard_streams
+from p2plearn.net.limits import ConnectionLimits
 from p2plearn.net.standing import Standing
-from p2plearn.net.swarm import ConnectionLimits
 from p2plearn.transfer.channel import Channel, StreamOver
 from p2plearn.transfer.fetch import Fetch
 from p2plearn.transfer.protocol import FROM_FETCHER, PROTOCOL, Open

@@ -122,6 +122,11 @@ SETTINGS: Final[tuple[Row, ...]] = (
         "node has it and nothing else was asked for, any free port is taken.",
     ),
     Row(
+        "network.announce", "texts", (), "multiaddrs",
+        reason="Told to others as addresses of this node besides those that it finds out itself: that of a web server "
+        "before it (/dns4/NAME/tcp/443/wss), or of a port that somebody forwards by hand.",
+    ),
+    Row(
         "network.mdns", "flag", True, "",
         reason="Nodes on the same LAN find each other with no configuration and no internet.",
     ),

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from libp2p.custom_types import TProtocol
-from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 
@@ -27,15 +26,15 @@ from p2plearn.dht.schedule import INTERVAL, Figures
 from p2plearn.errors import PeerFault
 from p2plearn.net.addresses import full, read_peer
 from p2plearn.net.backoff import Backoff
+from p2plearn.net.course_host import CourseHost
 from p2plearn.net.dial import ConnectFailed, connect
-from p2plearn.net.guard import StreamGuard, guard_streams
+from p2plearn.net.guard import guard_streams
 from p2plearn.net.joining import Joining
 from p2plearn.net.lan import LanDiscovery
 from p2plearn.net.limits import StreamLimits
 from p2plearn.net.peers import AddressBook
 from p2plearn.net.reach.reaching import Reaching, ReachSettings
 from p2plearn.net.standing import Fault, Standing
-from p2plearn.net.swarm import CourseHost
 from p2plearn.transfer.channel import STREAM_ERRORS, Channel, StreamOver
 from p2plearn.transfer.protocol import FROM_SERVER, PROTOCOL
 from p2plearn.transfer.serve import Upload
@@ -74,18 +73,21 @@ def by_node(serve: Serve) -> Callable[[Any], Awaitable[None]]:
     return answer
 
 
+MOVED: Final = frozenset({"no-address", "refused", "timed-out", "unreachable", "wrong-peer"})
+"""Why a peer can't be reached that may be at another address by now."""
+
+LOOK_UP_SECONDS: Final = 10.0
+"""For asking the network where such a peer is."""
+
+
 Offer = Callable[["RemotePeer"], Awaitable[None]]
 
 
 class RemotePeer:
     """A peer that may have a course; see ``transfer.session.Peer``."""
 
-    def __init__(
-        self, host: BasicHost, guard: StreamGuard, reaching: Reaching, info: PeerInfo, *, guess: bool = False
-    ) -> None:
-        self._host = host
-        self._guard = guard
-        self._reaching = reaching
+    def __init__(self, network: Network, info: PeerInfo, *, guess: bool = False) -> None:
+        self._network = network
         self._info = info
         self.guess = guess
         self.name = str(info.peer_id)
@@ -93,20 +95,16 @@ class RemotePeer:
     async def open(self) -> Channel:
         """Dial it unless connected, and open a chunk stream; raises Unreachable in plain words."""
         try:
-            await connect(self._host, self._info, DIAL_SECONDS)
+            stream = await self._network.open_for_courses(self._info)
         except ConnectFailed as failed:
-            raise Unreachable(failed.message) from failed
-        await self._reaching.direct(self._info.peer_id, DIRECT_SECONDS)
-        try:
-            with trio.fail_after(DIAL_SECONDS):
-                stream = await self._host.new_stream(self._info.peer_id, [TProtocol(PROTOCOL)])
+            raise Unreachable(failed.message, moved=failed.reason in MOVED) from failed
         except (*STREAM_ERRORS, trio.TooSlowError) as failed:
             raise Unreachable(f"{self.name} doesn't answer for courses") from failed
         return Channel(stream, FROM_SERVER)
 
     def blame(self, fault: str, *, poisoned: bool = False) -> None:
         """Count a fault against it."""
-        self._guard.blame(self._info.peer_id, Fault.POISON if poisoned else Fault.PROTOCOL, fault)
+        self._network.blame(self._info.peer_id, fault, Fault.POISON if poisoned else Fault.PROTOCOL)
 
 
 class Network:
@@ -129,6 +127,7 @@ class Network:
         reach: ReachSettings | None = None,
         repeat: float = INTERVAL,
         may_lend: Callable[[], bool] = lambda: True,
+        relayed: Callable[[Sequence[str], int], bool] = lambda _ends, _size: True,
     ) -> None:
         self._host = host
         self._dht = CourseDHT(host)
@@ -139,7 +138,8 @@ class Network:
         self._joining = Joining(host, named=self._named, book=book, more=self._known_to_dht)
         self._reaching = Reaching(host, reach or ReachSettings(), moved=self.directory.look_at_addresses)
         self._reaching.may_lend = may_lend
-        self._joining.when_changed = self._reaching.network_changed
+        self._reaching.relay.passes = relayed
+        self._joining.when_changed = self._changed
         self._lan = LanDiscovery(host, self._joining.suggest, group=group) if on_lan else None
         self._upload = upload
         self._searches = Backoff(*SEARCH_SECONDS)
@@ -155,6 +155,10 @@ class Network:
             if self._lan is not None:
                 await nursery.start(self._lan.run)
             task_status.started()
+
+    def _changed(self, slept: float) -> None:
+        self._reaching.network_changed(slept)
+        self.directory.slept(slept)
 
     def _known_to_dht(self) -> list[PeerInfo]:
         peerstore = self._dht.peerstore
@@ -179,7 +183,7 @@ class Network:
         async def once(info: PeerInfo, *, guess: bool = False) -> None:
             if info.peer_id not in seen and not self._guard.banned(info.peer_id):
                 seen.add(info.peer_id)
-                await offer(RemotePeer(self._host, self._guard, self._reaching, info, guess=guess))
+                await offer(RemotePeer(self, info, guess=guess))
 
         for text in named:
             await once(read_peer(text, "--from"))
@@ -193,21 +197,45 @@ class Network:
         """Count a fault of ``peer``."""
         self._guard.blame(peer, kind, detail)
 
+    async def open_for_courses(self, info: PeerInfo) -> Any:
+        """A stream on which ``info`` gives courses; raises ConnectFailed, and what streams raise."""
+        await self._connect(info, MOVED)
+        await self._reaching.direct(info.peer_id, DIRECT_SECONDS)
+        with trio.fail_after(DIAL_SECONDS):
+            return await self._host.new_stream(info.peer_id, [TProtocol(PROTOCOL)])
+
+    async def _connect(self, info: PeerInfo, moved: frozenset[str]) -> None:
+        """Be connected to a peer; one that can't be reached for a reason in ``moved`` is looked up in the DHT.
+
+        Raises ConnectFailed.
+        """
+        try:
+            await connect(self._host, info, DIAL_SECONDS)
+        except ConnectFailed as failed:
+            if failed.reason not in moved:
+                raise
+            before = set(self._dht.peerstore.addresses(info.peer_id))
+            with trio.move_on_after(LOOK_UP_SECONDS):
+                await self._dht.nearest(info.peer_id.to_bytes())
+            found = not set(self._dht.peerstore.addresses(info.peer_id)) <= before
+            if not found and not self._host.get_network().get_connections(info.peer_id):
+                raise  # nobody knows of another address
+            await connect(self._host, info, DIAL_SECONDS)
+
     # -- for keeping copies ------------------------------------------------------------------------------------------
 
     async def open(self, node: Node, protocol: str) -> Any:
         """A stream to a node, looked for in the DHT now and then if need be; raises Unreachable in plain words."""
         peer = ID(peer_id_of(node))
         try:
+            # One that answers nothing is away more often than elsewhere: whoever keeps copies with it asks again soon.
+            search = self._searches.due(peer, now := trio.current_time())
             try:
-                await connect(self._host, PeerInfo(peer, []), DIAL_SECONDS)
-            except ConnectFailed as failed:
-                now = trio.current_time()
-                if failed.reason not in {"no-address", "refused", "wrong-peer"} or not self._searches.due(peer, now):
-                    raise
-                self._searches.failed(peer, now)
-                await self._dht.nearest(peer.to_bytes())  # it may have come back at another address
-                await connect(self._host, PeerInfo(peer, []), DIAL_SECONDS)
+                await self._connect(PeerInfo(peer, []), MOVED - {"timed-out", "unreachable"} if search else frozenset())
+            except ConnectFailed:
+                if search:
+                    self._searches.failed(peer, now)
+                raise
             self._searches.worked(peer)
             with trio.fail_after(DIAL_SECONDS):
                 return await self._host.new_stream(peer, [TProtocol(protocol)])
@@ -230,7 +258,7 @@ class Network:
         """Offer ``first``, if that is somebody, then who else may have ``course``."""
         if first is not None:
             info = PeerInfo(ID(peer_id_of(first)), [])
-            await offer(RemotePeer(self._host, self._guard, self._reaching, info))
+            await offer(RemotePeer(self, info))
         await self.candidates(course, [], offer)
 
     def told_providers(self) -> dict[bytes, set[Node]]:

@@ -43,6 +43,7 @@ from p2plearn.invite import Invite
 from p2plearn.lock import NodeLock
 from p2plearn.membership import group_of
 from p2plearn.monitoring.sd_notify import Notifier
+from p2plearn.net.addresses import read_address
 from p2plearn.net.bootstrap import gather
 from p2plearn.net.descriptors import enough_for
 from p2plearn.net.host import build_host, key_pair
@@ -200,7 +201,8 @@ class _Node:
             upload=chunks.upload,
             reach=self._reach_settings(),
             repeat=settings.seconds("dht.repeat"),
-            may_lend=lambda: not courtesy.paused and not courtesy.manners.metered,
+            may_lend=courtesy.may_lend,
+            relayed=courtesy.relayed,
         )
         keeper = self._keeper(network, courtesy)
         keeper.intake.refuses = self._people.refusal
@@ -318,6 +320,7 @@ class _Node:
             use=settings.flag("relay.use"),
             map_port=settings.flag("network.map_port"),
             lending=lending,
+            announce=tuple(read_address(text, "network.announce") for text in settings.texts("network.announce")),
         )
 
     def _bootstrap_nodes(self) -> list[PeerInfo]:
@@ -359,9 +362,10 @@ def _multiaddr(text: str) -> Multiaddr:
         if host not in {"ip4", "ip6"} or port not in (["tcp"], ["tcp", "ws"]):
             raise ValueError("a node listens on an IP address and a TCP port")
     except Exception as error:  # the library raises whatever a part's codec does
-        raise UsageProblem(
-            f"“{text}” is no address to listen on: {error}.", "An example: --listen /ip4/0.0.0.0/tcp/4017"
-        ) from None
+        hint = "An example: --listen /ip4/0.0.0.0/tcp/4017"
+        if text.endswith(("/wss", "/tls/ws")):
+            hint = "Listen on …/ws, have a web server pass calls on to it, and name its address in network.announce."
+        raise UsageProblem(f"“{text}” is no address to listen on: {error}.", hint) from None
     return address
 
 

@@ -23,13 +23,13 @@ from multiaddr import Multiaddr
 
 from p2plearn.dht.directory import Directory
 from p2plearn.dht.kademlia import CourseDHT
+from p2plearn.net.course_host import course_host
 from p2plearn.net.dial import connect
 from p2plearn.net.guard import StreamGuard, guard_streams
 from p2plearn.net.host import build_host
 from p2plearn.net.limits import ConnectionLimits, StreamLimits
 from p2plearn.net.muting import mute_libp2p
 from p2plearn.net.standing import Standing
-from p2plearn.net.swarm import course_host
 
 LOOPBACK = Multiaddr("/ip4/127.0.0.1/tcp/0")
 

@@ -132,6 +132,11 @@ class Directory:
             self._wake.set()
         self._told_addresses = addresses
 
+    def slept(self, seconds: float) -> None:
+        """This machine slept for so long: what came due meanwhile is told now."""
+        self._schedule.slept(seconds)
+        self._wake.set()
+
     def figures(self) -> Figures:
         """Numbers for status."""
         return self._schedule.figures(trio.current_time())

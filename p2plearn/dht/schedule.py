@@ -135,6 +135,14 @@ class Schedule:
             entry.due = min(entry.due, now + SETTLE)
             entry.urgency = Urgency.TOP_UP
 
+    def slept(self, seconds: float) -> None:
+        """The clock stood still for so long while that of others, who count our records' age, went on."""
+        for entry in self._entries.values():
+            entry.due -= seconds
+            entry.holders = {peer: told - seconds for peer, told in entry.holders.items()}
+            if entry.told_at is not None:
+                entry.told_at -= seconds
+
     def take(self, now: float, most: int) -> list[bytes]:
         """Up to ``most`` courses to tell now, neighbours of the most urgent kind first; each is busy until ``told``."""
         kinds = sorted({e.urgency for e in self._entries.values() if e.due <= now and not e.busy})

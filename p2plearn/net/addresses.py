@@ -22,7 +22,10 @@ MAX_ADDRESSES = 16
 """Addresses kept, told or tried of one peer: a laptop with VPN, docker and two radios has ten; more is abuse."""
 
 HOSTS = ("ip4", "ip6", "dns", "dns4", "dns6")
-"""What an address may begin with for us to dial it: then ``tcp``, maybe ``ws``, then at most a ``p2p``."""
+"""What an address may begin with for us to dial it: then ``tcp``, maybe a WebSocket, then at most a ``p2p``."""
+
+WEBSOCKETS = (["ws"], ["wss"], ["tls", "ws"], ["tls", "sni", "ws"])
+"""What marks a WebSocket: plain, and three spellings of one inside a web server's TLS."""
 
 CIRCUIT = "p2p-circuit"
 """In an address: by way of the relay before it (which is named with its ``p2p``), to the peer after it."""
@@ -46,7 +49,7 @@ def reach(address: Multiaddr) -> Reach:
     return _reach(address.to_bytes())
 
 
-_DIRECT = (["tcp"], ["tcp", "p2p"], ["tcp", "ws"], ["tcp", "ws", "p2p"])
+_DIRECT = [["tcp", *web, *end] for web in ([], *WEBSOCKETS) for end in ([], ["p2p"])]
 _SHAPES = (*_DIRECT, *([*way, CIRCUIT, *to] for way in _DIRECT if "p2p" in way for to in ([], ["p2p"])))
 
 
@@ -103,7 +106,12 @@ def is_relayed(address: Multiaddr) -> bool:
 
 def is_websocket(address: Multiaddr) -> bool:
     """Whether ``address`` is dialled as a WebSocket (that of its relay, if it has one)."""
-    return any(part.name == "ws" for part in address.protocols())
+    return any(part.name in {"ws", "wss"} for part in address.protocols())
+
+
+def is_inside_tls(address: Multiaddr) -> bool:
+    """Whether ``address`` is a WebSocket's inside a web server's TLS."""
+    return any(part.name in {"wss", "tls"} for part in address.protocols())
 
 
 def relay_of(address: Multiaddr) -> PeerInfo:
@@ -186,11 +194,23 @@ def read_peer(text: str, where: str = "") -> PeerInfo:
     return info
 
 
+def read_address(text: str, where: str) -> Multiaddr:
+    """An address to be told to others, without ``/p2p/``; raises UsageProblem that says what is wrong with it."""
+    try:
+        address = Multiaddr(text)
+        if reach(address) > Reach.NONE and not is_relayed(address):
+            return bare(address)
+    except Exception as error:  # multiaddr's parsers raise whatever the codec of a part raises
+        raise UsageProblem(f"{where}: “{text}” is no multiaddr: {error}", _ANNOUNCED) from None
+    raise UsageProblem(f"{where}: “{text}” is not an address that can be dialled over TCP.", _ANNOUNCED)
+
+
 def full(address: Multiaddr, peer: ID) -> str:
     """``address`` with its ``/p2p/`` part, as text."""
     return f"{bare(address)}/p2p/{peer}"
 
 
+_ANNOUNCED = "An address looks like /dns4/courses.example.org/tcp/443/wss or /ip4/192.0.2.7/tcp/4017"
 _EXAMPLE = "An address looks like /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…"
 
 

@@ -13,7 +13,8 @@ from libp2p.peer.peerinfo import PeerInfo
 from p2plearn.errors import P2plearnError
 from p2plearn.net.addresses import bare, dial_order
 from p2plearn.net.group import NotInGroup
-from p2plearn.net.swarm import CourseSwarm, DialFailed
+from p2plearn.net.race import DialFailed
+from p2plearn.net.swarm import CourseSwarm
 
 Reason = Literal[
     "no-address", "refused", "timed-out", "unreachable", "wrong-peer", "banned", "handshake", "group", "self"
@@ -91,7 +92,7 @@ def why(error: BaseException) -> Reason:
             return "timed-out" if isinstance(cause.__cause__, trio.TooSlowError) else "group"
         if any(mark in str(cause) for mark in _WRONG_PEER) or "PeerIDMismatch" in type(cause).__name__:
             return "wrong-peer"
-        if isinstance(cause, ConnectionRefusedError | ConnectionResetError):
+        if isinstance(cause, ConnectionRefusedError):  # (a reset comes from somebody who answered)
             return "refused"
         if isinstance(cause, TimeoutError | trio.TooSlowError):
             return "timed-out"

@@ -24,10 +24,10 @@ from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
 from p2plearn.net.addresses import Reach, list_interfaces, reach
+from p2plearn.net.course_host import CourseHost, course_host
 from p2plearn.net.group import Door, GroupUpgrader
 from p2plearn.net.limits import ConnectionLimits
 from p2plearn.net.reach.websocket import WebSocketTransport
-from p2plearn.net.swarm import CourseHost, course_host
 from p2plearn.net.tcp import TcpTransport
 from p2plearn.net.tls import PROTOCOL as TLS
 from p2plearn.net.tls import TlsTransport

@@ -89,8 +89,9 @@ class Joining:
         self.last_failures: dict[str, str] = {}
         """Why the last call to a peer failed, for status; gone once it succeeds."""
         self.network_changes = 0
-        self.when_changed: Callable[[], None] = lambda: None
-        """Called when the machine is on another network, or slept, after the connected ones were asked for a sign."""
+        self.when_changed: Callable[[float], None] = lambda _slept: None
+        """Called when the machine is on another network, or slept (for how many seconds, else 0), after the connected
+        ones were asked for a sign."""
 
     def suggest(self, peer: PeerInfo, source: Source = Source.LAN) -> None:
         """``peer`` may be worth a call."""
@@ -124,10 +125,10 @@ class Joining:
             with trio.CancelScope(shield=True), trio.move_on_after(2.0):
                 await self._save_book()
 
-    def network_changed(self) -> None:
-        """Call everybody due again now, and have the connected ones give a sign of life."""
+    def network_changed(self, slept: float = 0.0) -> None:
+        """Call everybody due again now; ``slept`` seconds stood still here and went by elsewhere."""
         self.network_changes += 1
-        self.when_changed()
+        self.when_changed(slept)
         self._candidates.network_changed(trio.current_time())
         self._wake.set()
 
@@ -187,10 +188,11 @@ class Joining:
         while True:
             await trio.sleep(NETWORK_CHECK_SECONDS)
             now_there, now_ahead = self._interfaces(), time.time() - trio.current_time()
-            if now_there != interfaces or now_ahead - ahead > SLEPT_SECONDS:
-                log.info("the network changed, or this machine slept: calling again")
+            slept = now_ahead - ahead if now_ahead - ahead > SLEPT_SECONDS else 0.0
+            if now_there != interfaces or slept:
+                log.info("the network changed, or this machine slept (%.0f s): calling again", slept)
                 await self._want_signs_of_life(SIGN_OF_LIFE_SECONDS)
-                self.network_changed()
+                self.network_changed(slept)
             interfaces, ahead = now_there, now_ahead
 
     async def _want_signs_of_life(self, seconds: float) -> None:

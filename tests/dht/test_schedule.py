@@ -103,6 +103,20 @@ def test_other_addresses_mean_telling_everything_anew() -> None:
     assert schedule.wants(A, b"p", 11.0)
 
 
+def test_after_a_sleep_what_others_are_about_to_forget_is_told_and_the_rest_when_it_is_due() -> None:
+    schedule = make()
+    for course, at in ((A, 0.0), (B, INTERVAL / 2)):
+        schedule.add(course, at)
+        schedule.take(at, 9)
+        schedule.told(course, [b"p"], [], at, "")
+    schedule.slept(3600.0)
+    assert schedule.take(INTERVAL / 2, 9) == []
+    schedule.slept(INTERVAL / 2)
+    assert schedule.take(INTERVAL / 2, 9) == [A]
+    assert schedule.wants(A, b"p", INTERVAL / 2)
+    assert schedule.next_due() == INTERVAL - 3600.0
+
+
 def test_late_is_what_should_have_been_told_long_ago() -> None:
     schedule = make()
     schedule.add(A, 0.0)

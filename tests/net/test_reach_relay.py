@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from libp2p.peer.peerinfo import PeerInfo
 from libp2p.transport.exceptions import OpenConnectionError
 from multiaddr import Multiaddr
 
+from p2plearn.net.course_host import CourseHost
 from p2plearn.net.dial import connect
 from p2plearn.net.guard import guard_streams
 from p2plearn.net.reach.autonat import CallBack, dialable
@@ -44,7 +45,7 @@ from p2plearn.net.reach.wire import (
     encode_stop,
 )
 from p2plearn.net.standing import Standing
-from p2plearn.net.swarm import CourseHost, CourseSwarm
+from p2plearn.net.swarm import CourseSwarm
 from tests.hosts import LOOPBACK, eventually, make_host
 
 ECHO = TProtocol("/test/echo/1")
@@ -140,11 +141,40 @@ async def test_a_call_that_moved_its_bytes_is_cut() -> None:
         assert relay.swarm.get_connections(guest.host.get_id())  # its own connections stay
 
 
+async def test_what_a_relay_passes_on_is_counted_both_ways_and_ends_when_it_must() -> None:
+    passed: list[int] = []
+
+    def passes(ends: Sequence[str], size: int) -> bool:
+        assert list(ends) == ["127.0.0.1", "127.0.0.1"]
+        passed.append(size)
+        return sum(passed) < 100_000
+
+    async with three() as (relay, guest, caller):
+        relay.relay.passes = passes
+        await connect(caller.host, guest.through(relay), 20.0)
+        stream = await caller.host.new_stream(guest.host.get_id(), [ECHO])
+        with trio.fail_after(60), pytest.raises(BaseLibp2pError):
+            await pour(stream)
+        await eventually(lambda: not caller.swarm.get_connections(guest.host.get_id()), 30.0)
+        await eventually(lambda: not relay.relay.lending.circuits, 30.0)
+    assert 100_000 <= sum(passed) < 250_000
+
+
 async def test_a_call_that_lasted_its_time_is_cut() -> None:
     async with three(LendingLimits(seconds=1)) as (relay, guest, caller):
         await connect(caller.host, guest.through(relay), 20.0)
         await eventually(lambda: not caller.swarm.get_connections(guest.host.get_id()), 30.0)
         assert not relay.relay.lending.circuits
+
+
+async def test_time_that_was_slept_counts_for_places_at_relays() -> None:
+    async with three() as (relay, guest, _):
+        where = relay.host.get_id()
+        until, address = guest.circuits.places[where]
+        guest.circuits.slept(3000.0)
+        assert guest.circuits.places == {where: (until - 3000.0, address)}
+        await guest.circuits.reserve(where)
+        assert guest.circuits.places[where][0] >= until
 
 
 async def test_nobody_relays_who_does_not_want_to_and_no_relay_brings_calls_unasked() -> None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from libp2p.abc import INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
+from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 from wsproto import ConnectionType, WSConnection
@@ -68,6 +76,72 @@ async def test_a_connection_inside_a_websocket_carries_what_one_over_tcp_does(li
                     got += await stream.read(65536)
         assert got == sent
         await stream.reset()
+
+
+@asynccontextmanager
+async def web_server(folder: Path, name: str, behind: Multiaddr) -> AsyncIterator[int]:
+    """A reverse proxy on loopback with a certificate that nobody vouches for, ending TLS; its port."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    own = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    built = x509.CertificateBuilder(own, own, private.public_key(), 1, now, now + datetime.timedelta(days=1))
+    pem = built.sign(private, hashes.SHA256()).public_bytes(Encoding.PEM)
+    pem += private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "web.pem").write_bytes(pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "web.pem")
+    port = int(str(behind.value_for_protocol("tcp")))
+
+    async def pour(source: trio.abc.ReceiveStream, sink: trio.abc.SendStream, scope: trio.CancelScope) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for part in source:
+                await sink.send_all(part)
+        scope.cancel()
+
+    async def serve(caller: trio.SSLStream[trio.SocketStream]) -> None:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as onward, trio.open_nursery() as pipes:
+            pipes.start_soon(pour, caller, onward, pipes.cancel_scope)
+            pipes.start_soon(pour, onward, caller, pipes.cancel_scope)
+        await trio.aclose_forcefully(caller)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(
+            partial(trio.serve_ssl_over_tcp, serve, 0, context, host="127.0.0.1", https_compatible=True)
+        )
+        yield listeners[0].transport_listener.socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("spelling", ["tls/ws", "wss", "tls/sni/courses.example/ws"])
+async def test_a_node_behind_a_web_server_that_ends_tls_is_reached_through_it(tmp_path: Path, spelling: str) -> None:
+    async with (
+        hosts() as (one, other),
+        web_server(tmp_path, "courses.example", one.get_transport_addrs()[0]) as port,
+    ):
+        address = Multiaddr(f"/ip4/127.0.0.1/tcp/{port}/{spelling}")
+        await connect(other, PeerInfo(one.get_id(), [address]), 20.0)
+        stream = await other.new_stream(one.get_id(), [ECHO])
+        sent, got = bytes(range(256)) * 1024, bytearray()
+        with trio.fail_after(60):
+            await stream.write(sent)
+            while len(got) < len(sent):
+                got += await stream.read(65536)
+        assert got == sent
+        await stream.reset()
+        # Whoever runs the web server is not thereby the peer.
+        with pytest.raises(ConnectFailed) as failed:
+            await connect(other, PeerInfo(ID(b"\x00\x24\x08\x01\x12\x20" + bytes(32)), [address]), 20.0)
+        assert failed.value.reason == "wrong-peer"
+
+
+async def test_tls_for_the_web_is_not_listened_on_and_a_plain_port_is_told_from_it() -> None:
+    async with hosts() as (one, other):
+        swarm = one.get_network()
+        await swarm.listen(Multiaddr("/ip4/127.0.0.1/tcp/0/tls/ws"))
+        assert len(swarm.listeners) == 1
+        inside = Multiaddr(str(one.get_transport_addrs()[0]).removesuffix("/ws") + "/wss")
+        with pytest.raises(ConnectFailed):
+            await connect(other, PeerInfo(one.get_id(), [inside]), 20.0)
 
 
 async def answer_to(one: BasicHost, request: bytes) -> bytes:

@@ -46,6 +46,7 @@ class Lab:
         self._made = contextlib.ExitStack()
         self.routers: list[subprocess.Popen[str]] = []
         """Of the homes, in order."""
+        self._commands: list[tuple[str, list[str]]] = []
 
     def __enter__(self) -> Lab:
         with contextlib.ExitStack() as unless_done:
@@ -59,10 +60,7 @@ class Lab:
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
         for process in self.routers:
-            with process:
-                if process.stdin is not None:
-                    process.stdin.close()
-                process.wait(10)
+            _end(process)
         self._made.close()
 
     def public(self, number: int) -> Machine:
@@ -92,7 +90,12 @@ class Lab:
         ip("-n", self.internet, "route", "add", f"{seen_as}/32", "dev", outside)
         arguments = ["--inside", inside, "--outside", outside, "--outside-namespace", self.internet]
         arguments += ["--address", seen_as, "--kind", kind]
-        arguments += ["--serve", serve] if serve else []
+        self._commands.append((gateway, [*arguments, "--serve", serve] if serve else arguments))
+        self.routers.append(self._router(len(self.routers)))
+        return Machine(name, "192.168.1.2", gateway)
+
+    def _router(self, at: int) -> subprocess.Popen[str]:
+        gateway, arguments = self._commands[at]
         process = subprocess.Popen(
             ["ip", "netns", "exec", gateway, sys.executable, router.__file__, *arguments],
             stdin=subprocess.PIPE,
@@ -100,10 +103,14 @@ class Lab:
             encoding="utf-8",
             env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
         )
-        self.routers.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", "the router did not start"
-        return Machine(name, "192.168.1.2", gateway)
+        return process
+
+    def forget(self, number: int) -> None:
+        """Have the router of home ``number`` (from 1) forget connections and forwarded ports, as it does in an hour."""
+        _end(self.routers[number - 1])
+        self.routers[number - 1] = self._router(number - 1)
 
     def said(self, number: int, seconds: float = 60.0) -> str:
         """The next line of what the router of home ``number`` (from 1, as they were made) says of ports it forwards."""
@@ -121,6 +128,13 @@ class Lab:
         """A namespace with nothing but loopback."""
         (made,) = self._made.enter_context(namespaces(name))
         return made
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    with process:
+        if process.stdin is not None:
+            process.stdin.close()
+        process.wait(60)
 
 
 def forward(namespace: str) -> None:

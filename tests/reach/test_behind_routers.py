@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.nodes import RealNode
+from tests.nodes import RealNode, run_command
 from tests.reach.lab import Lab, Machine, random_course
 
 LISTEN = ("/ip4/0.0.0.0/tcp/4017",)
@@ -82,3 +82,34 @@ def test_a_router_that_forwards_ports_makes_a_home_public_until_the_node_stops(t
             learner.run("get", published, "-o", tmp_path / "out", timeout=120)
             assert same(course, tmp_path / "out")
         assert lab.said(1) == "unforward 4017 192.168.1.2 4017\n"
+
+
+def test_a_closed_group_has_relays_of_its_own(tmp_path: Path) -> None:
+    """Two homes whose routers let no hole be made, and a machine in the open, all of one group."""
+    course = random_course(tmp_path / "course", 300 * KIB)
+    homes = [tmp_path / name for name in "rab"]
+    assert run_command("invite", "--new", "Village school", home=homes[0]).code == 0
+    with Lab() as lab, node(homes[0], lab.public(1)) as relay:
+        invite = relay.run("invite")["invite"]
+        (tmp_path / "said").write_text(invite, "utf-8")
+        for home in homes[1:]:
+            with (tmp_path / "said").open("rb") as said:
+                assert run_command("join", "--json", home=home, stdin=said.fileno()).code == 0
+        with (
+            node(homes[1], lab.home(1, kind="symmetric")) as teacher,
+            node(homes[2], lab.home(2, kind="symmetric")) as learner,
+            node(tmp_path / "stranger", lab.public(2), relay.address) as stranger,
+        ):
+            for one in (teacher, learner):
+                one.wait_for(lambda s: s["reach"]["relays"] == [relay.peer_id])
+            published = teacher.run("publish", course, "--copies", 1)["course"]
+            facts = teacher.wait_for(lambda s: s["dht"]["announced"] and not s["dht"]["waiting"])
+            learner.run("get", published, "-o", tmp_path / "out", timeout=120)
+            assert same(course, tmp_path / "out")
+            assert ways(learner)[teacher.peer_id] == "relay"
+            month = relay.run("node", "status")["month"]
+            assert month["wan_relayed"] > 2 * 300 * KIB  # in, and out again
+            assert month["wan_sent"] + month["wan_received"] < KIB  # it was only asked whether it has the course
+            through = next(address for address in facts["addresses"] if "/p2p-circuit/" in address)
+            stranger.run("get", published, "--from", through, "-o", tmp_path / "stolen", code=4, timeout=180)
+            assert not ways(stranger)

@@ -177,6 +177,10 @@ class Circuits(ITransport):
         self.places.pop(relay, None)
         self._asked.discard(relay)
 
+    def slept(self, seconds: float) -> None:
+        """Our clock stood still for so long, and that of the relays, who grant places for an hour, went on."""
+        self.places = {relay: (until - seconds, where) for relay, (until, where) in self.places.items()}
+
     def addresses(self) -> list[Multiaddr]:
         """Where this node can be called through its relays."""
         return [Multiaddr(f"{where}/{CIRCUIT}") for _, where in self.places.values()]

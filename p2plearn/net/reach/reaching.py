@@ -22,6 +22,7 @@ from multiaddr import Multiaddr
 from trio import TaskStatus  # type: ignore[attr-defined]  # trio re-exports it, mypy overlooks it
 
 from p2plearn.net.addresses import Reach, bare, is_relayed, is_websocket, reach, reach_of_ip
+from p2plearn.net.course_host import CourseHost
 from p2plearn.net.neighbours import Interface, is_neighbour, list_networks
 from p2plearn.net.reach.autonat import CallBack, ask
 from p2plearn.net.reach.circuit import Circuits, RelayRefused
@@ -31,7 +32,7 @@ from p2plearn.net.reach.lending import Lending, LendingLimits
 from p2plearn.net.reach.portmap import PortMapping
 from p2plearn.net.reach.relay import Relay
 from p2plearn.net.reach.wire import AUTONAT, DCUTR, HOP, STOP
-from p2plearn.net.swarm import CourseHost, CourseSwarm
+from p2plearn.net.swarm import CourseSwarm
 
 log = logging.getLogger("p2plearn.net")
 
@@ -56,6 +57,7 @@ class ReachSettings:
     use: bool = True
     map_port: bool = False  # ask the router to forward our port
     places: int = 2  # relays to be called through: one may go
+    announce: tuple[Multiaddr, ...] = ()  # where else others can call, as somebody who knows it says
     lending: LendingLimits = field(default_factory=LendingLimits)
 
 
@@ -85,7 +87,7 @@ class Reaching:
         self._asking = False
         self._refused: dict[ID, tuple[int, float]] = {}  # by relay: times in a row, and when it may be asked again
         self._reserving: set[ID] = set()
-        self._announced: list[Multiaddr] = []
+        self._announced: list[Multiaddr] = list(settings.announce)
         self._mapping = PortMapping(self._own_port, self._mapped, networks=networks) if settings.map_port else None
         self.may_lend: Callable[[], bool] = lambda: True
         """Whether the line may be lent to others now: not while it is paid by volume, nor while paused."""
@@ -119,8 +121,9 @@ class Reaching:
                     log.warning("looking after reachability failed: %s: %s", type(error).__name__, error)
                 await trio.sleep(TICK_SECONDS)
 
-    def network_changed(self) -> None:
-        """This machine is on another network now, or slept: what was found out counts no more."""
+    def network_changed(self, slept: float = 0.0) -> None:
+        """This machine is on another network now, or slept for so many seconds: what was found out counts no more."""
+        self.circuits.slept(slept)
         self._judge.network_changed(trio.current_time())
         self._networks_until = float("-inf")
         self._sightings.clear()
@@ -321,7 +324,7 @@ class Reaching:
         """Have others know by which addresses they can call us, when these changed."""
         open_doors = [Multiaddr(text) for text in self._judge.reached_at(now)]
         through = self.circuits.addresses() if self._needs_relays() else []
-        announced = list(dict.fromkeys([*open_doors, *through]))
+        announced = list(dict.fromkeys([*self._settings.announce, *open_doors, *through]))
         if set(announced) == set(self._announced):
             return
         self._announced = announced

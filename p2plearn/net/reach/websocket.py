@@ -3,11 +3,18 @@
 What runs inside is what runs over TCP: TLS with the peer's identity, then yamux. The WebSocket hides nothing and
 proves nothing; it only looks like the web to a firewall. wsproto does the framing, here is the I/O with its limits.
 A request with an ``Origin`` is refused: that is a web page in somebody's browser, which is no peer.
+
+Dialled, not listened on, are WebSockets inside a web server's TLS too (``/tls/ws``, ``/tls/sni/NAME/ws``, ``/wss``): a
+reverse proxy with a certificate ends it and hands on the rest. That certificate is not judged. It would prove who runs
+the proxy; who the peer is, and that nobody reads along, the TLS inside proves.
 Specification: RFC 6455; https://github.com/libp2p/specs/blob/master/websockets/README.md
 """
 
 from __future__ import annotations
 
+import re
+import ssl
+from functools import cache
 from typing import Final
 
 import trio
@@ -32,7 +39,7 @@ from wsproto.events import (
 )
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from p2plearn.net.addresses import bare, is_relayed, is_websocket
+from p2plearn.net.addresses import bare, is_inside_tls, is_relayed, is_websocket
 from p2plearn.net.tcp import TcpListener, TcpStream, TcpTransport
 
 HANDSHAKE_SECONDS: Final = 10.0
@@ -48,10 +55,55 @@ MAX_PINGS: Final = 64
 """Pings in one read that are answered; more is a flood."""
 
 
+_SPELLINGS: Final = re.compile(
+    r"(?P<tcp>/(?P<kind>[a-z0-9]+)/(?P<host>[^/]+)/tcp/(?P<port>[0-9]+))"
+    r"/(?:ws|(?P<tls>wss|tls(?:/sni/(?P<name>[^/]+))?/ws))"
+)
+
+
+class WebServerTls(ReadWriteCloser):
+    """The bytes inside a web server's TLS over ``wire``; ``name`` is told to it, that it may choose its certificate."""
+
+    def __init__(self, wire: TcpStream, name: str | None) -> None:
+        self._wire = wire
+        self._tls = trio.SSLStream(wire.stream, _context(), server_hostname=name, https_compatible=True)
+
+    async def read(self, n: int | None = None) -> bytes:
+        """Up to ``n`` bytes, empty at the end; raises ConnectionClosedError."""
+        try:
+            return bytes(await self._tls.receive_some(n))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ConnectionClosedError(f"TLS ended: {error.__cause__ or error}", transport="wss") from error
+
+    async def write(self, data: bytes) -> None:
+        """Send all of ``data``, after the handshake if that is still to be done; raises ConnectionClosedError."""
+        try:
+            await self._tls.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ConnectionClosedError(f"TLS ended: {error.__cause__ or error}", transport="wss") from error
+
+    async def close(self) -> None:
+        """Close the connection at once."""
+        await self._wire.close()
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        """The web server's."""
+        return self._wire.get_remote_address()
+
+
+@cache
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # see the head of this file
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
 class WebSocketStream(ReadWriteCloser):
     """The bytes of the binary messages of a WebSocket, in order; text messages break the connection."""
 
-    def __init__(self, wire: TcpStream, socket: WSConnection) -> None:
+    def __init__(self, wire: ReadWriteCloser, socket: WSConnection) -> None:
         self._wire = wire
         self._socket = socket
         self._left = bytearray()
@@ -150,11 +202,17 @@ class WebSocketStream(ReadWriteCloser):
 
 
 class WebSocketListener(TcpListener):
-    """Listens on one address, for WebSockets alone."""
+    """Listens on one address, for WebSockets alone, and those not inside TLS."""
 
     def __init__(self, handler_function: THandler) -> None:
         super().__init__(handler_function)
         self._handshakes = trio.CapacityLimiter(HANDSHAKES)
+
+    async def listen(self, maddr: Multiaddr) -> None:
+        """Start accepting on ``maddr``; raises OpenConnectionError with the reason."""
+        if is_inside_tls(maddr):
+            raise OpenConnectionError(f"can't listen on {maddr}: TLS takes a certificate, so a web server does that")
+        await super().listen(maddr)
 
     def get_addrs(self) -> tuple[Multiaddr, ...]:
         """What is listened on."""
@@ -175,14 +233,14 @@ class WebSocketListener(TcpListener):
 
 
 class WebSocketTransport(ITransport):
-    """Dials and listens on addresses that end with ``ws``."""
+    """Dials WebSockets' addresses, and listens on those that are not inside TLS."""
 
     def __init__(self) -> None:
         self._tcp = TcpTransport()
 
     def protocols(self) -> list[str]:
         """What marks an address of this transport."""
-        return ["ws"]
+        return ["ws", "wss"]
 
     def can_dial(self, maddr: Multiaddr) -> bool:
         """Whether ``maddr`` is a WebSocket's."""
@@ -199,24 +257,23 @@ class WebSocketTransport(ITransport):
     async def dial(self, maddr: Multiaddr) -> RawConnection:
         """A connection to ``maddr``; raises OpenConnectionError."""
         address = bare(maddr)
-        plain = str(address).removesuffix("/ws")
-        raw = await self._tcp.dial(Multiaddr(plain))
+        spelt = _SPELLINGS.fullmatch(str(address))
+        if spelt is None:
+            raise OpenConnectionError(f"{maddr} is no WebSocket's address")
+        raw = await self._tcp.dial(Multiaddr(spelt["tcp"]))
         wire = getattr(raw, "stream", None)
         if not isinstance(wire, TcpStream):
             raise OpenConnectionError(f"{maddr} is no TCP address")
-        socket = WebSocketStream(wire, WSConnection(ConnectionType.CLIENT))
+        name = spelt["name"] or (spelt["host"] if spelt["kind"].startswith("dns") else None)
+        inside = wire if spelt["tls"] is None else WebServerTls(wire, name)
+        socket = WebSocketStream(inside, WSConnection(ConnectionType.CLIENT))
+        host = f"[{spelt['host']}]" if spelt["kind"] == "ip6" else spelt["host"]
         done = False
         try:
-            await socket.open(Request(host=_host_of(plain), target="/"))
+            await socket.open(Request(host=f"{name or host}:{spelt['port']}", target="/"))
             done = True
         finally:
             if not done:
                 with trio.CancelScope(shield=True), trio.move_on_after(1.0):
                     await wire.close()
         return RawConnection(socket, initiator=True, addresses=[address])
-
-
-def _host_of(address: str) -> str:
-    """The ``Host`` header of ``/ip4/…/tcp/…`` and its like."""
-    _, kind, host, _, port = address.split("/")
-    return f"[{host}]:{port}" if kind == "ip6" else f"{host}:{port}"
