@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.namespaces import ip
 from tests.nodes import RealNode, run_command
-from tests.reach.lab import Lab, random_course
+from tests.reach.lab import EVERY, Lab, random_course
 from tests.reach.test_behind_routers import KIB, LISTEN, node, same, standing
 
 
@@ -107,6 +107,7 @@ class Sleeper:
             file.write(struct.pack("d", seconds))
 
 
+@EVERY
 def test_after_an_hour_of_sleep_everything_that_others_forgot_is_there_again(tmp_path: Path) -> None:
     """The relay's and the routers' hour is made by having them forget: connections, places, forwarded ports."""
     course = random_course(tmp_path / "course", 100 * KIB)
@@ -148,6 +149,7 @@ def test_after_an_hour_of_sleep_everything_that_others_forgot_is_there_again(tmp
         assert same(course, tmp_path / "out")
 
 
+@EVERY
 def test_ipv6_networks_with_a_router_between_are_one_network(tmp_path: Path) -> None:
     """Two networks of nothing but IPv6: no multicast reaches from one to the other, addresses do."""
     course = random_course(tmp_path / "course", 300 * KIB)
