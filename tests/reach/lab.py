@@ -25,7 +25,6 @@ import pytest
 from tests.namespaces import ip, join, namespaces
 from tests.reach import router
 
-
 EVERY = pytest.mark.skipif(
     not os.environ.get("P2PLEARN_ALL_REACH"), reason="not yet seen to pass often beside others; P2PLEARN_ALL_REACH=1"
 )
