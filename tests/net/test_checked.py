@@ -23,7 +23,7 @@ from p2plearn.errors import PeerFault
 from p2plearn.net.checked import IDENTIFY_PUSH, MAX_IDENTITY, check_identity
 from p2plearn.net.dial import connect
 
-KEYS, OTHER = create_new_key_pair(), create_new_key_pair()
+KEYS, OTHER = create_new_key_pair(bytes(32)), create_new_key_pair(b"\1" * 32)  # the same in every process
 PEER, STRANGER = ID.from_pubkey(KEYS.public_key), ID.from_pubkey(OTHER.public_key)
 KEY = b"\x12\x20" + bytes(32)
 KINDS = Message.MessageType
