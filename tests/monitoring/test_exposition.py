@@ -22,11 +22,11 @@ numbers = st.floats() | st.integers(-(2**53), 2**53)
 labels = st.dictionaries(st.from_regex(r"[a-z][a-z0-9_]{0,10}", fullmatch=True), texts, max_size=3)
 
 
-@given(names, texts, st.lists(st.tuples(numbers, labels), min_size=1, max_size=4))
+@given(names, texts.map(str.strip), st.lists(st.tuples(numbers, labels), min_size=1, max_size=4))
 def test_what_is_written_is_read_back(name: str, words: str, samples: list[tuple[float, dict[str, str]]]) -> None:
     family = Family(name, "gauge", words, tuple(Sample(value, given_labels) for value, given_labels in samples))
     (read,) = text_string_to_metric_families(render([family]))
-    assert (read.name, read.type, read.documentation) == (name, "gauge", words.strip())
+    assert (read.name, read.type, read.documentation) == (name, "gauge", words)
     for back, (value, given_labels) in zip(read.samples, samples, strict=True):
         assert back.labels == given_labels
         assert back.value == float(value) or (math.isnan(back.value) and math.isnan(value))

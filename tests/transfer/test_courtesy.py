@@ -289,7 +289,12 @@ async def test_what_was_moved_is_written_when_the_node_stops(tmp_path):
 
 async def test_a_machine_on_battery_and_a_metered_line(tmp_path, monkeypatch):
     asked: list[bool] = []
-    monkeypatch.setattr("p2plearn.transfer.courtesy.stand_back", lambda *, back: bool(asked.append(back)) or True)
+
+    def stand_back(*, back: bool, usual: int) -> bool:
+        asked.append(back)
+        return True
+
+    monkeypatch.setattr("p2plearn.transfer.courtesy.stand_back", stand_back)
     power = {"battery": True, "metered": True}
     mine = courtesy(
         tmp_path,
