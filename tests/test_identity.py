@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pickle
@@ -24,7 +25,7 @@ def test_a_key_is_made_once_and_private(tmp_path: Path) -> None:
     first = load_or_create(path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
-    assert [p.name for p in path.parent.iterdir()] == ["peer.key"]
+    assert sorted(os.listdir(path.parent)) == ["peer.key", "peer.pub"]
     assert load_or_create(path).public == first.public
     assert len(first.public) == 32
 
@@ -87,6 +88,80 @@ def test_a_damaged_key_is_named_and_left_alone(tmp_path: Path) -> None:
         assert path.read_bytes() == content
 
 
+def problem_with(path: Path, public: bytes) -> P2plearnError | None:
+    try:
+        key = load_or_create(path)
+    except P2plearnError as problem:
+        return problem
+    assert key.public == public
+    return None
+
+
+def test_no_rotten_character_is_taken_for_another_key(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "author.key"
+    public = load_or_create(path).public
+    whole = path.read_bytes()
+    taken = 0
+    for place in range(len(whole)):
+        for bit in range(8):
+            path.write_bytes(whole[:place] + bytes((whole[place] ^ 1 << bit,)) + whole[place + 1 :])
+            said = problem_with(path, public)
+            taken += said is None  # what is outside the key's own bits
+            assert said is None or ("damaged" in said.message and "backup" in said.hint)
+    assert taken < 8 * len(whole) // 4
+    path.write_bytes(whole)
+    assert load_or_create(path).public == public
+
+
+def test_a_rotten_public_half_is_refused_and_the_key_can_be_kept(tmp_path: Path) -> None:
+    path = tmp_path / "it's here" / "peer.key"
+    public = load_or_create(path).public
+    beside = identity.public_half(path)
+    for content in (b"", bytes(65), beside.read_bytes()[:-1], beside.read_bytes().replace(b"\n", b"0")):
+        beside.write_bytes(content)
+        with pytest.raises(P2plearnError, match=r"belongs to: one of the two is damaged") as caught:
+            load_or_create(path)
+        command = caught.value.hint.partition("yourself: ")[2].partition(". To begin")[0]
+        subprocess.run(["sh", "-c", command], check=True)
+        assert load_or_create(path).public == public
+        assert beside.read_text("ascii") == f"{public.hex()}\n"
+
+
+def test_a_key_that_is_gone_is_not_quietly_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "it's here" / "author.key"
+    public = load_or_create(path).public
+    path.unlink()
+    with pytest.raises(P2plearnError, match="is gone") as caught:
+        identity.refuse_if_rotten(path)
+    with pytest.raises(P2plearnError, match="is gone"):
+        load_or_create(path)
+    assert os.listdir(path.parent) == ["author.pub"]
+    command = caught.value.hint.partition("everybody else: ")[2]
+    assert "new author" in caught.value.hint
+    subprocess.run(["sh", "-c", command], check=True, cwd=tmp_path)
+    assert load_or_create(path).public != public
+
+
+def test_a_key_from_before_there_were_public_halves_gets_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys" / "peer.key"
+    public = load_or_create(path).public
+    beside = identity.public_half(path)
+    beside.unlink()
+    with monkeypatch.context() as patched:
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patched.setattr(identity, "create_private", full)
+        assert load_or_create(path).public == public  # a full disk stops nobody
+    assert "would go unseen" in caplog.text
+    assert load_or_create(path).public == public
+    assert beside.read_text("ascii") == f"{public.hex()}\n"
+    assert beside.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_symlink_or_folder_in_place_of_a_key_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "peer.key"
     load_or_create(path)
@@ -129,7 +204,7 @@ def test_many_processes_at_once_end_with_one_key(tmp_path: Path) -> None:
     answers = {racer.communicate(timeout=60)[0] for racer in racers}
     assert all(racer.returncode == 0 for racer in racers)
     assert len(answers) == 1
-    assert [p.name for p in path.parent.iterdir()] == ["peer.key"]
+    assert sorted(os.listdir(path.parent)) == ["peer.key", "peer.pub"]
 
 
 KILLED = """
@@ -152,7 +227,7 @@ identity.load_or_create(Path(sys.argv[1]))
 
 def test_killed_at_any_step_a_key_is_whole_or_absent(tmp_path: Path) -> None:
     finished = False
-    for step in range(1, 30):
+    for step in range(1, 60):
         path = tmp_path / str(step) / "peer.key"
         result = subprocess.run([sys.executable, "-c", KILLED, path, str(step)], check=False)
         if path.exists():
@@ -163,4 +238,4 @@ def test_killed_at_any_step_a_key_is_whole_or_absent(tmp_path: Path) -> None:
             break
         assert result.returncode == -signal.SIGKILL
     assert finished
-    assert step > 6
+    assert step > 12

@@ -32,6 +32,7 @@ from p2plearn.doctor.facts import Facts, Interface, Multicast, Port
 from p2plearn.doctor.knocking import compare
 from p2plearn.doctor.ports import had_by_node, try_port, untold
 from p2plearn.errors import P2plearnError
+from p2plearn.identity import refuse_if_rotten
 from p2plearn.lock import holder
 from p2plearn.membership import group_of
 from p2plearn.net.bootstrap import gather
@@ -120,7 +121,11 @@ def key_problems(home: Home) -> tuple[tuple[str, str], ...]:
     for path in (home.peer_key, home.author_key, home.network_key):
         found += _refusals(partial(read_private, path, MOST_KEY_BYTES))
     # Whose key it is, whether it is damaged or gone: asked only of what can be read.
-    return tuple(found or _refusals(partial(group_of, home)))
+    if not found:
+        for look in (partial(refuse_if_rotten, home.peer_key), partial(refuse_if_rotten, home.author_key)):
+            found += _refusals(look)
+        found += _refusals(partial(group_of, home))
+    return tuple(found)
 
 
 def _refusals(look: Callable[[], object]) -> list[tuple[str, str]]:

@@ -141,6 +141,20 @@ def test_a_key_that_a_start_would_refuse_is_named(tmp_path: Path, name: str) -> 
     assert words in run_command("node", "start", home=home.path).stderr
 
 
+@pytest.mark.parametrize("name", ["peer.key", "author.key"])
+def test_a_key_that_rotted_is_named(tmp_path: Path, name: str) -> None:
+    home = Home(tmp_path / "home")
+    load_or_create(home.peer_key)
+    load_or_create(home.author_key)
+    key = home.keys / name
+    load_or_create(tmp_path / "other" / name)
+    key.write_bytes((tmp_path / "other" / name).read_bytes())
+    [(words, todo)] = key_problems(home)
+    assert "one of the two is damaged" in words
+    assert "backup" in todo
+    assert words in run_command("node", "start", home=home.path).stderr
+
+
 def test_no_network_at_all(tmp_path: Path, cable: tuple[str, str]) -> None:
     for name in cable:
         ip("-n", name, "addr", "flush", "scope", "global")
