@@ -7,11 +7,12 @@ import fcntl
 import io
 import os
 import select
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
 import click
 
@@ -50,6 +51,7 @@ def export(
     if bool(hashes) == everything:
         raise UsageProblem("Name the courses to export, or say --all.", "`p2plearn list` shows those that are here.")
     to_stdout = str(output) == "-"
+    piped = to_stdout or _is_pipe(output)
     if to_stdout and scope.as_json:
         raise UsageProblem("With -o - standard output holds the file: --json has no place there.")
     if to_stdout and sys.stdout.isatty():
@@ -63,10 +65,11 @@ def export(
         with display:
             return client.export(request, display.show)
 
-    if to_stdout:
-        quiet = terminal.RareLines("Exporting")  # its thread may be left behind, a bar would take the cursor with it
-        with _pipe(scope) as (path, reading, _):
-            result = _beside(lambda: ask(path, quiet), lambda done: _drain(reading, sys.stdout.fileno(), done))
+    if piped:
+        # Its thread may be left behind, a bar would take the cursor with it.
+        quiet = terminal.JsonLines() if scope.as_json else terminal.RareLines("Exporting")
+        with _pipe(scope) as (path, reading, _), _opened(output, sys.stdout, os.O_WRONLY) as out:
+            result = _beside(lambda: ask(path, quiet), lambda done: _drain(reading, out, done))
     else:
         result = ask(os.path.abspath(output), terminal.display("Exporting", as_json=scope.as_json))
     if scope.as_json:
@@ -91,12 +94,12 @@ def import_(scope: Scope, *, file: Path) -> int:
         with display:
             return client.take_in(ImportRequest(path), display.show)
 
-    if str(file) == "-":
+    if str(file) == "-" or _is_pipe(file):
         quiet = terminal.JsonLines() if scope.as_json else terminal.RareLines("Importing")
-        with _pipe(scope) as (path, _, writing):
-            result = _beside(lambda: ask(path, quiet), lambda done: _pour(sys.stdin.fileno(), writing, done))
+        with _pipe(scope) as (path, _, writing), _opened(file, sys.stdin, os.O_RDONLY) as source:
+            result = _beside(lambda: ask(path, quiet), lambda done: _pour(source, writing, done))
     else:
-        result = ask(os.path.abspath(file), terminal.display("Importing", as_json=scope.as_json))
+        result = ask(_name_for_node(file), terminal.display("Importing", as_json=scope.as_json))
     scope.emit(result.as_json()) if scope.as_json else click.echo(views.imported(result))
     return _verdict(result)
 
@@ -121,7 +124,39 @@ def _verdict(result: ImportResult) -> int:
     return Refused.exit_code if "refused" in states else 0
 
 
-# -- standard input and output: the node has one end of a pipe in the home, this process the other ---------------------
+# -- pipes, standard input and output among them: the node has one end of a pipe in the home, this process the other --
+
+
+def _is_pipe(path: Path) -> bool:
+    """Whether it is a pipe with a name (``mkfifo``), or one that a shell handed on (``<(command)``: /dev/fd/63)."""
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:
+        return False  # the node says what is wrong with it
+
+
+def _name_for_node(file: Path) -> str:
+    """Where the node finds a file: /dev/fd/3 is another one to each process."""
+    path = os.path.abspath(file)
+    return os.path.realpath(path) if path.startswith(("/dev/", "/proc/")) else path
+
+
+@contextlib.contextmanager
+def _opened(path: Path, standard: TextIO, flags: int) -> Iterator[int]:
+    """The pipe ``path``, or ``standard`` for a dash; waits until somebody has its other end. Closed at the end, which
+    whoever is there sees. Raises Refused.
+    """
+    if str(path) == "-":
+        yield standard.fileno()
+        return
+    try:
+        descriptor = os.open(path, flags | os.O_CLOEXEC)
+    except OSError as error:
+        raise Refused(f"The pipe {path} can't be opened: {error.strerror}.") from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

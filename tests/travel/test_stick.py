@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import shlex
 import subprocess
 import time
 from pathlib import Path
+
+import pytest
 
 from tests.nodes import RealNode, command, environment
 from tests.travel.course_folders import assert_same, made_file, odd_folder
@@ -50,6 +56,41 @@ def test_two_nodes_that_never_met_converge_by_stick(tmp_path: Path) -> None:
         assert not list(a.home.path.glob(".pipe-*"))
 
 
+def test_named_pipes_and_those_of_a_shell_carry_it_too(tmp_path: Path) -> None:
+    folder = odd_folder(tmp_path / "course")
+    stick, pipe = tmp_path / "stick.car", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with RealNode(tmp_path / "a") as a:
+        course = a.run("publish", folder, "--copies", 1)["course"]
+        a.run("export", course, "-o", stick)
+        # Into a named pipe that nobody reads yet.
+        out = a.begin("export", course, "-o", pipe)
+        assert pipe.read_bytes()[:64] == stick.read_bytes()[:64]
+        _, complaint = out.communicate(timeout=60)
+        assert out.returncode == 0, complaint
+    with RealNode(tmp_path / "b") as b:
+        whole = shlex.join(map(str, command("import", "--json", home=b.home.path)))
+        for words in (f"{whole} <(cat {stick})", f"{whole} /dev/fd/5 5< {stick}"):
+            done = subprocess.run(
+                ["bash", "-c", words], capture_output=True, env=environment(), timeout=120, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout.splitlines()[-1])["courses"][0]["state"] == "complete"
+        # From a named pipe into which nobody has written yet.
+        back = b.begin("import", pipe)
+        with contextlib.suppress(BrokenPipeError):
+            pipe.write_bytes(stick.read_bytes())
+        _, complaint = back.communicate(timeout=60)
+        assert back.returncode == 0, complaint
+        # What is no such file is refused, and its writer is let go.
+        back = b.begin("import", pipe)
+        with pytest.raises(BrokenPipeError):
+            _write_without_end(pipe)
+        back.communicate(timeout=60)
+        assert back.returncode == 2
+        assert not list(b.home.path.glob(".pipe-*"))
+
+
 def test_a_killed_export_and_a_killed_import_go_on(tmp_path: Path) -> None:
     source = made_file(tmp_path / "large.bin", 48 << 20)
     stick = tmp_path / "stick.car"
@@ -83,6 +124,12 @@ def test_a_killed_export_and_a_killed_import_go_on(tmp_path: Path) -> None:
         assert 15 << 20 < cut["courses"][0]["have_bytes"] < 20 << 20
         stick.write_bytes(b"not a CAR")
         assert b.run("import", stick, code=2)["code"] == "usage"
+
+
+def _write_without_end(pipe: Path) -> None:
+    with pipe.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 20))
 
 
 def _wait(until: object) -> None:
