@@ -382,11 +382,7 @@ class CustodyService:
         while True:
             done = len(handover.placed)
             waiting = f"others to take what is left ({done} of {handover.total} handed over)"
-            report(
-                Progress(
-                    "handing over", handover.bytes, handover.total_bytes, done, handover.total, waiting_for=waiting
-                )
-            )
+            report(Progress("handing over", handover.bytes, handover.total_bytes, waiting_for=waiting))
             await trio.sleep(0.2)
 
 

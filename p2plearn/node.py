@@ -149,6 +149,7 @@ class _Node:
             supervisor=supervisor,
         )
         service.group = self._group
+        service.leaves_on_stop = self._settings.text("node.on_stop") == "leave"
         service.not_in_force = lambda: not_in_force(self._paths.path, self._settings)
         service.listen = lambda: {
             "wanted": list(self._settings.texts("network.listen")), "bound": list(map(str, self._listening))
@@ -172,7 +173,7 @@ class _Node:
             self._notifier.ready(f"{service.network.peer_id} at {', '.join(addresses)}")
             nursery.start_soon(self._notifier.keep_alive)
             await stopping.wait()
-            leave = self._settings.text("node.on_stop") == "leave" and not service.asked_to_stop
+            leave = service.leaves_on_stop
             self._notifier.stopping("handing over" if leave else "", seconds=LEAVE_SECONDS if leave else 0.0)
             await service.custody.before_stop(leave=leave)
             logger.info("stopping")

@@ -67,8 +67,8 @@ class NodeService:
     ) -> None:
         self._supervisor = supervisor
         self._custody: CustodyService | None = None
-        self.asked_to_stop = False
-        """Over the local API, whose caller hands over first if that is wanted."""
+        self.leaves_on_stop = False
+        """Whether a stop is a leave: this node's own setting, whoever stops it and whatever theirs is."""
         self.group: Invite | None = None
         """The closed group that this node is in."""
         self.not_in_force: Callable[[], list[str]] = list
@@ -133,6 +133,7 @@ class NodeService:
             "courses": len(await trio.to_thread.run_sync(self._store.names)),
             "uptime": trio.current_time() - self._since,
             "pid": os.getpid(),
+            "leaves_on_stop": self.leaves_on_stop,
             "listen": self.listen(),
             "restart_for": await trio.to_thread.run_sync(self.not_in_force),
             "fetching": [
@@ -340,7 +341,6 @@ class NodeService:
     async def stop(self) -> dict[str, Any]:
         """See ``NodeOperations.stop``."""
         fewer = await self.custody.short_without_me()
-        self.asked_to_stop = True
         self._stop()
         return {"fewer_copies": fewer}
 

@@ -59,6 +59,12 @@ def _attention(facts: Facts) -> Iterator[str]:
     yield from _named("Lost: nobody that can be found has these courses any more:", lost)
     under = [f"{_course(row)}: {copies_of(row, noun=' copies')}" for row in custody.get("under_replicated", ())]
     yield from _named("Fewer copies than asked for; more are made as nodes come:", under)
+    given, give = custody.get("given", 0), custody.get("give", 0)
+    if given > give:
+        yield (
+            f"! {size(given)} are kept for others, more than the {size(give)} that storage.give allows now: nothing "
+            "new is taken in, and what is here stays, since others count on it. To hand it over: p2plearn node leave."
+        )
     yield from (f"! {plain(str(notice))}" for notice in _part(facts, "storage").get("notices", ()))
     yield from (f"! {plain(str(notice))}" for notice in facts.get("manners", ()))
     dht = _part(facts, "dht")

@@ -83,3 +83,16 @@ def test_titles_cannot_play_with_the_terminal() -> None:
 
 def test_what_an_older_node_lacks_is_left_out() -> None:
     assert "Node" in status({"peer_id": "x"})
+
+
+def test_more_kept_for_others_than_is_given_now_is_said_with_what_to_do() -> None:
+    shown = status(QUIET | {"custody": {"given": 5 << 20, "give": 1 << 20}})
+    assert "! 5.0 MiB are kept for others, more than the 1.0 MiB" in shown
+    assert "p2plearn node leave" in shown
+    assert "kept for others, more" not in status(QUIET | {"custody": {"given": 1 << 20, "give": 1 << 20}})
+
+
+def test_copies_on_nodes_that_are_away_are_told_apart() -> None:
+    row = {"course": "ef" * 32, "title": "Few", "copies": 1, "copies_away": 2, "copies_wanted": 3}
+    shown = status(QUIET | {"custody": {"under_replicated": [row]}})
+    assert "Few: 1 of 3 copies, 2 more on nodes that are away" in shown

@@ -9,7 +9,7 @@ import click
 
 from p2plearn.commands.scope import Command, Group, Scope, pass_scope, seconds_of
 from p2plearn.config import Home, Settings
-from p2plearn.errors import LeaveIncomplete, P2plearnError
+from p2plearn.errors import LeaveIncomplete, NoNode, P2plearnError
 from p2plearn.operations import LeaveRequest
 
 
@@ -115,7 +115,7 @@ def _show_started(scope: Scope, home: Home, facts: dict[str, Any]) -> None:
 @pass_scope
 def node_stop(scope: Scope, *, handoff: bool) -> int:
     """Stop the node and wait until it is down; says which courses have fewer copies then."""
-    if handoff or Settings.load(scope.home.path).text("node.on_stop") == "leave":
+    if handoff or _leaves_on_stop(scope):
         return _leave(scope, LeaveRequest().deadline)
     _stop(scope)
     return 0
@@ -128,6 +128,16 @@ def node_stop(scope: Scope, *, handoff: bool) -> int:
 def node_leave(scope: Scope, *, deadline: float) -> int:
     """Hand over every course it keeps to other nodes, then stop it."""
     return _leave(scope, deadline)
+
+
+def _leaves_on_stop(scope: Scope) -> bool:
+    """What the node itself goes by: it may have been started with another setting than is in force here."""
+    try:
+        return bool(scope.client().status().get("leaves_on_stop"))
+    except NoNode:
+        raise
+    except P2plearnError:
+        return False  # it answers nothing: it is stopped by a signal, and then does what its setting says
 
 
 def _leave(scope: Scope, deadline: float) -> int:

@@ -12,7 +12,7 @@ import pytest
 from p2plearn.store.store import Store
 from tests.keeping.network import eventually, keepers, network, row
 from tests.keeping.test_killed_in_a_handoff import EVERY, complete, died, dying
-from tests.travel.course_folders import made_file
+from tests.travel.course_folders import made_file, odd_folder
 
 
 @pytest.mark.timeout(300)
@@ -131,3 +131,13 @@ def test_who_leaves_and_comes_back_counts_again_and_gc_says_what_would_go(tmp_pa
         crashed.run("gc")
         assert row(crashed, course) == {}
         eventually(lambda: row(teacher, course)["copies"] == 3, nodes)
+
+
+def test_whether_a_stop_is_a_leave_is_the_nodes_own_setting(tmp_path: Path) -> None:
+    # The environment that the command runs in, unlike the node's, doesn't say so.
+    with network(tmp_path, 2, P2PLEARN_NODE_ON_STOP="leave") as nodes:
+        stays, leaver = nodes
+        course = leaver.run("publish", odd_folder(tmp_path / "odd"), "--copies", "1")["course"]
+        left = leaver.run("node", "stop", timeout=120)
+        assert [one["course"] for one in left["placed"]] == [course]
+        eventually(lambda: keepers([stays], course), nodes)
