@@ -53,6 +53,7 @@ _SHORT_CALL_SECONDS = 60.0
 _SILENT_SECONDS = 4.0
 """After which whoever waits is told what is known of a node that is silent, and one that can't answer is given up."""
 
+_SETTING_SECONDS = 5.0
 _STOP_CALL_SECONDS = 10.0
 """A node that doesn't react to being stopped is sent a signal instead; nobody wants to wait a minute for that."""
 
@@ -89,6 +90,10 @@ class NodeClient:
     def status(self) -> dict[str, Any]:
         """The node as it stands: ``peer_id``, ``addresses``, ``peers``, ``courses``, ``uptime``, …"""
         return self._short("GET", "/v1/status")
+
+    def leaves_on_stop(self) -> bool:
+        """Whether its own setting makes a stop a leave; asked shortly, for it may hang."""
+        return bool(self._short("GET", "/v1/status", None, _SETTING_SECONDS).get("leaves_on_stop"))
 
     def metrics(self) -> str:
         """Its figures in Prometheus' text format."""

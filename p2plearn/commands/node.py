@@ -133,7 +133,7 @@ def node_leave(scope: Scope, *, deadline: float) -> int:
 def _leaves_on_stop(scope: Scope) -> bool:
     """What the node itself goes by: it may have been started with another setting than is in force here."""
     try:
-        return bool(scope.client().status().get("leaves_on_stop"))
+        return scope.client().leaves_on_stop()
     except NoNode:
         raise
     except P2plearnError:
