@@ -9,7 +9,7 @@ import click
 
 from p2plearn.commands.scope import Command, Group, Scope, pass_scope, seconds_of
 from p2plearn.config import Home, Settings
-from p2plearn.errors import LeaveIncomplete, NoNode, P2plearnError
+from p2plearn.errors import LeaveIncomplete, P2plearnError
 from p2plearn.operations import LeaveRequest
 
 
@@ -134,8 +134,6 @@ def _leaves_on_stop(scope: Scope) -> bool:
     """What the node itself goes by: it may have been started with another setting than is in force here."""
     try:
         return scope.client().leaves_on_stop()
-    except NoNode:
-        raise
     except P2plearnError:
         return False  # it answers nothing: it is stopped by a signal, and then does what its setting says
 
