@@ -5,7 +5,7 @@ Sans-IO: the clock is handed in. Imports ``net.limits``.
 
 from __future__ import annotations
 
-from p2plearn.net.limits import FLOOR_BYTES, FLOOR_SECONDS
+from p2plearn.net.limits import BYTES_A_FRAME, FLOOR_BYTES, FLOOR_SECONDS, FRAMES_BURST, FRAMES_PER_SECOND
 
 
 class Rates:
@@ -44,6 +44,25 @@ class Rates:
             while len(self._spent) >= self._capacity:  # whoever was here first has had its share
                 del self._spent[next(iter(self._spent))]
         self._spent[name] = (spent, now)
+
+
+class FrameAllowance:
+    """How many frames a peer may still send: those that carry nothing cost as much as others, and are rationed."""
+
+    def __init__(self, now: float) -> None:
+        self._left = float(FRAMES_BURST)
+        self._at = now
+        self.frames = 0
+        """Frames that came since the last settling."""
+        self.bytes = 0
+        """Bytes, both ways, that brought the peer frames since then."""
+
+    def settle(self, now: float) -> bool:
+        """Hold what came against what was earned; whether the peer is within its allowance."""
+        gained = self.bytes / BYTES_A_FRAME + (now - self._at) * FRAMES_PER_SECOND
+        self._left = min(self._left + gained - self.frames, float(FRAMES_BURST))
+        self._at, self.frames, self.bytes = now, 0, 0
+        return self._left >= 0
 
 
 class Floor:

@@ -173,31 +173,46 @@ class TlsPipe:
         Raises ConnectionClosedError when the connection breaks, also when it ends without TLS's goodbye.
         Safe to cancel: nothing read is lost.
         """
-        tls = self._tls
         while True:
-            # What is pending bounds the plaintext: no more memory is made than can be filled.
-            size = min(at_most, self._in.pending + (tls.pending() if self._cut_short else 0))
-            if size:
-                plain = memoryview(bytearray(size))
-                got = 0
-                self._cut_short = True  # there may be more in the last record than was asked for
-                try:
-                    while got < size:
-                        got += cast(int, tls.read(size - got, plain[got:]))
-                except ssl.SSLWantReadError:
-                    self._cut_short = False
-                except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                    if not got:
-                        return plain[:0]
-                except ssl.SSLError as error:
-                    raise ConnectionClosedError(f"TLS: {error.reason}", transport="tls") from error
-                # An answer to a key update goes with the next write: reading doesn't wait for writing, lest two
-                # peers that both send wait for each other.
-                if self._out.pending > MAX_OWED:
-                    await self._flush_locked()
-                if got:
-                    return plain[:got]
+            plain = self._decrypt(at_most)
+            # An answer to a key update goes with the next write: reading doesn't wait for writing, lest two
+            # peers that both send wait for each other.
+            if self._out.pending > MAX_OWED:
+                await self._flush_locked()
+            if plain is not None:
+                return plain
             await self._fill()
+
+    def receive_nowait(self) -> memoryview | None:
+        """What ``receive`` would return, if that is here already; None when it would wait. Raises as it does."""
+        while self._out.pending <= MAX_OWED:
+            plain = self._decrypt(BATCH_SIZE)
+            if plain is not None:
+                return plain
+            if self._socket is None or not self._fill_nowait():
+                return None
+        return None
+
+    def _decrypt(self, at_most: int) -> memoryview | None:
+        """Plaintext of the ciphertext that came, empty at the end of the stream; None when there is none yet."""
+        tls = self._tls
+        # What is pending bounds the plaintext: no more memory is made than can be filled.
+        size = min(at_most, self._in.pending + (tls.pending() if self._cut_short else 0))
+        if not size:
+            return None
+        plain = memoryview(bytearray(size))
+        got = 0
+        self._cut_short = True  # there may be more in the last record than was asked for
+        try:
+            while got < size:
+                got += cast(int, tls.read(size - got, plain[got:]))
+        except ssl.SSLWantReadError:
+            self._cut_short = False
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return plain[:got]
+        except ssl.SSLError as error:
+            raise ConnectionClosedError(f"TLS: {error.reason}", transport="tls") from error
+        return plain[:got] if got else None
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send all of ``data``. Raises ConnectionClosedError.
@@ -261,13 +276,17 @@ class TlsPipe:
             self._in.write(data)
             return
         await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._fill_nowait():
+            await _wait(trio.lowlevel.wait_readable, self._socket)
+
+    def _fill_nowait(self) -> bool:
+        """Move what the socket has into TLS; False when it has nothing."""
         scratch = _scratch.view
         while True:
             try:
                 n = os.readv(self._descriptor(), [scratch])
             except BlockingIOError:
-                await _wait(trio.lowlevel.wait_readable, self._socket)
-                continue
+                return False
             except InterruptedError:
                 continue
             except OSError as error:
@@ -275,7 +294,7 @@ class TlsPipe:
             if n == 0:
                 raise ConnectionClosedError("peer hung up", transport="tcp")
             self._in.write(scratch[:n])
-            return
+            return True
 
     def _descriptor(self) -> int:
         fd = -1 if self._socket is None else self._socket.fileno()
@@ -314,6 +333,10 @@ class TlsSession(BaseSession):
             left, self._left = self._left, memoryview(b"")
             return left
         return await self._pipe.receive()
+
+    def receive_nowait(self) -> memoryview | None:
+        """What ``receive`` would return, if that is here already; None when it would wait."""
+        return None if self._left else self._pipe.receive_nowait()
 
     async def read(self, n: int | None = None) -> bytes:
         """Up to ``n`` bytes; raises ConnectionClosedError at the end of the stream."""

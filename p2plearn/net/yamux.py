@@ -17,7 +17,6 @@ that we opened. Frames that carry nothing are counted, and a frame that has begu
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from typing import Final
 
@@ -27,18 +26,11 @@ from libp2p.connection_types import ConnectionType
 from libp2p.io.exceptions import IOException
 from libp2p.network.connection.exceptions import RawConnError
 from libp2p.peer.id import ID
-from libp2p.stream_muxer.exceptions import (
-    MuxedConnUnavailable,
-    MuxedStreamError,
-    MuxedStreamReset,
-)
+from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError, MuxedStreamReset
 from multiaddr import Multiaddr
 
 from p2plearn.errors import PeerFault
 from p2plearn.net.limits import (
-    BYTES_A_FRAME,
-    FRAMES_BURST,
-    FRAMES_PER_SECOND,
     KEEPALIVE_SECONDS,
     LINGER_SECONDS,
     MAX_CONTROL,
@@ -46,8 +38,9 @@ from p2plearn.net.limits import (
     MAX_STREAMS,
     SYN_FRAMES,
 )
-from p2plearn.net.rates import Floor
+from p2plearn.net.rates import Floor, FrameAllowance
 from p2plearn.net.tls import TlsSession
+from p2plearn.net.yamux_input import Batches
 from p2plearn.net.yamux_stream import (
     ACK,
     DATA,
@@ -94,10 +87,7 @@ class YamuxConn(IMuxedConn):
         self.opened_at = trio.current_time()
         self.on_fault: Callable[[Exception], None] | None = None
         """Told what it did, when the peer breaks the protocol or is too slow."""
-        self._frames = float(FRAMES_BURST)  # that the peer may still send
-        self._frames_at = self.opened_at
-        self._spent = 0  # frames that came since they were last counted
-        self._earned = 0  # bytes that bring the peer frames
+        self._allowance = FrameAllowance(self.opened_at)
         self._closed = False
         self._scope: trio.CancelScope | None = None
 
@@ -228,7 +218,7 @@ class YamuxConn(IMuxedConn):
                 parts.insert(0, bytes(self._control))
                 self._control.clear()
             await self.secured_conn.write(b"".join(parts))
-            self._earned += sum(map(len, parts))
+            self._allowance.bytes += sum(map(len, parts))
         except (IOException, RawConnError) as error:
             self._end()
             raise MuxedStreamReset(f"connection broke: {error}") from error
@@ -282,16 +272,14 @@ class YamuxConn(IMuxedConn):
         left = 0  # payload of the current frame still to come
         fin = False
         floor: Floor | None = None  # while a frame is unfinished
+        batches = Batches(self.secured_conn)
         while not self._closed:
-            with trio.move_on_at(floor.deadline if floor else math.inf) as slow:
-                batch = await self._next_batch()
-            if slow.cancelled_caught:
-                raise trio.TooSlowError("yamux: a frame that comes in drops")
+            batch = await batches.next(floor)
             if not batch:
                 return
             self._heard = True
             at, end = 0, len(batch)
-            self._earned += end
+            self._allowance.bytes += end
             while at < end:
                 if left:
                     piece = batch[at : at + left]
@@ -322,25 +310,8 @@ class YamuxConn(IMuxedConn):
                 floor = Floor(trio.current_time())
             else:
                 floor.came(end, trio.current_time())
-            self._count_frames()
-            # Other tasks have their turn after each batch, however fast the peer is.
-            await trio.lowlevel.checkpoint()
-
-    def _count_frames(self) -> None:
-        """Hold the frames of a batch against what the peer has earned."""
-        now = trio.current_time()
-        earned, self._earned = self._earned / BYTES_A_FRAME, 0
-        self._frames = min(
-            self._frames + earned + (now - self._frames_at) * FRAMES_PER_SECOND - self._spent, float(FRAMES_BURST)
-        )
-        self._frames_at, self._spent = now, 0
-        if self._frames < 0:
-            raise PeerFault("yamux: frames without end that carry nothing")
-
-    async def _next_batch(self) -> memoryview:
-        if isinstance(self.secured_conn, TlsSession):
-            return await self.secured_conn.receive()
-        return memoryview(await self.secured_conn.read(None))
+            if not self._allowance.settle(trio.current_time()):
+                raise PeerFault("yamux: frames without end that carry nothing")
 
     def _frame(
         self, version: int, kind: int, flags: int, stream_id: int, length: int
@@ -348,7 +319,7 @@ class YamuxConn(IMuxedConn):
         """Act on a header: the stream whose payload follows, its length, and whether the peer is done with it."""
         if version != 0:
             raise PeerFault(f"yamux: version {version}")
-        self._spent += 1
+        self._allowance.frames += 1
         if kind == PING:
             self._ping(flags, length)
             return None, 0, False
@@ -386,7 +357,7 @@ class YamuxConn(IMuxedConn):
         if self._count(ours=False) >= MAX_STREAMS:
             self.control(WINDOW_UPDATE, RST, stream_id, 0)
             return
-        self._spent += SYN_FRAMES
+        self._allowance.frames += SYN_FRAMES
         stream = YamuxStream(self, stream_id)
         try:
             self._offer.send_nowait(stream)

@@ -33,11 +33,9 @@ MAX_WINDOW: Final = 4 * 1024 * 1024
 """The window of a stream that we opened grows to this while its reader keeps up: 100 ms of a 300 Mbit/s line. Those
 that peers open stay as they are: questions are small, and a peer must not choose how much we hold for it."""
 
-MAX_FRAME: Final = 64 * 1024
-"""Payload of one data frame we send: another stream's turn comes after at most so much."""
-
-MAX_WRITE: Final = 256 * 1024
-"""Frames of one stream joined into one write to the session."""
+MAX_FRAME: Final = 256 * 1024
+"""Payload of one data frame we send, and of all that are joined into one write to the session: another stream's turn
+comes after at most so much."""
 
 SMALL: Final = 4 * 1024
 """Unread bytes that come in smaller pieces than this are joined: a piece of one byte costs 200 as an object."""
@@ -88,6 +86,13 @@ class YamuxStream(IMuxedStream):
             if self.peer_closed:
                 return memoryview(b"")
             await self._wake_reader.park()
+        return self._next()
+
+    def receive_nowait(self) -> memoryview | None:
+        """What ``receive`` would return, if some bytes are here already; None when it would do anything else."""
+        return self._next() if self._inbox else None
+
+    def _next(self) -> memoryview:
         view = memoryview(self._inbox.popleft())
         self._took(len(view))
         return view
@@ -140,7 +145,8 @@ class YamuxStream(IMuxedStream):
             last += view
         else:
             self._inbox.append(bytearray(view))
-        self._wake_reader.unpark_all()
+        if self._wake_reader:
+            self._wake_reader.unpark_all()
 
     def spend(self, n: int) -> None:
         """The peer announced ``n`` bytes; raises PeerFault when it had no credit for them."""
@@ -166,16 +172,10 @@ class YamuxStream(IMuxedStream):
                 self._check_writable()
                 await self._wake_writer.park()
             self._check_writable()
-            parts: list[bytes | memoryview] = []
-            room = min(self._credit, MAX_WRITE)
-            while views and room > 0:
-                frame, size = _take(views, min(room, MAX_FRAME))
-                parts.append(HEADER.pack(0, DATA, 0, self.stream_id, size))
-                parts += frame
-                room -= size
-                self._credit -= size
-                self.sent += size
-            await self._conn.write(parts, self)
+            frame, size = _take(views, min(self._credit, MAX_FRAME))
+            self._credit -= size
+            self.sent += size
+            await self._conn.write([HEADER.pack(0, DATA, 0, self.stream_id, size), *frame], self)
 
     def _check_writable(self) -> None:
         if self.was_reset:

@@ -5,7 +5,6 @@ In: a stream. Out: checked messages, and PeerFault or StreamOver when there are 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +20,10 @@ if TYPE_CHECKING:
 
 STREAM_ERRORS: Final = (BaseLibp2pError, EOFError)
 """What libp2p's streams raise when they are over."""
+
+
+AT_ONCE: Final = 1 << 20
+"""Bytes that are here already are decoded in one go up to about so many: who receives has other things to look at."""
 
 
 class StreamOver(Exception):
@@ -68,24 +71,40 @@ class Channel:
         floor: Floor | None = None
         while True:
             try:
-                with trio.fail_at(floor.deadline if floor else math.inf):
-                    if self._fast is not None:
-                        data = await self._fast.receive()
-                    else:
-                        data = memoryview(await self._stream.read(64 * 1024))
+                data = await self._in_time(floor)
+                messages = self._decoded(data)
+                heard = len(data)
+                while heard < AT_ONCE and self._fast is not None and (data := self._fast.receive_nowait()):
+                    messages += self._decoded(data)
+                    heard += len(data)
             except STREAM_ERRORS as error:
                 raise StreamOver(str(error)) from error
-            if not data:
-                if not self._decoder.idle:
-                    raise PeerFault("chunk protocol: stream closed within a message")
-                raise StreamOver("closed by the peer")
-            self.heard += len(data)
-            messages = list(self._decoder.feed(data))
             if messages:
                 return messages
             if self._serves:
                 floor = floor or Floor(trio.current_time())
-                floor.came(len(data), trio.current_time())
+                floor.came(heard, trio.current_time())
+
+    async def _in_time(self, floor: Floor | None) -> memoryview:
+        """The next bytes, none at the end of the stream; raises trio.TooSlowError."""
+        if floor is None:
+            return await self._bytes()
+        with trio.fail_at(floor.deadline):
+            return await self._bytes()
+
+    async def _bytes(self) -> memoryview:
+        if self._fast is not None:
+            view: memoryview = await self._fast.receive()
+            return view
+        return memoryview(await self._stream.read(64 * 1024))
+
+    def _decoded(self, data: memoryview) -> list[Message]:
+        if not data:
+            if not self._decoder.idle:
+                raise PeerFault("chunk protocol: stream closed within a message")
+            raise StreamOver("closed by the peer")
+        self.heard += len(data)
+        return list(self._decoder.feed(data))
 
     async def send(self, *messages: Message) -> None:
         """Send messages in one go; raises StreamOver."""

@@ -15,9 +15,9 @@ from p2plearn.dht.line import Line
 from p2plearn.dht.messages import BEATS, Beat
 from p2plearn.dht.messages import encode as encode_beat
 from p2plearn.gossip.sync import _read
-from p2plearn.net.limits import FLOOR_BYTES, FLOOR_SECONDS
+from p2plearn.net.limits import BYTES_A_FRAME, FLOOR_BYTES, FLOOR_SECONDS, FRAMES_BURST, FRAMES_PER_SECOND
 from p2plearn.net.paced import Paced
-from p2plearn.net.rates import Floor, Rates
+from p2plearn.net.rates import Floor, FrameAllowance, Rates
 from p2plearn.transfer.channel import Channel
 from p2plearn.transfer.protocol import FROM_FETCHER, Want
 from p2plearn.transfer.protocol import encode as encode_message
@@ -52,6 +52,21 @@ def test_booking_waits_for_its_turn() -> None:
     rates = Rates(2, 0.5)
     assert [rates.book("x", 0.0) for _ in range(4)] == [0.0, 0.0, 2.0, 4.0]
     assert rates.book("y", 0.0) == 0.0
+
+
+def test_frames_are_allowed_by_burst_by_time_and_by_what_they_carry() -> None:
+    allowance = FrameAllowance(0.0)
+    allowance.frames = FRAMES_BURST
+    assert allowance.settle(0.0)
+    allowance.frames = int(FRAMES_PER_SECOND)
+    assert allowance.settle(1.0)
+    allowance.frames, allowance.bytes = 1000, 1000 * BYTES_A_FRAME
+    assert allowance.settle(1.0)
+    allowance.frames, allowance.bytes = 1001, 1000 * BYTES_A_FRAME
+    assert not allowance.settle(1.0)
+    assert allowance.settle(1000.0)
+    allowance.frames = FRAMES_BURST + 1  # nobody saves more than the burst
+    assert not allowance.settle(1000.0)
 
 
 def test_the_floor() -> None:

@@ -28,6 +28,7 @@ from wires import raw, secured, tcp_pair
 
 from p2plearn.net import tls
 from p2plearn.net.tls import TlsPipe, TlsSession, TlsTransport
+from p2plearn.net.yamux_input import BATCHES, Batches
 
 
 def certificate(
@@ -237,6 +238,40 @@ async def test_reading_in_any_portions_gives_the_bytes_in_order():
             got += await into.read(dice.choice([1, 7, 5000, 100_000, None]))
         assert got == content
         assert await into.read(0) == b""
+
+
+async def test_reading_what_is_there_gives_the_bytes_in_order_and_never_waits():
+    data = random.Random(13).randbytes(3 << 20)
+    async with secured() as (one, other):
+        assert other.receive_nowait() is None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.write, data)
+            got = bytearray()
+            while len(got) < len(data):
+                view = other.receive_nowait()
+                got += await other.receive() if view is None else view
+        assert got == data
+        assert other.receive_nowait() is None
+
+
+async def test_other_tasks_have_their_turn_while_a_peer_sends_without_end():
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with secured() as (one, other), trio.open_nursery() as nursery:
+        nursery.start_soon(one.write, bytes(16 << 20))
+        nursery.start_soon(count)
+        batches, got, taken = Batches(other), 0, 0
+        while got < 16 << 20:
+            got += len(await batches.next(None))
+            taken += 1
+        assert turns >= taken // BATCHES - 1
+        nursery.cancel_scope.cancel()
 
 
 async def test_reading_that_is_cancelled_loses_nothing():
