@@ -2,7 +2,8 @@
 
     python benchmarks/compare.py [--runs 5] [--work DIR] [--libtorrent PYTHON] [file] [small] [swarm] [ceiling]
 
-file     1 GiB, one provider to one fetcher: published, then fetched, verified and in its place
+file     1 GiB, one provider to one fetcher: published (copied into the store; and with --no-copy, served where it is,
+         as the others do), then fetched, verified and in its place
 small    10,000 files of 4 KiB (name a DIR on tmpfs, and one on a disk)
 swarm    256 MiB from one provider to four fetchers at once, who know of each other
 ceiling  TLS 1.3 with SHA-256 of every byte in this Python, discarded: what the wire could give at most
@@ -14,6 +15,7 @@ faster. Files are deleted and synced between runs, so that one run's dirty pages
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shutil
 import statistics
@@ -28,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from ceiling import tls_and_sha256
 from peers import Peer
-from peers.ours import P2plearn
+from peers.ours import InPlace, P2plearn
 from peers.syncthing import Syncthing
 from peers.torrent import Libtorrent
 from work import made_file, made_folder, same, spread
@@ -97,11 +99,13 @@ def _print(label: str, figures: Figures) -> None:
     print(f"  {'':32}" + "".join(f"{name:>26}" for name in names))
     for figure in figures[names[0]]:
         print(f"  {figure:32}" + "".join(f"{spread(figures[name][figure]):>26}" for name in names))
-    ours = statistics.median(figures[names[0]]["fetch, s"])
-    for name in names[1:]:
-        theirs = statistics.median(figures[name]["fetch, s"])
-        pairs = [b / a for a, b in zip(figures[names[0]]["fetch, s"], figures[name]["fetch, s"], strict=True)]
-        print(f"  p2plearn fetches {theirs / ours:.2f} x as fast as {name} (run by run {spread(pairs)})", flush=True)
+    ours = [name for name in names if name.startswith(P2plearn.name)]
+    for mine, other in itertools.product(ours, [name for name in names if name not in ours]):
+        for what, figure, sign in (("publishes", "publish, MB/s", 1), ("fetches", "fetch, s", -1)):
+            pairs = [(a / b) ** sign for a, b in zip(figures[mine][figure], figures[other][figure], strict=True)]
+            medians = [statistics.median(figures[name][figure]) for name in (mine, other)]
+            ratio = (medians[0] / medians[1]) ** sign
+            print(f"  {mine} {what} {ratio:.2f} x as fast as {other} (run by run {spread(pairs)})", flush=True)
 
 
 def main() -> None:
@@ -120,13 +124,13 @@ def main() -> None:
         else:
             print(f"{kind.name} is not installed: left out")
 
-    def run(label: str, source: Path, fetchers: int) -> None:
-        compare(label, kinds, room, source, fetchers, given.runs)
+    def run(label: str, source: Path, fetchers: int, *more: type[Peer]) -> None:
+        compare(label, [*kinds[:1], *more, *kinds[1:]], room, source, fetchers, given.runs)
 
     with tempfile.TemporaryDirectory(prefix="p2plearn-compare-", dir=given.work) as place:
         room = Path(place)
         items: dict[str, Callable[[], None]] = {
-            "file": lambda: run("1 GiB, one to one", made_file(room / "file" / "course.bin", 1 << 30), 1),
+            "file": lambda: run("1 GiB, one to one", made_file(room / "file" / "course.bin", 1 << 30), 1, InPlace),
             "small": lambda: run("10,000 x 4 KiB, one to one", made_folder(room / "small" / "course", 10_000, 4096), 1),
             "swarm": lambda: run("256 MiB, one to four", made_file(room / "swarm" / "course.bin", 256 << 20), 4),
             "ceiling": lambda: print(f"\nTLS 1.3 + SHA-256 in this Python, MB/s: {spread(tls_and_sha256(given.runs))}"),

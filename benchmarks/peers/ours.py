@@ -17,6 +17,8 @@ class P2plearn(Peer):
     """A node in a process of its own."""
 
     name = "p2plearn"
+    how: tuple[str, ...] = ()
+    """Further words of ``publish``."""
 
     def __init__(self, room: Path) -> None:
         self.room = room
@@ -31,7 +33,7 @@ class P2plearn(Peer):
 
     def publish(self, source: Path) -> str:
         """Hash and name of the file, if it is one."""
-        return f"{self._node.run('publish', source)['course']}/{source.name if source.is_file() else ''}"
+        return f"{self._node.run('publish', source, *self.how)['course']}/{source.name if source.is_file() else ''}"
 
     def begin_fetch(self, name: str, dest: Path, others: list[str]) -> None:
         """Run ``get``."""
@@ -57,3 +59,10 @@ class P2plearn(Peer):
     def stop(self) -> None:
         """Stop the node."""
         self._node.stop()
+
+
+class InPlace(P2plearn):
+    """One that serves the files where they are, as the others do, and copies nothing when it publishes."""
+
+    name = "p2plearn --no-copy"
+    how = ("--no-copy",)
