@@ -6,9 +6,9 @@ with all of it; on a machine whose memory is lent by a host fresh pages cost mor
 1 GiB on such a machine: 6 to 11 s through the cache with an fsync, 1.1 s past it.
 
 Past the cache (``O_DIRECT``) memory, offset and length must be multiples of the disk's block: a run's whole blocks go
-that way from an aligned buffer, its two ragged ends through the cache. The kernel keeps the two views of a file equal.
-Where that isn't to be had (tmpfs, some network and encrypted file systems) each full stripe is written back while more
-comes, and its memory given back some stripes later.
+that way, copied into an aligned buffer unless they lie right already, its two ragged ends through the cache. The kernel
+keeps the two views of a file equal. Where that isn't to be had (tmpfs, some network and encrypted file systems) each
+full stripe is written back while more comes, and its memory given back some stripes later.
 
 Imports siblings and the standard library.
 """
@@ -24,15 +24,10 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 
 from p2plearn.store.durable import Piece, settle_behind, start_writeback, write_all
+from p2plearn.store.past_cache import BLOCK, LEAST, as_one, lies_like, reopen_direct
 
 STRIPE = 16 * 1024 * 1024
 """Bytes written back at a time."""
-
-BLOCK = 4096
-"""What disks that are sold are aligned to; one that wants more refuses, and is written through the cache."""
-
-LEAST_DIRECT = 256 * 1024
-"""Shorter runs go through the cache: each direct write waits for the disk."""
 
 _BUFFER = 4 * 1024 * 1024
 
@@ -57,8 +52,12 @@ class Behind:
     def write(self, fd: int, pieces: Sequence[Piece], offset: int) -> None:
         """Write the pieces back to back at ``offset`` (each byte of a file once); raises OSError."""
         length = sum(map(len, pieces))
-        if length >= LEAST_DIRECT and self._direct_fd(fd) >= 0:
-            self._write_direct(fd, pieces, offset, length)
+        if length >= LEAST and self._direct_fd(fd) >= 0:
+            whole = as_one(pieces)
+            if whole is not None and lies_like(whole, offset):
+                self._put(fd, whole, offset)
+            else:
+                self._write_copied(fd, pieces, offset)
         else:
             write_all(fd, pieces, offset)
             self._wrote(fd, offset, length)
@@ -79,15 +78,14 @@ class Behind:
     def _direct_fd(self, fd: int) -> int:
         with self._lock:
             if fd not in self._direct:
-                self._direct[fd] = _reopen_direct(fd)
+                self._direct[fd] = reopen_direct(fd, os.O_WRONLY)
                 self._opened += [self._direct[fd]] if self._direct[fd] >= 0 else []
             return self._direct[fd]
 
-    def _write_direct(self, fd: int, pieces: Sequence[Piece], offset: int, length: int) -> None:
+    def _write_copied(self, fd: int, pieces: Sequence[Piece], offset: int) -> None:
         with self._buffer() as buffer:
-            base = offset - offset % BLOCK
-            fill = offset - base
-            begin = fill
+            begin = fill = offset % BLOCK
+            base = offset - begin
             for piece in pieces:
                 rest = memoryview(piece)
                 while rest:
@@ -96,32 +94,33 @@ class Behind:
                     fill += step
                     rest = rest[step:]
                     if fill == _BUFFER:
-                        self._put(fd, buffer, base, begin, fill)
+                        self._put(fd, buffer[begin:fill], base + begin)
                         base += fill
                         begin = fill = 0
-            self._put(fd, buffer, base, begin, fill)
+            self._put(fd, buffer[begin:fill], base + begin)
 
-    def _put(self, fd: int, buffer: memoryview, base: int, begin: int, end: int) -> None:
-        """Write ``buffer[begin:end]`` at ``base + begin``: whole blocks past the cache, the rest through it."""
-        first, last = -(-begin // BLOCK) * BLOCK, end // BLOCK * BLOCK
+    def _put(self, fd: int, view: memoryview, offset: int) -> None:
+        """Write ``view``, which lies like its place at ``offset``: whole blocks past the cache, the rest through it."""
+        first = -offset % BLOCK
+        last = first + (len(view) - first) // BLOCK * BLOCK
         if last <= first:
-            first = last = end
-        if begin < first:
-            write_all(fd, [buffer[begin:first]], base + begin)
+            first = last = len(view)
+        if first:
+            write_all(fd, [view[:first]], offset)
         if first < last:
             written = 0
             direct = self._direct_fd(fd)
             if direct >= 0:
                 try:
-                    written = os.pwrite(direct, buffer[first:last], base + first)
+                    written = os.pwrite(direct, view[first:last], offset + first)
                 except OSError as error:
                     if error.errno != errno.EINVAL:
                         raise
                     self._direct[fd] = -1  # not on this disk after all
             if written < last - first:
-                write_all(fd, [buffer[first + written : last]], base + first + written)
-        if last < end:
-            write_all(fd, [buffer[last:end]], base + last)
+                write_all(fd, [view[first + written : last]], offset + first + written)
+        if last < len(view):
+            write_all(fd, [view[last:]], offset + last)
 
     @contextlib.contextmanager
     def _buffer(self) -> Iterator[memoryview]:
@@ -154,14 +153,3 @@ class Behind:
             start_writeback(fd_, number * STRIPE, STRIPE)
         for fd_, number in old:
             settle_behind(fd_, number * STRIPE, STRIPE)
-
-
-def _reopen_direct(fd: int) -> int:
-    """Another descriptor of the same file that writes past the page cache; -1 where there is no such thing."""
-    flag = getattr(os, "O_DIRECT", 0)
-    if not flag:
-        return -1
-    try:
-        return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | flag | os.O_CLOEXEC)
-    except OSError:
-        return -1

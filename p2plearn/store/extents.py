@@ -25,6 +25,7 @@ from pathlib import Path
 from p2plearn.course.index import Index
 from p2plearn.store.catalogue import Catalogue, ExtentRow
 from p2plearn.store.durable import sync_directory
+from p2plearn.store.past_cache import PastCache
 
 ALIGNMENT = 4096
 """Where files of a course begin in an extent; the block size of nearly every file system."""
@@ -107,13 +108,19 @@ def external_state(fd: int, row: ExtentRow) -> str:
 class _Open:
     """An open extent: its descriptor, how many reads are using it, its row when it is external."""
 
-    __slots__ = ("fd", "pins", "row", "stale")
+    __slots__ = ("fd", "past", "pins", "row", "stale")
 
     def __init__(self, fd: int, row: ExtentRow | None) -> None:
         self.fd = fd
         self.row = row
+        self.past: PastCache | None = None
         self.pins = 0
         self.stale = False
+
+    def close(self) -> None:
+        os.close(self.fd)
+        if self.past is not None:
+            self.past.close()
 
 
 class ExtentFiles:
@@ -148,7 +155,14 @@ class ExtentFiles:
         with self._lock:
             entry.pins -= 1
             if entry.stale and entry.pins == 0:
-                os.close(entry.fd)
+                entry.close()
+
+    def past_cache(self, entry: _Open) -> PastCache | None:
+        """How a pinned extent is read past the page cache; None for a file of the user's, which others read, too."""
+        with self._lock:
+            if entry.past is None and entry.row is None:
+                entry.past = PastCache(entry.fd)
+            return entry.past
 
     def _add(self, extent: int) -> _Open:
         row = self._catalogue.extent(extent)
@@ -158,14 +172,14 @@ class ExtentFiles:
         with self._lock:
             other = self._open.get(extent)
             if other is not None:
-                os.close(entry.fd)
+                entry.close()
                 entry = other
             else:
                 self._open[extent] = entry
             entry.pins += 1
             self._open.move_to_end(extent)
             for key in [key for key, one in self._open.items() if one.pins == 0][: len(self._open) - self._limit]:
-                os.close(self._open.pop(key).fd)
+                self._open.pop(key).close()
         return entry
 
     def _open_file(self, row: ExtentRow) -> int:
@@ -187,7 +201,7 @@ class ExtentFiles:
             if entry is not None:
                 entry.stale = True
                 if entry.pins == 0:
-                    os.close(entry.fd)
+                    entry.close()
 
     def close(self) -> None:
         """Close all."""

@@ -22,6 +22,7 @@ from p2plearn.course.index import Index
 from p2plearn.course.manifest import SignedManifest
 from p2plearn.store.extents import ALIGNMENT, ExtentGone, ExternalChanged
 from p2plearn.store.parts import StoreParts
+from p2plearn.store.past_cache import LEAST
 from p2plearn.store.placement import Placement, bit
 from p2plearn.store.problems import ChunkMissing, StoreDamage, disk_problem
 
@@ -117,11 +118,14 @@ class Holding:
     def read_many(self, slots: Sequence[int]) -> list[bytes | memoryview | None]:
         """The chunks in ``slots``, in that order; None for each that isn't here or turns out damaged.
 
-        For serving: one call for a batch. Raises IndexError; StoreProblem when the disk fails.
+        For serving: one call for a batch. As long as one peer alone is served, long runs are read past the page cache,
+        which is for what is asked for again. Raises IndexError; StoreProblem when the disk fails.
         """
         chunks: list[bytes | memoryview | None] = []
+        # Of a course that is still being fetched the cache holds what a direct read would have to see written first.
+        once = self.placement.complete and self.placement.only_reader(self)
         try:
-            chunks += self.read_all(slots)
+            chunks += self._read_runs(slots, once=once)
         except (ChunkMissing, StoreDamage):
             chunks.clear()
             for slot in slots:
@@ -136,11 +140,18 @@ class Holding:
 
         Raises like ``read`` for the first slot that can't be read.
         """
+        return self._read_runs(slots, once=False)
+
+    def _read_runs(self, slots: Sequence[int], *, once: bool) -> list[bytes | memoryview]:
         chunks: list[bytes | memoryview] = []
         position = 0
         while position < len(slots):
             extent, offsets, length = self._run(slots, position)
-            raw = self._pread(slots[position], extent, offsets[0], length) if len(offsets) > 1 else None
+            raw: bytes | memoryview | None = None
+            if once and length >= LEAST:
+                raw = self._read_past(extent, offsets[0], length)
+            if raw is None and len(offsets) > 1:
+                raw = self._pread(slots[position], extent, offsets[0], length)
             run = memoryview(raw or b"")
             for slot, offset in zip(slots[position : position + len(offsets)], offsets, strict=True):
                 at = offset - offsets[0]
@@ -230,6 +241,18 @@ class Holding:
             return b""  # a sector that can't be read is damage like any other
         finally:
             files.unpin(entry)
+
+    def _read_past(self, extent: int, offset: int, length: int) -> memoryview | None:
+        """Bytes of an extent, unchecked, read past the page cache; None when they are better read through it."""
+        try:
+            entry = self.extent_files.pin(extent)
+        except (ExtentGone, ExternalChanged, OSError):
+            return None
+        try:
+            past = self.extent_files.past_cache(entry)
+            return None if past is None else past.read(offset, length)
+        finally:
+            self.extent_files.unpin(entry)
 
     def _is_right(self, slot: int, chunk: bytes | memoryview) -> bool:
         if hashlib.sha256(chunk).digest() != self.index.digest(slot):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import bisect
 import threading
+import weakref
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
@@ -47,7 +48,8 @@ class Placement:
     """See the head of this file. The arrays are public to this package; change bits only under ``lock``."""
 
     __slots__ = (
-        "__weakref__", "course", "extents", "good", "have", "have_bytes", "index", "lock", "offsets", "signed", "twins",
+        "__weakref__", "course", "extents", "good", "have", "have_bytes", "index", "lock", "offsets", "readers",
+        "signed", "twins",
     )  # fmt: skip
 
     def __init__(self, signed: SignedManifest, index: Index) -> None:
@@ -61,6 +63,8 @@ class Placement:
         self.have = bytearray((count + 7) // 8)
         self.good = bytearray((count + 7) // 8)
         self.have_bytes = 0
+        self.readers: weakref.WeakSet[object] = weakref.WeakSet()
+        """Who reads the course for a peer."""
         self.twins = _find_twins(index)
         """Slot -> all slots with the same digest, for those that have such."""
 
@@ -148,6 +152,12 @@ class Placement:
         """Note that this process has hashed a slot's bytes and found them right."""
         with self.lock:
             set_bit(self.good, slot)
+
+    def only_reader(self, reader: object) -> bool:
+        """Note who reads for a peer, for as long as he is there; whether nobody else does."""
+        with self.lock:
+            self.readers.add(reader)
+            return len(self.readers) == 1
 
     def just_written(self, digests: Collection[bytes]) -> None:
         """Note that this process has hashed and written the chunks with these digests."""

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from p2plearn.store import behind as behind_module
-from p2plearn.store.behind import BLOCK, LEAST_DIRECT, STRIPE, Behind
+from p2plearn.store.behind import STRIPE, Behind
+from p2plearn.store.past_cache import BLOCK, LEAST, aligned, lies_like
 
 MIB = 1 << 20
 
@@ -39,10 +40,10 @@ def test_runs_of_any_length_and_order_add_up(
     fd: int, seed: int, past_the_cache: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not past_the_cache:
-        monkeypatch.setattr(behind_module, "_reopen_direct", lambda _: -1)
+        monkeypatch.setattr(behind_module, "reopen_direct", lambda *_: -1)
     rng = random.Random(seed)
     data = rng.randbytes(11 * MIB + rng.randrange(BLOCK))
-    cuts = sorted({0, len(data), *(rng.randrange(len(data)) for _ in range(12)), BLOCK, 2 * BLOCK + LEAST_DIRECT})
+    cuts = sorted({0, len(data), *(rng.randrange(len(data)) for _ in range(12)), BLOCK, 2 * BLOCK + LEAST})
     runs = list(itertools.pairwise(cuts))
     rng.shuffle(runs)
     behind = Behind(keep=STRIPE)
@@ -108,7 +109,7 @@ def test_written_stripes_leave_memory_in_turn(fd: int, monkeypatch: pytest.Monke
     settled: list[int] = []
     monkeypatch.setattr(behind_module, "start_writeback", lambda fd, offset, n: started.append(offset // n))
     monkeypatch.setattr(behind_module, "settle_behind", lambda fd, offset, n: settled.append(offset // n))
-    monkeypatch.setattr(behind_module, "_reopen_direct", lambda _: -1)
+    monkeypatch.setattr(behind_module, "reopen_direct", lambda *_: -1)
     behind, half = Behind(keep=2 * STRIPE), bytes(STRIPE // 2)
     behind.write(fd, [half], STRIPE)
     behind.write(fd, [half, half], 0)
@@ -117,3 +118,21 @@ def test_written_stripes_leave_memory_in_turn(fd: int, monkeypatch: pytest.Monke
     behind.write(fd, [half], 2 * STRIPE + STRIPE // 2)
     assert (started, settled) == ([0, 1, 2], [0])
     behind.close()
+
+
+def test_what_lies_right_is_written_where_it_lies(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = aligned(2 * MIB)
+    view[:] = random.Random(3).randbytes(2 * MIB)
+    behind = Behind(keep=STRIPE)
+    monkeypatch.setattr(behind, "_write_copied", None)  # it would fail
+    for start, end in ((100, MIB + 5), (MIB + 5, MIB + 5 + LEAST), (0, 100), (MIB + 5 + LEAST, 2 * MIB)):
+        behind.write(fd, [view[start:end]], start + 3 * BLOCK)
+    behind.close()
+    assert os.pread(fd, 2 * MIB, 3 * BLOCK) == view
+
+
+def test_only_memory_that_lies_like_its_place_does() -> None:
+    view = aligned(2 * BLOCK)
+    assert lies_like(view[5:], 7 * BLOCK + 5)
+    assert not lies_like(view[5:], 7 * BLOCK)
+    assert not lies_like(bytes(BLOCK), 0)
