@@ -27,24 +27,17 @@ from pathlib import Path
 from p2plearn.course.index import FileEntry
 from p2plearn.database import CommitInDoubt
 from p2plearn.errors import P2plearnError, StoreProblem
-from p2plearn.store import contents
+from p2plearn.store import contents, resume
 from p2plearn.store.behind import Behind
-from p2plearn.store.catalogue import PlanRow, add_chunks, add_extent
+from p2plearn.store.catalogue import PlanRow, add_chunks, add_extent, forget_extent
 from p2plearn.store.durable import Piece, sync_directory, sync_file
-from p2plearn.store.extents import create_extent, plan_layout, remove_extent, written_ranges
+from p2plearn.store.extents import create_extent, plan_layout, remove_extent
 from p2plearn.store.follow import Following
+from p2plearn.store.gathering import Gathering, Offer
 from p2plearn.store.holding import Holding
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.placement import NOWHERE, Placement, bit
 from p2plearn.store.problems import disk_problem, size_text
-
-_RESUME_THREADS = 2
-_RESUME_BATCH = 64
-"""Slots hashed by one task of a resume."""
-
-Offer = tuple[int, Sequence[Piece]]
-"""A slot and the pieces its chunk came in."""
-
 
 _IN_MEMORY = 128 * 1024 * 1024
 """What of a download stays in the page cache when it is written: other fetchers ask for what came last."""
@@ -75,6 +68,7 @@ class Download(Holding):
         self._broken = ""
         self._behind = Behind(keep=_IN_MEMORY)
         self._following: Following | None = None
+        self._gathering = Gathering()
 
     def follow(self, following: Following) -> None:
         """Write what is put into ``following``, too."""
@@ -112,7 +106,7 @@ class Download(Holding):
         except FileNotFoundError:
             # A power cut between the row and the file's name reaching the disk: nothing is lost but the plan.
             with self._parts.catalogue.writing() as db:
-                _forget_extent(db, plan.extent.id)
+                forget_extent(db, plan.extent.id)
             return
         self._fds[plan.extent.id] = fd
         slots, offsets = array("I", plan.slots), array("Q", plan.offsets)
@@ -204,44 +198,22 @@ class Download(Holding):
 
     def resume(self) -> int:
         """Hash what an earlier run wrote without committing it, and keep what is right. Returns bytes kept."""
+        have, extents, offsets = self.placement.have, self._plan_extents, self._plan_offsets
         todo: list[tuple[int, list[int]]] = []
         for extent, fd in self._fds.items():
-            ranges = list(written_ranges(fd))
-            planned = [slot for slot in range(len(self.index)) if self._plan_extents[slot] == extent]
-            planned.sort(key=self._plan_offsets.__getitem__)
-            at = 0
-            batch: list[int] = []
-            for slot in planned:
-                start = self._plan_offsets[slot]
-                while at < len(ranges) and ranges[at][1] <= start:
-                    at += 1
-                if at == len(ranges):
-                    break
-                inside = ranges[at][0] <= start and start + self.index.lengths[slot] <= ranges[at][1]
-                if inside and not bit(self.placement.have, slot):
-                    batch.append(slot)
-                    if len(batch) == _RESUME_BATCH:
-                        todo.append((extent, batch))
-                        batch = []
-            todo.append((extent, batch))
-        with ThreadPoolExecutor(_RESUME_THREADS, "resume") as threads:
-            kept = sum(threads.map(self._hash_written, todo))
+            awaited = [slot for slot in range(len(extents)) if extents[slot] == extent and not bit(have, slot)]
+            todo += [(fd, batch) for batch in resume.written(fd, self.index, awaited, offsets)]
+
+        def keep(task: tuple[int, list[int]]) -> int:
+            right = resume.right(task[0], self.index, task[1], offsets)
+            self._mark(right)
+            return sum(self.index.lengths[slot] for slot in right)
+
+        with ThreadPoolExecutor(resume.THREADS, "resume") as threads:
+            kept = sum(threads.map(keep, todo))
         if kept:
             self.commit()
         return kept
-
-    def _hash_written(self, task: tuple[int, list[int]]) -> int:
-        extent, slots = task
-        fd, right = self._fds[extent], []
-        for slot in slots:
-            try:
-                chunk = os.pread(fd, self.index.lengths[slot], self._plan_offsets[slot])
-            except OSError:
-                continue  # a sector that can't be read: fetched again
-            if hashlib.sha256(chunk).digest() == self.index.digest(slot):
-                right.append(slot)
-        self._mark(right)
-        return sum(self.index.lengths[slot] for slot in right)
 
     # Fetching ---------------------------------------------------------------------------------------------------
 
@@ -287,13 +259,14 @@ class Download(Holding):
         have = self.placement.have
         todo = [offer for offer, right in zip(offers, verdicts, strict=True) if right and not bit(have, offer[0])]
         if todo:
-            try:
-                self._write(todo)
-            except OSError as error:
-                raise disk_problem(error, f"storing the course {self.signed.manifest.title!r}") from error
-            self._mark([slot for slot, _ in todo])
-            if self._following is not None:
-                self._following.take(todo)
+            with self._gathering.laid(todo, self._planned_place) as laid:
+                try:
+                    self._write(laid)
+                except OSError as error:
+                    raise disk_problem(error, f"storing the course {self.signed.manifest.title!r}") from error
+                self._mark([slot for slot, _ in laid])
+                if self._following is not None:
+                    self._following.take(laid)
         return verdicts
 
     def _is_chunk(self, slot: int, pieces: Sequence[Piece]) -> bool:
@@ -304,28 +277,28 @@ class Download(Holding):
             digest.update(piece)
         return digest.digest() == self.index.digest(slot)
 
-    def _write(self, offers: list[Offer]) -> None:
+    def _planned_place(self, slot: int) -> tuple[int, int]:
         twins = self.placement.twins
-        extents, offsets, lengths = self._plan_extents, self._plan_offsets, self.index.lengths
+        leader = twins[slot][0] if slot in twins else slot
+        if self._plan_extents[leader] == NOWHERE:
+            raise ValueError(f"slot {slot} was never wanted")
+        return self._plan_extents[leader], self._plan_offsets[leader]
+
+    def _write(self, offers: Sequence[Offer]) -> None:
+        """Write chunks, which come by slot, into their places."""
         run: list[Piece] = []
         run_extent, run_start, run_end = NOWHERE, 0, 0
-        for slot, pieces in sorted(offers, key=lambda offer: offer[0]) if len(offers) > 1 else offers:
-            leader = twins[slot][0] if slot in twins else slot
-            extent, offset = extents[leader], offsets[leader]
-            if extent == NOWHERE:
-                raise ValueError(f"slot {slot} was never wanted")
+        for slot, pieces in offers:
+            extent, offset = self._planned_place(slot)
             if run and (extent != run_extent or offset != run_end):
-                self._write_run(self._fds[run_extent], run, run_start)
+                self._behind.write(self._fds[run_extent], run, run_start)
                 run = []
             if not run:
                 run_extent = extent
                 run_start = run_end = offset
             run.extend(pieces)
-            run_end += lengths[slot]
-        self._write_run(self._fds[run_extent], run, run_start)
-
-    def _write_run(self, fd: int, run: Sequence[Piece], start: int) -> None:
-        self._behind.write(fd, run, start)
+            run_end += self.index.lengths[slot]
+        self._behind.write(self._fds[run_extent], run, run_start)
 
     def _mark(self, slots: Sequence[int]) -> None:
         twins = self.placement.twins
@@ -426,10 +399,3 @@ class Download(Holding):
         """Count one more user."""
         with self._shape:
             self._users += 1
-
-
-def _forget_extent(db: sqlite3.Connection, extent: int) -> None:
-    """Drop an extent's row and all that refers to it."""
-    db.execute("DELETE FROM downloads WHERE extent = ?", (extent,))
-    db.execute("DELETE FROM chunks WHERE extent = ?", (extent,))
-    db.execute("DELETE FROM extents WHERE id = ?", (extent,))

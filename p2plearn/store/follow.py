@@ -21,6 +21,7 @@ from pathlib import Path
 from p2plearn.course.index import FileEntry, Index
 from p2plearn.store.behind import STRIPE, Behind
 from p2plearn.store.durable import Piece
+from p2plearn.store.gathering import Offer
 from p2plearn.store.tree import Tree, make_part, remove_stale_parts, remove_tree
 
 LARGE = 4 * 1024 * 1024
@@ -86,7 +87,7 @@ class Following:
         """Whether a slot's chunk is in its place."""
         return bool(self._written[slot])
 
-    def take(self, offers: Sequence[tuple[int, Sequence[Piece]]]) -> None:
+    def take(self, offers: Sequence[Offer]) -> None:
         """Write verified chunks into their files; those of files that aren't followed are passed over."""
         with self._lock:
             if not self._usable:
@@ -103,7 +104,7 @@ class Following:
             if last:
                 self._remove()
 
-    def _write(self, offers: Sequence[tuple[int, Sequence[Piece]]]) -> None:
+    def _write(self, offers: Sequence[Offer]) -> None:
         run: list[Piece] = []
         slots: list[int] = []
         for slot, pieces in offers:

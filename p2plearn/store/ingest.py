@@ -31,9 +31,10 @@ from p2plearn.course.manifest import MAX_CHUNK
 from p2plearn.errors import Interrupted, P2plearnError
 from p2plearn.store import contents
 from p2plearn.store.behind import Behind
-from p2plearn.store.durable import Piece, sync_directory, sync_file
+from p2plearn.store.durable import sync_directory, sync_file
 from p2plearn.store.extents import create_extent, remove_extent, start_of_file
 from p2plearn.store.parts import StoreParts
+from p2plearn.store.past_cache import BLOCK, aligned
 from p2plearn.store.problems import disk_problem
 from p2plearn.store.scan import Scan, SourceFile
 
@@ -63,7 +64,7 @@ class _Batch:
     """A filled buffer, cut: chunk i begins at ``starts[i]`` and belongs to file ``files[i]`` at ``offsets[i]``."""
 
     number: int
-    buffer: bytearray
+    buffer: memoryview
     starts: list[int]
     lengths: list[int]
     files: list[int]
@@ -102,9 +103,9 @@ class Ingest:
         """Read everything. Raises SourceChanged, Interrupted, NoSpace, StoreProblem; then call ``abandon``."""
         with self._parts.gate:
             self._parts.pins[self] = self._pins
-        free: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+        free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         for _ in range(_BUFFERS):
-            free.put(bytearray(_BUFFER))
+            free.put(aligned(_BUFFER))
         jobs: list[Future[None]] = []
         total, files = self._found.bytes, len(self._found.files)
         done = 0
@@ -125,9 +126,9 @@ class Ingest:
                 raise
         report(total, total, files, files)
 
-    def _batches(self, free: queue.SimpleQueue[bytearray]) -> Iterator[_Batch]:
+    def _batches(self, free: queue.SimpleQueue[memoryview]) -> Iterator[_Batch]:
         batch = self._next_batch(0, free)
-        view = memoryview(batch.buffer)
+        view = batch.buffer
         fill = 0  # end of what was read
         for number, file in enumerate(self._found.files):
             if file.size == 0:
@@ -139,12 +140,14 @@ class Ingest:
                 _check_unchanged(file, fd)
                 while remaining:
                     if fill == _BUFFER or (_BUFFER - fill < MAX_CHUNK and remaining > _BUFFER - fill):
-                        # What isn't cut moves to the head of the next buffer: less than a chunk.
+                        # What isn't cut, less than a chunk, moves to the head of the next buffer: as far from a block's
+                        # begin as it will be in the extent, so that it is written as it lies here.
                         following = self._next_batch(batch.number + 1, free)
-                        following.buffer[: fill - start] = view[start:fill]
+                        head = offset % BLOCK
+                        following.buffer[head : head + fill - start] = view[start:fill]
                         yield batch
-                        batch, view = following, memoryview(following.buffer)
-                        start, fill = 0, fill - start
+                        batch, view = following, following.buffer
+                        start, fill = head, head + fill - start
                     count = _read(file, fd, view[fill : fill + remaining])
                     fill += count
                     remaining -= count
@@ -162,17 +165,17 @@ class Ingest:
         if batch.lengths:
             yield batch
 
-    def _next_batch(self, number: int, free: queue.SimpleQueue[bytearray]) -> _Batch:
+    def _next_batch(self, number: int, free: queue.SimpleQueue[memoryview]) -> _Batch:
         while not self._failed:
             with contextlib.suppress(queue.Empty):
                 return _Batch(number, free.get(timeout=1), [], [], [], [])
-        return _Batch(number, bytearray(_BUFFER), [], [], [], [])  # a worker's error is about to be raised
+        return _Batch(number, aligned(_BUFFER), [], [], [], [])  # a worker's error is about to be raised
 
     # The workers: hash, look up, append -------------------------------------------------------------------------------
 
-    def _store(self, batch: _Batch, free: queue.SimpleQueue[bytearray]) -> None:
+    def _store(self, batch: _Batch, free: queue.SimpleQueue[memoryview]) -> None:
         try:
-            view = memoryview(batch.buffer)
+            view = batch.buffer
             chunks = [view[start : start + length] for start, length in zip(batch.starts, batch.lengths, strict=True)]
             digests = [hashlib.sha256(chunk).digest() for chunk in chunks]
             # Places are given out in the order of the course, whichever worker is faster.
@@ -181,11 +184,11 @@ class Ingest:
                     self._turns.wait()
                 if self._failed:
                     return
-                runs = self._assign(batch, digests, chunks)
+                runs = self._assign(batch, digests)
                 self._turn += 1
                 self._turns.notify_all()
-            for offset, pieces in runs:
-                self._behind.write(self._fd, pieces, offset)
+            for offset, start, end in runs:
+                self._behind.write(self._fd, [view[start:end]], offset)
             free.put(batch.buffer)
         except OSError as error:
             self._fail()
@@ -199,8 +202,11 @@ class Ingest:
             self._failed = True
             self._turns.notify_all()
 
-    def _assign(self, batch: _Batch, digests: list[bytes], chunks: list[memoryview]) -> list[tuple[int, list[Piece]]]:
-        """Note the batch's chunks and give those that are new their places; returns runs to write."""
+    def _assign(self, batch: _Batch, digests: list[bytes]) -> list[tuple[int, int, int]]:
+        """Note the batch's chunks and give those that are new their places; returns what to write.
+
+        That is (offset in the extent, where it begins in the buffer, where it ends there).
+        """
         unseen = {digest for digest in digests if digest not in self._pins}
         with self._parts.gate:
             # Pinned first, looked up then: a sweep either sees the pin or has been before the look.
@@ -209,7 +215,7 @@ class Ingest:
         for digest, (extent, _, _) in known.items():
             if self._acceptable(extent):
                 unseen.discard(digest)
-        runs: list[tuple[int, list[Piece]]] = []
+        runs: list[tuple[int, int, int]] = []
         cursor = self.extent_bytes
         for number, digest in enumerate(digests):
             length = batch.lengths[number]
@@ -226,10 +232,11 @@ class Ingest:
                 self._last_file = file
                 cursor = start_of_file(cursor, self._found.files[file].size)
             self.new.append((digest, 0, cursor, length))
-            if runs and cursor == self.extent_bytes:
-                runs[-1][1].append(chunks[number])
+            start = batch.starts[number]
+            if runs and cursor == self.extent_bytes and runs[-1][2] == start:
+                runs[-1] = (*runs[-1][:2], start + length)
             else:
-                runs.append((cursor, [chunks[number]]))
+                runs.append((cursor, start, start + length))
             cursor += length
             self.extent_bytes = cursor
         if runs:
