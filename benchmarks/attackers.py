@@ -4,12 +4,14 @@
 
 Fetches each course as an honest peer would, then joins the network through the addresses with a host for each
 attacker, has itself named as a provider of every course, and answers who asks for one in the manner of its kind. Says
-``ready N`` on stdout once all are up; ends with its stdin, printing how many conversations each kind had.
+a JSON object of peer ids and their kinds on stdout once all are up; ends with its stdin, printing how many
+conversations each kind had.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 from collections import Counter
@@ -97,7 +99,7 @@ async def attack(
                 await connect(host, info, 10.0)
         for name in courses:
             directory.announce(name)
-        task_status.started()
+        task_status.started(str(host.get_id()))
         await trio.sleep_forever()
 
 
@@ -114,9 +116,8 @@ async def run(given: argparse.Namespace) -> None:
             courses[course.hash] = course
     every = [kind for kind in kinds() for _ in range(EACH)]
     async with trio.open_nursery() as nursery:
-        for kind in every:
-            await nursery.start(attack, kind, courses, peers, count)
-        print(f"ready {len(every)}", flush=True)
+        ids = {await nursery.start(attack, kind, courses, peers, count): kind.__name__ for kind in every}
+        print(json.dumps(ids), flush=True)
         await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
         print(" ".join(f"{name} {number}" for name, number in sorted(count.items())), flush=True)
         nursery.cancel_scope.cancel()

@@ -21,6 +21,7 @@ from p2plearn.dht.receipts import sign_receipt
 from p2plearn.gossip.envelope import CATALOGUE, Profile
 from p2plearn.gossip.turns import Turn
 from p2plearn.gossip.turns import encode as encode_turn
+from p2plearn.net.reach import wire
 from p2plearn.transfer import protocol as chunk
 
 STREAMS = {
@@ -32,11 +33,18 @@ STREAMS = {
     "/ipfs/id/1.0.0": 4,
     "/ipfs/id/push/1.0.0": 4,
     "/ipfs/ping/1.0.0": 2,
+    wire.HOP: 16,
+    wire.STOP: 16,
+    wire.AUTONAT: 2,
+    wire.DCUTR: 2,
 }
 """Protocols that begin with a stream, and how many of them a node takes from one peer at a time."""
 
 WIRES = ("multistream", "yamux", "tls")
 """What is below them."""
+
+ANSWERED = {"/p2plearn/kad/1.0.0", "/p2plearn/heartbeat/1", "/p2plearn/sync/1", "/ipfs/ping/1.0.0"}
+"""Protocols in which many frames go over one stream, and each that is none too odd gets an answer of its own."""
 
 
 def seeds(name: str, course: bytes) -> list[bytes]:
@@ -67,20 +75,36 @@ def seeds(name: str, course: bytes) -> list[bytes]:
                 encode_turn(Turn(envelopes=[each.raw for each in said])),
             ]
         case "/p2plearn/kad/1.0.0":
-            kinds = (Message.FIND_NODE, Message.GET_PROVIDERS, Message.ADD_PROVIDER, Message.PUT_VALUE, Message.PING)
-            asked = [Message(type=kind, key=b"\x12\x20" + course) for kind in kinds]
-            for message in asked[2:4]:
+            kinds = (Message.FIND_NODE, Message.GET_PROVIDERS, Message.GET_VALUE, Message.PING)
+            asked = [Message(type=kind, key=b"\x12\x20" + course) for kind in (*kinds, Message.ADD_PROVIDER)]
+            for message in (asked[1], asked[-1]):
                 row = message.providerPeers.add()
                 row.id, row.signedRecord = b"\x00\x24\x08\x01\x12\x20" + other, bytes(80)
                 row.addrs.append(bytes.fromhex("047f000001060fb1"))
             return [encode_varint_prefixed(message.SerializeToString()) for message in asked]
         case "/ipfs/id/push/1.0.0" | "/ipfs/id/1.0.0":
-            told = Identify(agent_version="x/1", protocol_version="y", protocols=["/a/1", "/p2plearn/kad/1.0.0"])
-            told.listen_addrs.append(bytes.fromhex("047f000001060fb1"))
-            told.public_key, told.signedPeerRecord = b"\x08\x01\x12\x20" + other, bytes(100)
-            return [encode_varint_prefixed(told.SerializeToString())]
+            identity = Identify(agent_version="x/1", protocol_version="y", protocols=["/a/1", "/p2plearn/kad/1.0.0"])
+            identity.listen_addrs.append(bytes.fromhex("047f000001060fb1"))
+            identity.public_key, identity.signedPeerRecord = b"\x08\x01\x12\x20" + other, bytes(100)
+            return [encode_varint_prefixed(identity.SerializeToString())]
         case "/ipfs/ping/1.0.0":
             return [other, other * 3]
+        case wire.HOP:
+            called = b"\x00\x24\x08\x01\x12\x20" + other
+            said = [wire.Hop(wire.HopKind.RESERVE), wire.Hop(wire.HopKind.CONNECT, called)]
+            return [encode_varint_prefixed(wire.encode_hop(each)) for each in said]
+        case wire.STOP:
+            caller = b"\x00\x24\x08\x01\x12\x20" + other
+            told = wire.Stop(wire.StopKind.CONNECT, caller, seconds=60, data=1 << 20)
+            return [encode_varint_prefixed(wire.encode_stop(told))]
+        case wire.AUTONAT:
+            asker, where = b"\x00\x24\x08\x01\x12\x20" + other, (bytes.fromhex("047f000001060fb1"),)
+            return [encode_varint_prefixed(wire.encode_autonat(wire.Autonat(wire.AutonatKind.DIAL, asker, where)))]
+        case wire.DCUTR:
+            punch = wire.Punch(wire.PunchKind.CONNECT, (bytes.fromhex("047f000001060fb1"),))
+            return [
+                encode_varint_prefixed(wire.encode_punch(each)) for each in (punch, wire.Punch(wire.PunchKind.SYNC))
+            ]
         case "multistream":
             lines = [b"/multistream/1.0.0\n", b"ls\n", b"/p2plearn/chunk/1\n", b"/none\n"]
             return [b"".join(bytes([len(line)]) + line for line in each) for each in (lines, lines[:2], lines[2:])]
@@ -121,10 +145,34 @@ def bombs(name: str, course: bytes) -> list[bytes]:
     return [varint + bytes(64) for varint in VARINTS]
 
 
-class Mutator:
-    """The same mutations for the same number."""
+def answers(name: str, heard: bytes) -> int:
+    """How many whole answers there are in what the node said on a stream of one of ``ANSWERED``."""
+    if "ping" in name:
+        return len(heard) // 32
+    count = at = 0
+    while at < len(heard):
+        if "kad" in name:
+            size = shift = 0
+            while at < len(heard):
+                byte, at = heard[at], at + 1
+                size, shift = size | (byte & 0x7F) << shift, shift + 7
+                if byte < 0x80:
+                    break
+        else:
+            head = 1 if "heartbeat" in name else 0
+            size, at = int.from_bytes(heard[at + head : at + head + 4]), at + head + 4
+        at += size
+        count += at <= len(heard)
+    return count
 
-    def __init__(self, name: str, course: bytes, seed: int) -> None:
+
+class Mutator:
+    """The same mutations for the same number. ``near`` is the share of frames that keep their shape: some bytes past
+    the head are others, so that the node has to look closely, and often may not hang up.
+    """
+
+    def __init__(self, name: str, course: bytes, seed: int, near: float = 0.5) -> None:
+        self._near = near
         self._dice = random.Random(f"{name} {seed}")
         self._seeds = seeds(name, course)
         self._bombs = bombs(name, course)
@@ -132,6 +180,11 @@ class Mutator:
     def next(self) -> bytes:
         """One mutated frame, never an empty one."""
         dice = self._dice
+        if dice.random() < self._near:
+            frame = bytearray(dice.choice(self._seeds))
+            for _ in range(dice.choice((1, 1, 2, 4))):
+                frame[dice.randrange(min(6, len(frame) - 1), len(frame))] ^= 1 << dice.randrange(8)
+            return bytes(frame)
         if dice.random() < 0.03:
             return dice.choice(self._bombs)
         if dice.random() < 0.05:

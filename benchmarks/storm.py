@@ -6,8 +6,8 @@ Scenarios: a protocol id, ``multistream``, ``yamux`` or ``tls`` (N mutated frame
 (peers of a byte in ten seconds in handshake, header and body), ``resets``, ``unread`` (windows never read), ``bombs``
 (lengths of 0, -1, 2^31, 2^63, eleven-byte varints, 4 GiB). All of them by default, one after the other against the
 same node. Prints a line each: what was done, how long a get of 8 MiB took before and meanwhile, memory and descriptors
-before, at most and after. Exits with 1 when the node died, a get brought wrong bytes or none, or something was not
-given back.
+before, at most and after, CPU seconds of the node (the gets' part included). Exits with 1 when the node died, a get
+brought wrong bytes or none, or something was not given back.
 
 Everything stays on loopback. ``mixed`` is N frames of each protocol, bombs and resets, all at once; ``--small`` some
 of that, for every day.
@@ -93,7 +93,7 @@ def storm(name: str, given: argparse.Namespace, room: Path, target: Node, getter
     if name in OTHERS:
         counts = {"slow": given.peers // given.attackers, "bombs": 1, "mixed": count}
         what, count = name, counts.get(name, given.seconds)
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), target.cpu()
     attackers = [
         subprocess.Popen(
             [sys.executable, HOSTILE, what, target.address, course, str(count), str(seed), name],
@@ -112,7 +112,7 @@ def storm(name: str, given: argparse.Namespace, room: Path, target: Node, getter
             if attacker.poll() is None:
                 attacker.kill()
             attacker.wait()
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, target.cpu() - cpu
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and (now(target)[0] > memory + SLACK_MIB or now(target)[1] > files + SLACK_FILES):
         time.sleep(0.5)
@@ -120,7 +120,8 @@ def storm(name: str, given: argparse.Namespace, room: Path, target: Node, getter
     memory_after, files_after = now(target)
     status = target.run("node", "status")
     print(
-        f"{name}: {told(figures)} in {seconds:.0f} s; get {quiet:.2f} s before, {min(during):.2f}-{max(during):.2f} s "
+        f"{name}: {told(figures)} in {seconds:.0f} s ({cpu:.1f} s of the node's CPU); "
+        f"get {quiet:.2f} s before, {min(during):.2f}-{max(during):.2f} s "
         f"in the storm ({len(during)}); MiB {memory:.0f} -> {watch.memory:.0f} -> {memory_after:.0f}; descriptors "
         f"{files} -> {watch.files:.0f} -> {files_after}; faults {status['faults']}; "
         f"restarts {status['network_restarts']}",
