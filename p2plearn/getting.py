@@ -31,6 +31,7 @@ from p2plearn.telling import Counting, in_thread, telling
 from p2plearn.transfer.courtesy import Courtesy
 from p2plearn.transfer.fetch import Fetch, FetchLimits
 from p2plearn.transfer.landed import landed
+from p2plearn.transfer.reliance import Reliance
 
 
 class Getting:
@@ -52,6 +53,7 @@ class Getting:
         self._courtesy = courtesy
         self._network = network
         self._custody = custody
+        self._reliance = Reliance()
         self._turns: dict[bytes, trio.Lock] = {}
         self.fetching: dict[bytes, Fetch] = {}
         """By course, those whose bytes are coming."""
@@ -157,6 +159,7 @@ class Getting:
             in_order=request.in_order,
             limits=self._limits,
             courtesy=self._courtesy,
+            reliance=self._reliance,
         )
 
     async def _fetch(

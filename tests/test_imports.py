@@ -149,6 +149,7 @@ PURE = (
     "gossip/reconcile.py",
     "gossip/turns.py",
     "gossip/words.py",
+    "transfer/reliance.py",
     "doctor/facts.py",
     "doctor/judge.py",
     "doctor/reach.py",

@@ -38,6 +38,7 @@ from p2plearn.transfer.channel import StreamOver
 from p2plearn.transfer.courtesy import Courtesy
 from p2plearn.transfer.fetch import Fetch, FetchLimits
 from p2plearn.transfer.landed import landed
+from p2plearn.transfer.reliance import Reliance
 from p2plearn.transfer.session import Peer
 
 log = logging.getLogger("p2plearn.custody")
@@ -99,6 +100,7 @@ class Intake:
         self._courtesy = courtesy
         self.refuses: Callable[[bytes, bytes], str] = lambda _course, _author: ""
         """Why this node wants nothing to do with a course or its author; empty if it doesn't mind."""
+        self._reliance = Reliance()
         self._coming: dict[Unit, _Incoming] = {}
         self._unwanted: dict[bytes, float] = {}
 
@@ -237,6 +239,7 @@ class Intake:
             roll=random.randrange,
             limits=self._fetch,
             courtesy=self._courtesy,
+            reliance=self._reliance,
             for_others=True,
         )
         size = 0

@@ -25,6 +25,7 @@ from p2plearn.course.manifest import SignedManifest, open_manifest
 from p2plearn.errors import IntegrityProblem, NobodyHasIt, P2plearnError, Refused, first_error
 from p2plearn.transfer.courtesy import Courtesy
 from p2plearn.transfer.protocol import Chunk, ManifestIs
+from p2plearn.transfer.reliance import KEPT_WAITING_SECONDS, LATE, STALLED, WRONG, Reliance
 from p2plearn.transfer.scheduler import Scheduler
 from p2plearn.transfer.session import ANSWER_SECONDS, Peer, Session
 from p2plearn.transfer.tally import FileCount, Standing, Tally
@@ -116,6 +117,7 @@ class Fetch:
         in_order: bool = False,
         limits: FetchLimits | None = None,
         courtesy: Courtesy | None = None,
+        reliance: Reliance | None = None,
         for_others: bool = False,
     ) -> None:
         self.course = course
@@ -127,6 +129,8 @@ class Fetch:
         self.scheduler: Scheduler[str] | None = None
         self.begun = trio.Event()
         self.courtesy = courtesy
+        self._reliance = reliance or Reliance()
+        self._doubted: dict[str, Peer] = {}
         self.for_others = for_others
         self._candidates = candidates
         self._roll = roll
@@ -207,10 +211,20 @@ class Fetch:
         barren = verified = 0
         moved_at = lost_at = trio.current_time()
 
-        async def offered(peer: Peer) -> None:
+        async def begin(peer: Peer) -> None:
             if await self._wanted(peer):
                 session = self._sessions[peer.name] = Session(self, peer)
                 nursery.start_soon(session.run)
+
+        async def offered(peer: Peer) -> None:
+            if self._reliance.doubted(peer.name, trio.current_time()):
+                self._doubted[peer.name] = peer
+            else:
+                await begin(peer)
+
+        async def at_work() -> None:
+            while any(not session.at_work for session in self._sessions.values()):
+                await self._news.park()
 
         while True:
             if self.courtesy is not None and self.courtesy.paused:
@@ -219,8 +233,12 @@ class Fetch:
                 moved_at = trio.current_time()
                 self.standing.waiting_for = f"a provider ({self.tally.words()})"
             await self._candidates(offered)
-            while any(not session.at_work for session in self._sessions.values()):
-                await self._news.park()
+            await at_work()
+            if self._doubted and (not self._sessions or self._is_starved()):
+                for peer in self._least_doubted():
+                    await begin(peer)
+                await at_work()
+            self._doubted.clear()
             moved = self.standing.verified_bytes != verified
             verified = self.standing.verified_bytes
             if moved or not self._sessions.keys() <= self.tally.busy:
@@ -260,14 +278,22 @@ class Fetch:
             with trio.move_on_after(1):
                 await self._news.park()
 
+    def _least_doubted(self) -> list[Peer]:
+        """Those that failed lately, the least of them first."""
+        now = trio.current_time()
+        return sorted(self._doubted.values(), key=lambda peer: self._reliance.doubt(peer.name, now))
+
     def _make_room(self) -> None:
         """Part with the peer that has been of no use for longest, if for long enough."""
+        now = trio.current_time()
+        useless = {name: session.waited(now) for name, session in self._sessions.items()}
         if self.scheduler is not None:
-            now = trio.current_time()
-            idle = {name: self.scheduler.idle_for(name, now) for name in self._sessions}
-            name = max(idle, key=idle.__getitem__)
-            if idle[name] > IDLE_SECONDS:
-                self._sessions[name].stop()
+            for name, seconds in useless.items():
+                idle, silent = self.scheduler.idle_for(name, now), self.scheduler.silent_for(name, now)
+                useless[name] = max(seconds, idle, silent)
+        name = max(useless, key=useless.__getitem__)
+        if useless[name] > IDLE_SECONDS:
+            self._sessions[name].stop()
 
     async def _rest(self, seconds: float) -> None:
         """Sleep; cut short when the last peer goes, or when those that are left turn out to lack something."""
@@ -310,13 +336,26 @@ class Fetch:
 
     def session_over(self, name: str, *, fruitless: bool) -> None:
         """A session has ended: what it owed goes to the others. ``fruitless`` when it was asked and gave nothing."""
-        self._sessions.pop(name, None)
+        self._remember(name, self._sessions.pop(name, None))
         self.tally.busy.discard(name)
         self._fruitless[name] += fruitless
         self.session_news()
         if self.scheduler is not None:
             self.scheduler.left(name)
             self.kick_all()
+
+    def _remember(self, name: str, session: Session | None) -> None:
+        """Keep in mind for the next get how it went with a peer."""
+        now = trio.current_time()
+        waited = 0.0 if session is None else session.waited(now)
+        if self.scheduler is not None and not (self.courtesy is not None and self.courtesy.paused):
+            waited = max(waited, self.scheduler.owes_for(name, now))
+        if name in self.tally.faulty:
+            self._reliance.failed(name, WRONG, now)
+        elif waited > KEPT_WAITING_SECONDS:
+            self._reliance.failed(name, STALLED if waited > self._limits.silence else LATE, now)
+        elif self.given[name]:
+            self._reliance.delivered(name)
 
     def session_news(self) -> None:
         """A session came to work, or ended."""
@@ -425,6 +464,8 @@ class Fetch:
         # Also when it has hung up meanwhile, lest it come back and do it again.
         fault = self.tally.faulty[name] = f"slot {chunk.slot} is not what its hash says"
         self._known[name].blame(fault, poisoned=True)
+        if name not in self._sessions:
+            self._reliance.failed(name, WRONG, trio.current_time())
         if scheduler.rejected(name, chunk.slot) and name in self._sessions:
             self._sessions[name].stop()
         self.kick_all()

@@ -9,7 +9,8 @@ What must hold:
 - what is asked of one peer and not answered stays within its window, whatever it does;
 - a peer that sent a bad chunk, or said it is missing, is not asked for that slot again;
 - as long as some peer that answers honestly holds a slot, that slot ends up verified, whatever the others do;
-- the same slot is asked of at most two peers at once, and of a second only when the first keeps everybody waiting.
+- the same slot is asked of at most two peers at once, and of a second only when the first keeps everybody waiting; of
+  up to ``MOST_ASKED`` while none of those asked has brought anything at all.
 
 Order: in blocks of about 1 MiB, so that disks read and write in runs. Blocks are taken in the course's order while
 every peer has everything; as soon as some peer has only a part (it is fetching too), the rarest of a sample goes
@@ -53,6 +54,11 @@ DROP_SECONDS: Final = 30.0
 LATE_SECONDS: Final = 15.0
 """A peer that completes no chunk for so long, all of whose chunks a second peer was asked for meanwhile, gives its
 place to a third: two that drip a byte at a time hold up nobody for longer."""
+
+UNPROVEN_SECONDS: Final = 2.0
+MOST_ASKED: Final = 4
+"""A slot that was asked of peers which never brought anything, and owe it for so long, is asked of one more, of so many
+in all: two that promise and do nothing hold up nobody for longer."""
 
 STUCK_SECONDS: Final = 120.0
 """A peer that owes chunks and completes none for so long is given up, however busily it sends: the largest chunk in
@@ -177,6 +183,16 @@ class Scheduler(Generic[P]):
         who = self._peers.get(peer)
         return 0.0 if who is None or who.asked else now - who.moved_at
 
+    def owes_for(self, peer: P, now: float) -> float:
+        """Seconds in which ``peer`` owed chunks, or had them taken back, and completed none; 0 when it owes none."""
+        who = self._peers.get(peer)
+        return now - who.moved_at if who is not None and (who.asked or who.silent) else 0.0
+
+    def silent_for(self, peer: P, now: float) -> float:
+        """Seconds in which ``peer`` owed chunks, or had them taken back, and sent nothing; 0 when it owes none."""
+        who = self._peers.get(peer)
+        return now - who.heard_at if who is not None and (who.asked or who.silent) else 0.0
+
     def left(self, peer: P) -> None:
         """``peer`` is gone; what it owed goes to others."""
         who = self._peers.pop(peer, None)
@@ -278,11 +294,13 @@ class Scheduler(Generic[P]):
         """Endgame: slots that others owe, and that this idle peer would bring much sooner."""
         late: list[tuple[float, int]] = []
         for slot, holders in self._holders.items():
-            if len(holders) != 1 or holders[0] == peer or self._state[slot] != _ASKED or not who.has(slot):
+            if self._state[slot] != _ASKED or peer in holders or not who.has(slot):
                 continue
-            other = self._peers[holders[0]]
-            waited = now - other.moved_at
-            theirs = max(waited, other.asked_bytes / other.rate if other.rate else waited)
+            others = [self._peers[holder] for holder in holders]
+            if len(others) > 1 and not _may_ask_another(others, now):
+                continue
+            waited = now - max(other.moved_at for other in others)
+            theirs = min(max(waited, other.asked_bytes / other.rate if other.rate else waited) for other in others)
             ours = self._length(slot) / who.rate if who.rate else 0.5
             if theirs > 2 * ours + 0.2:
                 late.append((-theirs, slot))
@@ -393,7 +411,7 @@ class Scheduler(Generic[P]):
 
     def _replaced(self, who: _Peer, now: float) -> bool:
         late = now - who.moved_at > max(LATE_SECONDS, 2 * self._silence)
-        return late and all(len(self._holders[slot]) == 2 for slot in who.asked)
+        return late and all(len(self._holders[slot]) > 1 for slot in who.asked)
 
     @property
     def finished(self) -> bool:
@@ -444,6 +462,12 @@ class Scheduler(Generic[P]):
         self._front = min(self._front, block)
         for who in self._peers.values():
             who.starved = False
+
+
+def _may_ask_another(owing: Sequence[_Peer], now: float) -> bool:
+    """Whether a slot may be asked of one more peer beside those that owe it."""
+    hopeless = all(who.rate == 0 and now - who.moved_at > UNPROVEN_SECONDS for who in owing)
+    return hopeless and len(owing) < MOST_ASKED
 
 
 def _set_bits(bitmap: bytearray, first: int, end: int) -> None:

@@ -119,6 +119,7 @@ class Session:
         self._met = False  # it answered, or can't be reached, which may change
         self._asked = False
         self._given_before = 0
+        self._opened_at = math.inf  # while it owes an answer to OPEN
         self.resting = False
         """Told to come back later; takes up no place meanwhile."""
 
@@ -126,6 +127,10 @@ class Session:
     def at_work(self) -> bool:
         """Past dialling and introductions, or waiting for its turn."""
         return self._at_work
+
+    def waited(self, now: float) -> float:
+        """Seconds for which the peer has owed an answer to our first words; 0 when it doesn't."""
+        return max(now - self._opened_at, 0.0)
 
     def _set_to_work(self) -> None:
         self._at_work = True
@@ -192,6 +197,7 @@ class Session:
     async def _converse(self, channel: Channel) -> float | None:
         fetch = self._fetch
         want_manifest = fetch.signed is None
+        self._opened_at = trio.current_time()
         await channel.send(Open(fetch.course, want_manifest))
         if want_manifest:
             answer = await self._answer(channel, ManifestIs)
@@ -199,6 +205,7 @@ class Session:
                 return self._turned_away(answer)
             fetch.manifest_came(answer)
         have = await self._answer(channel, Have)
+        self._opened_at = math.inf
         if not isinstance(have, Have):
             return self._turned_away(have)
         fetch.tally.found.add(self._peer.name)
@@ -216,7 +223,7 @@ class Session:
 
     def _turned_away(self, answer: protocol.Message) -> float | None:
         """The peer won't give the course: how long to wait, None for ever."""
-        self._met = True
+        self._met, self._opened_at = True, math.inf
         if isinstance(answer, Busy):
             if not self._peer.guess:  # it may have the course, and then has it still later
                 self._fetch.put_off(self._peer.name)

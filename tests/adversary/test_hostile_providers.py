@@ -12,6 +12,7 @@ from p2plearn.errors import IntegrityProblem, NobodyHasIt, PeerFault
 from p2plearn.transfer import fetch, scheduler, session
 from p2plearn.transfer.channel import Channel
 from p2plearn.transfer.fetch import FetchLimits
+from p2plearn.transfer.reliance import WRONG, Reliance
 from p2plearn.transfer.serve import ChunkService
 
 COURSE = make_course()
@@ -55,8 +56,8 @@ def honest(course: Course = COURSE) -> tuple[MemoryShelf, object]:
     return shelf, converse
 
 
-def network(course, *conversations, limits=FetchLimits(silence=0.8)):  # noqa: B008
-    return courses.network(course, *conversations, limits=limits)
+def network(course, *conversations, limits=FetchLimits(silence=0.8), **options):  # noqa: B008
+    return courses.network(course, *conversations, limits=limits, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +114,41 @@ async def test_two_babblers_first_do_not_keep_the_index_from_the_honest():
         with trio.fail_after(20):
             await node.run()
         assert node.landing.content() == b"".join(COURSE.chunks)
+
+
+@pytest.mark.parametrize("kind", [peers.Silent, peers.Staller, peers.Dripper, peers.LateBabbler])
+async def test_who_kept_one_get_waiting_is_not_asked_by_the_next_while_others_have_it(kind, monkeypatch):
+    monkeypatch.setattr(fetch, "KEPT_WAITING_SECONDS", 0.1)
+    adversary, memory = kind(COURSE), Reliance()
+    _, serve = honest()
+
+    async def good(channel: Channel) -> None:
+        while not (adversary.gave or (kind is peers.Silent and adversary.conversations)):
+            await trio.sleep(0.01)
+        await trio.sleep(0.3)  # so long at least it owes what it was asked for
+        await serve(channel)
+
+    async with network(COURSE, adversary, good, reliance=memory) as node:
+        with trio.fail_after(60):
+            await node.run()
+        assert memory.doubted(node.peers[0].name, trio.current_time())
+        assert not memory.doubted(node.peers[1].name, trio.current_time())
+        again = courses.fetcher(COURSE, node.host, node.peers, reliance=memory)
+        with trio.fail_after(60):
+            await again.run()
+        assert again.landing.content() == b"".join(COURSE.chunks)
+        assert [peer.dialled for peer in node.peers] == [1, 2]
+
+
+async def test_who_is_doubted_is_asked_when_nobody_else_has_it():
+    memory = Reliance()
+    _, good = honest()
+    async with network(COURSE, good, reliance=memory) as node:
+        memory.failed(node.peers[0].name, WRONG, trio.current_time())
+        with trio.fail_after(60):
+            await node.run()
+        assert node.landing.content() == b"".join(COURSE.chunks)
+        assert not memory.doubted(node.peers[0].name, trio.current_time())
 
 
 async def test_a_course_of_one_chunk_from_a_liar_is_an_integrity_problem():
