@@ -3,7 +3,8 @@
 A course's manifest is held against its hash and signature, index parts against the manifest, chunks against the index
 (``store.download`` does so), envelopes against their signatures. What doesn't fit is passed over and counted; when the
 framing itself is lost, reading ends there. Everything that was right is kept, and the same file, or another copy of
-it, goes on from there. Chunks that are here already are not read at all.
+it, goes on from there. Chunks that are here already, and all of a course that is, are not read at all; every other
+block is held against its hash, whether it is of use here or not.
 
 One course is open at a time. A file in another order than ours (another program's) is read again as long as that
 brings something.
@@ -210,7 +211,8 @@ class Intake:
                 return None if self.result.courses else self._bundle
             return self._page
         if head.codec != RAW:
-            return None  # nodes of the UnixFS tree are made of the index
+            # Nodes of the UnixFS tree are made of the index; whoever is handed this file may need its own.
+            return None if self._passing or self._focus else _nothing
         if digest in self._expected and head.length <= MAX_ENTRY:
             return self._envelope
         arrival = self._by_manifest.get(digest)
@@ -223,6 +225,7 @@ class Intake:
             return (lambda raw: self._part(waiting, digest, raw)) if self._download is None else None
         if digest != _EMPTY and not self._passing and self._focus is None:
             self.result.unknown += 1
+            return _nothing
         return None
 
     def _damage(self, blocks: int) -> None:
@@ -380,6 +383,10 @@ class Intake:
         result.people_refused += (
             taken.waiting + taken.early + taken.hasty + taken.elsewhere + taken.blocked + len(taken.faults)
         )
+
+
+def _nothing(raw: bytes) -> None:
+    """For a block that is of no use here, but is held against its hash: a wrong one says that the file is damaged."""
 
 
 _HINT: Final = "A file for `p2plearn import` is one that `p2plearn export` wrote."

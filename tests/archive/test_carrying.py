@@ -311,6 +311,21 @@ def test_damage_anywhere_shows_no_wrong_byte(tmp_path: Path, folder: Path, a: Ho
             assert set(other.feed.keys(course)) <= set(a.feed.keys(course))
 
 
+def test_a_wrong_block_that_nobody_here_needs_is_named(tmp_path: Path, folder: Path, a: Home) -> None:
+    """IPFS programs read the nodes of the tree, and whoever passes the file on should know."""
+    publish(a.store, folder)
+    a.export(tmp_path / "x.car")
+    header, blocks = blocks_of(tmp_path / "x.car")
+    spare = [at for at, (cid, _) in enumerate(blocks) if cid[1] == car.DAG_PB]
+    assert len(spare) > 2
+    for at in (spare[0], spare[-1]):
+        cid, body = blocks[at]
+        spoiled = [*blocks[:at], (cid, body[:-1] + bytes([body[-1] ^ 1])), *blocks[at + 1 :]]
+        with home(tmp_path / f"b{at}") as other:
+            arrived = other.take_in(write_car(tmp_path / "y.car", header.roots, spoiled))
+        assert (states(arrived), arrived.damaged) == (["done"], 1)
+
+
 def test_blocks_in_any_order_arrive_from_a_file(tmp_path: Path, folder: Path, a: Home, b: Home) -> None:
     publish(a.store, folder)
     (folder / "new.bin").write_bytes(noise(600_000, 9))
