@@ -1,6 +1,6 @@
-"""Two hostile peers of each named kind of ``tests/adversary``, in one process, among real nodes.
+"""Hostile peers of each named kind of ``tests/adversary``, in one process, among real nodes.
 
-    python benchmarks/attackers.py --nodes ADDRESS[,ADDRESS...] COURSE...
+    python benchmarks/attackers.py --nodes ADDRESS[,ADDRESS...] [--each 2] COURSE...
 
 Fetches each course as an honest peer would, then joins the network through the addresses with a host for each
 attacker, has itself named as a provider of every course, and answers who asks for one in the manner of its kind. Says
@@ -38,7 +38,8 @@ from p2plearn.transfer.channel import Channel, StreamOver
 from p2plearn.transfer.fetch import Fetch
 from p2plearn.transfer.protocol import FROM_FETCHER, PROTOCOL, Open
 
-EACH = 2
+AT_ONCE = 8
+"""That are connecting: each calls every node."""
 
 FEW = ConnectionLimits(total=32, for_own_calls=24)
 """Forty hosts that all know each other would keep this machine busy with themselves."""
@@ -114,9 +115,18 @@ async def run(given: argparse.Namespace) -> None:
         for name in given.courses:
             course = await fetch_whole(host, bytes.fromhex(name), peers)
             courses[course.hash] = course
-    every = [kind for kind in kinds() for _ in range(EACH)]
+    ids: dict[str, str] = {}
+    places = trio.CapacityLimiter(AT_ONCE)
     async with trio.open_nursery() as nursery:
-        ids = {await nursery.start(attack, kind, courses, peers, count): kind.__name__ for kind in every}
+
+        async def begin(kind: type[Adversary]) -> None:
+            async with places:
+                ids[await nursery.start(attack, kind, courses, peers, count)] = kind.__name__
+
+        async with trio.open_nursery() as beginning:
+            for kind in kinds():
+                for _ in range(given.each):
+                    beginning.start_soon(begin, kind)
         print(json.dumps(ids), flush=True)
         await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
         print(" ".join(f"{name} {number}" for name, number in sorted(count.items())), flush=True)
@@ -126,5 +136,6 @@ async def run(given: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", required=True)
+    parser.add_argument("--each", type=int, default=2, help="attackers of each kind")
     parser.add_argument("courses", nargs="+")
     trio.run(run, parser.parse_args())

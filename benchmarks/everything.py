@@ -1,6 +1,6 @@
 """Everything at once: nodes, gets, ratings, churn, and two attackers of each named kind, for an hour.
 
-    python benchmarks/everything.py [--minutes 60] [--nodes 20] [--courses 20] [--bytes 1000000]
+    python benchmarks/everything.py [--minutes 60] [--nodes 20] [--courses 20] [--bytes 1000000] [--each 2]
 
 First a quiet time (a sixth of it): gets only. Then, beside the gets: every 20 s a node is killed (or leaves) and comes
 back after 20 s, never more than one at a time; every 5 s one rates a course; and the attackers of ``attackers.py``
@@ -183,7 +183,7 @@ class Trial:
     def storm(self, seconds: float) -> None:
         """All of it at once."""
         words = [sys.executable, "-P", str(Path(__file__).with_name("attackers.py")), "--nodes"]
-        words += [",".join(node.address for node in self.nodes), *self.sources]
+        words += [",".join(node.address for node in self.nodes), "--each", str(self.given.each), *self.sources]
         attackers = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert attackers.stdin is not None
         assert attackers.stdout is not None
@@ -271,6 +271,7 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=20)
     parser.add_argument("--courses", type=int, default=20)
     parser.add_argument("--bytes", type=int, default=1_000_000)
+    parser.add_argument("--each", type=int, default=2, help="attackers of each kind")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as room:
         trial = Trial(Path(room), given)

@@ -290,7 +290,9 @@ class Fetch:
         if self.scheduler is not None:
             for name, seconds in useless.items():
                 idle, silent = self.scheduler.idle_for(name, now), self.scheduler.silent_for(name, now)
-                useless[name] = max(seconds, idle, silent)
+                # Whoever drips a byte at a time isn't silent; a slow line that brought nothing yet gets twice as long.
+                drips = 0.0 if self.given[name] else self.scheduler.owes_for(name, now) / 2
+                useless[name] = max(seconds, idle, silent, drips)
         name = max(useless, key=useless.__getitem__)
         if useless[name] > IDLE_SECONDS:
             self._sessions[name].stop()
