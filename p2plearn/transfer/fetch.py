@@ -25,7 +25,7 @@ from p2plearn.course.manifest import SignedManifest, open_manifest
 from p2plearn.errors import IntegrityProblem, NobodyHasIt, P2plearnError, Refused, first_error
 from p2plearn.transfer.courtesy import Courtesy
 from p2plearn.transfer.protocol import Chunk, ManifestIs
-from p2plearn.transfer.reliance import KEPT_WAITING_SECONDS, LATE, STALLED, WRONG, Reliance
+from p2plearn.transfer.reliance import WRONG, Reliance
 from p2plearn.transfer.scheduler import Scheduler
 from p2plearn.transfer.session import ANSWER_SECONDS, Peer, Session
 from p2plearn.transfer.tally import FileCount, Standing, Tally
@@ -69,6 +69,10 @@ TRIES: Final = 3
 
 IDLE_SECONDS: Final = 5.0
 """A peer that wasn't asked for anything for so long makes room when another waits for a place."""
+
+
+SECOND_CHOICE_SECONDS: Final = 1.0
+"""After so long without anybody else the peer that is doubted least is tried, though the looking goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +226,14 @@ class Fetch:
             else:
                 await begin(peer)
 
+        async def second_choice() -> None:
+            await trio.sleep(SECOND_CHOICE_SECONDS)
+            while not self._sessions:
+                for peer in self._least_doubted()[:1]:
+                    del self._doubted[peer.name]
+                    await begin(peer)
+                await trio.sleep(SECOND_CHOICE_SECONDS)
+
         async def at_work() -> None:
             while any(not session.at_work for session in self._sessions.values()):
                 await self._news.park()
@@ -232,7 +244,10 @@ class Fetch:
                 await self.courtesy.not_paused()
                 moved_at = trio.current_time()
                 self.standing.waiting_for = f"a provider ({self.tally.words()})"
-            await self._candidates(offered)
+            async with trio.open_nursery() as looking:
+                looking.start_soon(second_choice)
+                await self._candidates(offered)
+                looking.cancel_scope.cancel()
             await at_work()
             if self._doubted and (not self._sessions or self._is_starved()):
                 for peer in self._least_doubted():
@@ -352,12 +367,8 @@ class Fetch:
         waited = 0.0 if session is None else session.waited(now)
         if self.scheduler is not None and not (self.courtesy is not None and self.courtesy.paused):
             waited = max(waited, self.scheduler.owes_for(name, now))
-        if name in self.tally.faulty:
-            self._reliance.failed(name, WRONG, now)
-        elif waited > KEPT_WAITING_SECONDS:
-            self._reliance.failed(name, STALLED if waited > self._limits.silence else LATE, now)
-        elif self.given[name]:
-            self._reliance.delivered(name)
+        wrong, gave = name in self.tally.faulty, bool(self.given[name])
+        self._reliance.ended(name, now, wrong=wrong, gave=gave, waited=waited, patience=self._limits.silence)
 
     def session_news(self) -> None:
         """A session came to work, or ended."""

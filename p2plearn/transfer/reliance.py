@@ -56,9 +56,16 @@ class Reliance:
             del self._against[min(self._against, key=lambda each: self.doubt(each, now))]
         self._against[peer] = (min(self.doubt(peer, now) + points, MOST), now)
 
-    def delivered(self, peer: str) -> None:
-        """``peer`` brought what it was asked for, to the end."""
-        self._against.pop(peer, None)
+    def ended(self, peer: str, now: float, *, wrong: bool, gave: bool, waited: float, patience: float) -> None:
+        """A conversation is over: whether ``peer`` broke a rule, whether it gave something, for how many seconds it
+        owed something at the end and brought nothing, and after how many a get loses patience.
+        """
+        if wrong:
+            self.failed(peer, WRONG, now)
+        elif waited > KEPT_WAITING_SECONDS:
+            self.failed(peer, STALLED if waited > patience else LATE, now)
+        elif gave:
+            self._against.pop(peer, None)
 
     def doubt(self, peer: str, now: float) -> float:
         """What stands against ``peer``, 0.0 for one that never failed."""

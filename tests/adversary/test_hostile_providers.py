@@ -9,7 +9,7 @@ from courses import Course, MemoryShelf, make_course
 
 from adversary import peers
 from p2plearn.errors import IntegrityProblem, NobodyHasIt, PeerFault
-from p2plearn.transfer import fetch, scheduler, session
+from p2plearn.transfer import fetch, reliance, scheduler, session
 from p2plearn.transfer.channel import Channel
 from p2plearn.transfer.fetch import FetchLimits
 from p2plearn.transfer.reliance import WRONG, Reliance
@@ -118,7 +118,7 @@ async def test_two_babblers_first_do_not_keep_the_index_from_the_honest():
 
 @pytest.mark.parametrize("kind", [peers.Silent, peers.Staller, peers.Dripper, peers.LateBabbler])
 async def test_who_kept_one_get_waiting_is_not_asked_by_the_next_while_others_have_it(kind, monkeypatch):
-    monkeypatch.setattr(fetch, "KEPT_WAITING_SECONDS", 0.1)
+    monkeypatch.setattr(reliance, "KEPT_WAITING_SECONDS", 0.1)
     adversary, memory = kind(COURSE), Reliance()
     _, serve = honest()
 

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2plearn.transfer.reliance import CAPACITY, DOUBTED, HALF_LIFE, LATE, MOST, STALLED, WRONG, Reliance
+from p2plearn.transfer.reliance import (
+    CAPACITY,
+    DOUBTED,
+    HALF_LIFE,
+    KEPT_WAITING_SECONDS,
+    LATE,
+    MOST,
+    STALLED,
+    WRONG,
+    Reliance,
+)
 
 
 def test_a_peer_that_never_failed_is_not_doubted() -> None:
@@ -17,11 +28,27 @@ def test_who_failed_is_doubted_for_a_while() -> None:
     for points in (LATE, STALLED, WRONG):
         memory.failed("a", points, 0.0)
         assert memory.doubted("a", 1.0)
-        memory.delivered("a")
+        memory.ended("a", 1.0, wrong=False, gave=True, waited=0.0, patience=8.0)
         assert not memory.doubted("a", 1.0)
     memory.failed("a", STALLED, 0.0)
     assert memory.doubted("a", HALF_LIFE - 1)
     assert not memory.doubted("a", HALF_LIFE + 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "gave", "waited", "points"),
+    [
+        (True, True, 0.0, WRONG),
+        (False, True, 9.0, STALLED),
+        (False, False, KEPT_WAITING_SECONDS + 0.1, LATE),
+        (False, False, 0.0, 0.0),
+        (False, True, 0.0, 0.0),
+    ],
+)
+def test_how_a_conversation_ended_says_how_much_it_is_doubted(wrong, gave, waited, points) -> None:
+    memory = Reliance()
+    memory.ended("a", 0.0, wrong=wrong, gave=gave, waited=waited, patience=8.0)
+    assert memory.doubt("a", 0.0) == points
 
 
 @given(st.lists(st.tuples(st.sampled_from([LATE, STALLED, WRONG]), st.floats(0, 1e6)), max_size=50))
