@@ -133,7 +133,7 @@ class Fetch:
         self.scheduler: Scheduler[str] | None = None
         self.begun = trio.Event()
         self.courtesy = courtesy
-        self._reliance = reliance or Reliance()
+        self._reliance = Reliance() if reliance is None else reliance  # an empty one is false
         self._doubted: dict[str, Peer] = {}
         self.for_others = for_others
         self._candidates = candidates
