@@ -184,9 +184,15 @@ class Scheduler(Generic[P]):
         return 0.0 if who is None or who.asked else now - who.moved_at
 
     def owes_for(self, peer: P, now: float) -> float:
-        """Seconds in which ``peer`` owed chunks, or had them taken back, and completed none; 0 when it owes none."""
+        """Seconds in which ``peer`` owed chunks, or had them taken back for silence, and completed none; 0 for none.
+
+        One that never brought any still owes what others brought in its stead.
+        """
         who = self._peers.get(peer)
-        return now - who.moved_at if who is not None and (who.asked or who.silent) else 0.0
+        if who is None:
+            return 0.0
+        barren = not who.rate and not who.gauge_bytes
+        return now - who.moved_at if who.asked or who.silent or (barren and who.taken_back) else 0.0
 
     def silent_for(self, peer: P, now: float) -> float:
         """Seconds in which ``peer`` owed chunks, or had them taken back, and sent nothing; 0 when it owes none."""
