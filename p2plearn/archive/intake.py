@@ -106,6 +106,7 @@ class Intake:
         self._uncommitted = 0
         self._expected: set[bytes] = set()
         self._focus: Arrival | None = None
+        self._counted_at = -1
         self._passing = False
         """Whether what comes belongs to a course that is here already, or isn't wanted."""
         self._envelopes: list[bytes] = []
@@ -145,7 +146,7 @@ class Intake:
     def _pass(self, focus: Arrival | None) -> None:
         """Read the file once, for everything or for one course."""
         self._focus = focus
-        self._decoder = Decoder()
+        self._decoder, self._counted_at = Decoder(), -1
         try:
             if focus is not None:
                 self._reopen(focus)
@@ -224,7 +225,9 @@ class Intake:
         if waiting is not None and waiting.state == "open" and digest in waiting.packed.parts:
             return (lambda raw: self._part(waiting, digest, raw)) if self._download is None else None
         if digest != _EMPTY and not self._passing and self._focus is None:
-            self.result.unknown += 1
+            if self._counted_at != self._decoder.offset:  # asked again while its bytes come
+                self._counted_at = self._decoder.offset
+                self.result.unknown += 1
             return _nothing
         return None
 
