@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -32,6 +32,10 @@ from p2plearn.transfer.courtesy import Courtesy
 from p2plearn.transfer.fetch import Fetch, FetchLimits
 from p2plearn.transfer.landed import landed
 from p2plearn.transfer.reliance import Reliance
+
+PATIENCE_SECONDS: Final = 2.0
+"""How long somebody who asks for a course waits until its first bytes are here; two that ask each other for what nobody
+has should learn that soon."""
 
 
 class Getting:
@@ -160,7 +164,15 @@ class Getting:
             limits=self._limits,
             courtesy=self._courtesy,
             reliance=self._reliance,
+            me=self._network().peer_id,
         )
+
+    async def begun(self, course: bytes) -> None:
+        """Wait a little when a course is about to come: who asks for it now would else not ask again for long."""
+        fetch = self.fetching.get(course)
+        if fetch is not None and fetch.scheduler is None:
+            with trio.move_on_after(PATIENCE_SECONDS):
+                await fetch.begun.wait()
 
     async def _fetch(
         self, course: bytes, request: GetRequest, dest: Path | None, report: Report

@@ -193,6 +193,11 @@ class Network:
             async for info in found:
                 await once(info)
 
+    def caller(self, peer: bytes) -> RemotePeer:
+        """A peer that called this node, by its binary id, as one that may have what it asks for soon."""
+        info = PeerInfo(ID(peer), [])
+        return RemotePeer(self._host, self._guard, self._reaching, info, guess=True)
+
     def blame(self, peer: ID, detail: str, kind: Fault = Fault.PROTOCOL) -> None:
         """Count a fault of ``peer``."""
         self._guard.blame(peer, kind, detail)

@@ -188,7 +188,8 @@ class _Node:
         host = build_host(key_pair(self._peer_key.secret_seed()), limits, self._group.key if self._group else b"")
 
         async def serve_chunks(stream: Any) -> None:
-            await chunks.serve(Channel(stream, FROM_FETCHER))
+            peer = stream.muxed_conn.peer_id.to_bytes()
+            await chunks.serve(Channel(stream, FROM_FETCHER), lambda course: service.called(course, peer))
 
         host.set_stream_handler(TProtocol(PROTOCOL), serve_chunks)
         network = Network(

@@ -113,10 +113,17 @@ class NodeService:
 
     async def shelf(self, course: bytes) -> Shelf | None:
         """What can be served of a course."""
+        await self._getting.begun(course)
         row = await trio.to_thread.run_sync(self._store.course, course)
         if self.people.refusal(course, None if row is None else row.author):
             return None
         return await trio.to_thread.run_sync(self._store.holding, course)
+
+    def called(self, course: bytes, peer: bytes) -> None:
+        """The peer of that binary id asks for a course: when it is being fetched here, they may help each other."""
+        fetch = self._getting.fetching.get(course)
+        if fetch is not None:
+            fetch.called_by(self.network.caller(peer))
 
     # -- looking -------------------------------------------------------------------------------------------------
 

@@ -171,6 +171,7 @@ PURE = (
     "progress.py",
     "units.py",
     "transfer/manners.py",
+    "transfer/order.py",
     "transfer/scheduler.py",
     "transfer/tally.py",
     "web/answers.py",

@@ -22,7 +22,7 @@ import trio
 
 from p2plearn.course.index import Index, decode_index
 from p2plearn.course.manifest import SignedManifest, open_manifest
-from p2plearn.errors import IntegrityProblem, NobodyHasIt, P2plearnError, Refused, first_error
+from p2plearn.errors import P2plearnError, first_error
 from p2plearn.transfer.courtesy import Courtesy
 from p2plearn.transfer.protocol import Chunk, ManifestIs
 from p2plearn.transfer.reliance import WRONG, Reliance
@@ -66,6 +66,9 @@ then; who is busy for longer may be so for ever, and the person should know."""
 
 TRIES: Final = 3
 """Conversations with a peer that is asked and gives nothing, before it is left alone for the rest of this fetch."""
+
+CALLERS: Final = 32
+"""Peers remembered that asked this node for the course while it had none of it yet; the last ones stay."""
 
 IDLE_SECONDS: Final = 5.0
 """A peer that wasn't asked for anything for so long makes room when another waits for a place."""
@@ -123,6 +126,7 @@ class Fetch:
         courtesy: Courtesy | None = None,
         reliance: Reliance | None = None,
         for_others: bool = False,
+        me: str | None = None,
     ) -> None:
         self.course = course
         self.signed = signed
@@ -137,6 +141,9 @@ class Fetch:
         self._doubted: dict[str, Peer] = {}
         self.for_others = for_others
         self._candidates = candidates
+        self._me = me
+        self._callers: deque[Peer] = deque(maxlen=CALLERS)
+        self._called = trio.lowlevel.ParkingLot()
         self._roll = roll
         self._in_order = in_order
         self._limits = limits or FetchLimits()
@@ -196,15 +203,18 @@ class Fetch:
             self._roll,
             in_order=self._in_order,
             silence=self._limits.silence,
+            me=self._me,
         )
         self.standing.stage, self.standing.waiting_for = "fetching", ""
         self.standing.wanted_bytes = self.scheduler.remaining_bytes
         self.standing.files = FileCount(self.index, wanted)
         if not self.scheduler.finished:
             nursery.start_soon(self._tick)
+            nursery.start_soon(self._answer_callers, nursery)
             for _ in range(WRITERS):
                 nursery.start_soon(self._write, landing)
-            self.begun.set()
+        self.begun.set()
+        if not self.scheduler.finished:
             await self._finished.wait()
         return landing
 
@@ -217,8 +227,7 @@ class Fetch:
 
         async def begin(peer: Peer) -> None:
             if await self._wanted(peer):
-                session = self._sessions[peer.name] = Session(self, peer)
-                nursery.start_soon(session.run)
+                self._start(nursery, peer)
 
         async def offered(peer: Peer) -> None:
             if self._reliance.doubted(peer.name, trio.current_time()):
@@ -276,18 +285,41 @@ class Fetch:
             self.standing.waiting_for = f"a provider ({self.tally.hopes()})"
             await self._rest(min(2.0 ** (barren - 1), MOVED_EVERY if astray else LOOK_AGAIN_SECONDS))
 
+    def called_by(self, peer: Peer) -> None:
+        """``peer`` asks this node for the course: it fetches it, too, and soon has something of it."""
+        self._callers.append(peer)
+        self._called.unpark()
+
+    async def _answer_callers(self, nursery: trio.Nursery) -> None:
+        # Not before there is an index here: until then neither of two that ask each other can know that it helps.
+        while True:
+            while self._callers:
+                peer = self._callers.popleft()
+                if self._may_join(peer.name) and self._has_room():
+                    self._start(nursery, peer)
+            await self._called.park()
+
+    def _start(self, nursery: trio.Nursery, peer: Peer) -> None:
+        self._known[peer.name] = peer
+        session = self._sessions[peer.name] = Session(self, peer)
+        nursery.start_soon(session.run)
+
+    def _may_join(self, name: str) -> bool:
+        known = name in self._sessions or name in self.tally.faulty or name in self.tally.declined
+        return not known and self._fruitless[name] < TRIES
+
+    def _has_room(self) -> bool:
+        return sum(not session.resting for session in self._sessions.values()) < self._limits.peers
+
     async def _wanted(self, peer: Peer) -> bool:
         """Whether a peer that was found should take part; waits until there is room for it."""
         name = peer.name
         if not peer.guess:
             self.tally.found.add(name)
         while True:
-            if name in self._sessions or name in self.tally.faulty or self._fruitless[name] >= TRIES:
+            if not self._may_join(name):
                 return False
-            if name in self.tally.declined:
-                return False
-            if sum(not session.resting for session in self._sessions.values()) < self._limits.peers:
-                self._known[name] = peer
+            if self._has_room():
                 return True
             self._make_room()
             with trio.move_on_after(1):
@@ -327,29 +359,7 @@ class Fetch:
         return self.scheduler is not None and self.scheduler.starved
 
     def _give_up(self) -> None:
-        kept = " What was fetched is kept; the same command goes on from there." if self.standing.verified_bytes else ""
-        for why in self.tally.declined.values():
-            raise Refused(
-                f"{why}, and nobody on the LAN has what is lacking here ({self.tally.words()})",
-                "Change that in config.toml and restart the node, or fetch it from a peer on the LAN." + kept,
-            )
-        guilty = [fault for name, fault in self.tally.faulty.items() if name in self.tally.found]
-        if guilty and self.tally.found <= self.tally.faulty.keys() | self.tally.not_here:
-            first = guilty[0]
-            raise IntegrityProblem(
-                f"every peer that has this course sent something wrong ({first}); none of that was kept",
-                "Check the hash with whoever gave it to you, or name another provider with --from." + kept,
-            )
-        if self._sessions:
-            raise NobodyHasIt(
-                f"the peers that take part don't have all of it between them ({self.tally.words()})",
-                "Try again when more peers are up." + kept,
-            )
-        why = next(iter(self.tally.unreachable.values()), "")
-        raise NobodyHasIt(
-            f"nobody who has this course can be reached: {self.tally.words()}" + (f" ({why})" if why else ""),
-            "Check the hash, try again later, or name a provider with --from ADDRESS." + kept,
-        )
+        raise self.tally.why_not(partly=bool(self._sessions), kept=self.standing.verified_bytes > 0)
 
     def session_over(self, name: str, *, fruitless: bool) -> None:
         """A session has ended: what it owed goes to the others. ``fruitless`` when it was asked and gave nothing."""

@@ -12,15 +12,11 @@ What must hold:
 - the same slot is asked of at most two peers at once, and of a second only when the first keeps everybody waiting; of
   up to ``MOST_ASKED`` while none of those asked has brought anything at all.
 
-Order: in blocks of about 1 MiB, so that disks read and write in runs. Blocks are taken in the course's order while
-every peer has everything; as soon as some peer has only a part (it is fetching too), the rarest of a sample goes
-first, ties by lot, so that fetchers have something to give each other (rarest first: Cohen 2003, "Incentives Build
-Robustness in BitTorrent"; by sample, because a full sort costs more than it brings at 16 GiB).
+Order: ``order.py`` says which of a peer's slots goes first.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -28,10 +24,7 @@ from enum import Enum
 from typing import Final, Generic, TypeVar
 
 from p2plearn.errors import PeerFault
-
-BLOCK_BYTES: Final = 1 << 20
-BLOCK_SLOTS: Final = 256
-"""A block ends at whichever comes first."""
+from p2plearn.transfer.order import Held, Order, is_partial
 
 MIN_WINDOW: Final = 512 * 1024
 MAX_WINDOW: Final = 16 << 20
@@ -41,9 +34,6 @@ A second covers any round trip, and at its end a slow peer holds up a second's w
 
 MAX_REQUESTS: Final = 4096
 """Slots asked of one peer at once, however small they are."""
-
-SAMPLE: Final = 16
-"""Blocks looked at to find a rare one: the rarest of 16 is among the rarest 6 %, and each costs a look at each peer."""
 
 SILENCE_SECONDS: Final = 8.0
 """A peer that owes chunks and sends nothing for so long has its requests given to others."""
@@ -64,6 +54,9 @@ STUCK_SECONDS: Final = 120.0
 """A peer that owes chunks and completes none for so long is given up, however busily it sends: the largest chunk in
 this time is 9 KB a second."""
 
+JITTER_SECONDS: Final = 0.1
+"""By so much more than twice our own time a peer must keep us waiting before another is asked for the same."""
+
 MAX_STRIKES: Final = 2
 """Bad chunks after which a peer is given up."""
 
@@ -81,15 +74,11 @@ class Arrival(Enum):
 
 
 @dataclass(slots=True)
-class _Peer:
-    have: bytearray
-    partial: bool
-    came_partial: bool
+class _Peer(Held):
+    came_partial: bool = False
     asked: dict[int, None] = field(default_factory=dict)
     asked_bytes: int = 0
     taken_back: Counter[int] = field(default_factory=Counter)  # copies that may still come, by slot
-    refused: set[int] = field(default_factory=set)
-    block: int = -1
     starved: bool = False
     strikes: int = 0
     rate: float = 0.0
@@ -99,14 +88,12 @@ class _Peer:
     gauge_bytes: int = 0
     silent: bool = False  # owed something for too long; asked again only once it delivers
 
-    def has(self, slot: int) -> bool:
-        return bool(self.have[slot >> 3] & (0x80 >> (slot & 7))) and slot not in self.refused
-
 
 class Scheduler(Generic[P]):
     """One course's download. ``wanted`` are the slots to fetch, ``length`` gives the bytes of a slot.
 
-    ``roll(n)`` returns a number below ``n``; seeded, it makes a run repeatable.
+    ``roll(n)`` returns a number below ``n``; seeded, it makes a run repeatable. ``me`` is this node's name among its
+    peers.
     """
 
     def __init__(
@@ -118,37 +105,19 @@ class Scheduler(Generic[P]):
         *,
         in_order: bool = False,
         silence: float = SILENCE_SECONDS,
+        me: P | None = None,
     ) -> None:
         self._length = length
-        self._roll = roll
-        self._in_order = in_order
         self._silence = silence
         self._slots = slots
         self._state = bytearray(slots)
-        self._block_of = array("i", bytes(4 * slots))
-        self._blocks: list[list[int]] = []
-        self._front = 0
         self._holders: dict[int, list[P]] = {}
         self._peers: dict[P, _Peer] = {}
-        self.remaining = 0
-        self.remaining_bytes = 0
-        self._cut_blocks(wanted)
-
-    def _cut_blocks(self, wanted: Sequence[int]) -> None:
-        block: list[int] = []
-        size = 0
         for slot in wanted:
             self._state[slot] = _TODO
-            self._block_of[slot] = len(self._blocks)
-            block.append(slot)
-            size += self._length(slot)
-            self.remaining_bytes += self._length(slot)
-            if size >= BLOCK_BYTES or len(block) == BLOCK_SLOTS:
-                self._blocks.append(block[::-1])  # taken from the end
-                block, size = [], 0
-        if block:
-            self._blocks.append(block[::-1])
+        self._order = Order(wanted, slots, length, roll, in_order=in_order, me=me)
         self.remaining = len(wanted)
+        self.remaining_bytes = sum(map(length, wanted))
 
     # -- peers ---------------------------------------------------------------------------------------------------
 
@@ -161,19 +130,18 @@ class Scheduler(Generic[P]):
         """``peer`` has the slots of ``bitmap`` (one bit a slot, first slot in the highest bit)."""
         if len(bitmap) != (self._slots + 7) // 8:
             raise ValueError("a bitmap of another course")
-        whole, rest = divmod(self._slots, 8)
-        partial = bitmap.count(0xFF, 0, whole) < whole or (rest > 0 and bitmap[whole] >> (8 - rest) != (1 << rest) - 1)
-        self._peers[peer] = _Peer(bytearray(bitmap), partial, partial, heard_at=now, moved_at=now, gauge_from=now)
+        partial = is_partial(bitmap, self._slots)
+        self._peers[peer] = _Peer(
+            bytearray(bitmap), partial, came_partial=partial, heard_at=now, moved_at=now, gauge_from=now
+        )
 
     def has_more(self, peer: P, ranges: Iterable[tuple[int, int]]) -> bool:
         """``peer`` has got more slots, which lie within the course; whether that is news."""
-        who = self._peers[peer]
-        before = bytes(who.have)
+        who, ranges = self._peers[peer], list(ranges)
         for first, count in ranges:
             if first + count > self._slots:
                 raise PeerFault(f"chunk protocol: has slot {first + count - 1} of a course with {self._slots}")
-            _set_bits(who.have, first, first + count)
-        if who.have == before:
+        if not who.grow(ranges, self._slots):
             return False
         who.starved = False
         return True
@@ -242,7 +210,10 @@ class Scheduler(Generic[P]):
     def _window(self, who: _Peer) -> int:
         if who.rate == 0:
             return FIRST_WINDOW
-        return min(max(int(who.rate), MIN_WINDOW), MAX_WINDOW)
+        window = min(max(int(who.rate), MIN_WINDOW), MAX_WINDOW)
+        # Towards the end no more than its share of what is left, so that all come to their ends together.
+        together = sum(peer.rate for peer in self._peers.values() if not peer.silent)
+        return max(1, min(window, int(self.remaining_bytes * who.rate / together))) if together else window
 
     def _ask(self, peer: P, who: _Peer, slot: int) -> None:
         who.asked[slot] = None
@@ -250,51 +221,12 @@ class Scheduler(Generic[P]):
         self._holders.setdefault(slot, []).append(peer)
 
     def _pick(self, who: _Peer) -> int | None:
-        slot = self._take_from(who, who.block)
+        slot = self._order.take(who, who.block)
         if slot is None and not who.starved:
-            who.block = self._choose_block(who)
-            slot = self._take_from(who, who.block)
+            who.block = self._order.choose(who, self._peers)
+            slot = self._order.take(who, who.block)
             who.starved = slot is None
         return slot
-
-    def _take_from(self, who: _Peer, block: int) -> int | None:
-        if block < 0:
-            return None
-        todo = self._blocks[block]
-        if todo and not who.partial and not who.refused:
-            return todo.pop()
-        for at in range(len(todo) - 1, -1, -1):
-            if who.has(todo[at]):
-                return todo.pop(at)
-        return None
-
-    def _choose_block(self, who: _Peer) -> int:
-        blocks = self._blocks
-        while self._front < len(blocks) and not blocks[self._front]:
-            self._front += 1
-        if self._front == len(blocks):
-            return -1
-        if not self._in_order and any(peer.partial for peer in self._peers.values()):
-            span = len(blocks) - self._front
-            sample = {self._front + self._roll(span) for _ in range(min(SAMPLE, span))}
-            offered = [
-                (self._rarity(todo[-1]), at) for at in sample if (todo := blocks[at]) and self._offers(who, todo)
-            ]
-            if offered:
-                rarest = min(offered)[0]
-                ties = [at for rarity, at in offered if rarity == rarest]
-                return ties[self._roll(len(ties))]
-        for at in range(self._front, len(blocks)):
-            if blocks[at] and self._offers(who, blocks[at]):
-                return at
-        return -1
-
-    @staticmethod
-    def _offers(who: _Peer, todo: list[int]) -> bool:
-        return any(who.has(slot) for slot in todo)
-
-    def _rarity(self, slot: int) -> int:
-        return sum(peer.has(slot) for peer in self._peers.values())
 
     def _late_slots(self, peer: P, who: _Peer, now: float) -> list[int]:
         """Endgame: slots that others owe, and that this idle peer would bring much sooner."""
@@ -308,7 +240,7 @@ class Scheduler(Generic[P]):
             waited = now - max(other.moved_at for other in others)
             theirs = min(max(waited, other.asked_bytes / other.rate if other.rate else waited) for other in others)
             ours = self._length(slot) / who.rate if who.rate else 0.5
-            if theirs > 2 * ours + 0.2:
+            if theirs > 2 * ours + JITTER_SECONDS:
                 late.append((-theirs, slot))
         late.sort()
         budget = self._window(who) // 4
@@ -347,7 +279,7 @@ class Scheduler(Generic[P]):
         if self._state[slot] in (_DONE, _CHECKING):
             return Arrival.DROP
         if self._state[slot] == _TODO:  # taken back from this peer, and not given to another yet
-            self._blocks[self._block_of[slot]].remove(slot)
+            self._order.remove(slot)
         self._state[slot] = _CHECKING
         return Arrival.CHECK
 
@@ -431,7 +363,7 @@ class Scheduler(Generic[P]):
             not self.finished
             and not self._holders
             and _CHECKING not in self._state
-            and all(self._choose_block(who) < 0 for who in self._peers.values())
+            and all(self._order.choose(who, self._peers) < 0 for who in self._peers.values())
         )
 
     @property
@@ -463,9 +395,7 @@ class Scheduler(Generic[P]):
             self._put_back(slot)
 
     def _put_back(self, slot: int) -> None:
-        block = self._block_of[slot]
-        self._blocks[block].append(slot)
-        self._front = min(self._front, block)
+        self._order.put_back(slot)
         for who in self._peers.values():
             who.starved = False
 
@@ -474,15 +404,6 @@ def _may_ask_another(owing: Sequence[_Peer], now: float) -> bool:
     """Whether a slot may be asked of one more peer beside those that owe it."""
     hopeless = all(who.rate == 0 and now - who.moved_at > UNPROVEN_SECONDS for who in owing)
     return hopeless and len(owing) < MOST_ASKED
-
-
-def _set_bits(bitmap: bytearray, first: int, end: int) -> None:
-    """Set the bits from ``first`` up to ``end``; runs cost next to nothing, however long."""
-    head, tail = min(-(-first // 8) * 8, end), max(end // 8 * 8, first)
-    for bit in (*range(first, head), *range(max(tail, head), end)):
-        bitmap[bit >> 3] |= 0x80 >> (bit & 7)
-    if tail > head:
-        bitmap[head >> 3 : tail >> 3] = b"\xff" * ((tail - head) >> 3)
 
 
 def _drop_one(counter: Counter[int], slot: int) -> None:

@@ -11,6 +11,7 @@ loses its stream (``net.guard`` counts it).
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,11 @@ GIVE_WAY_SECONDS: Final = 5.0
 few peers that ask and don't read, or sit there, would keep everybody else out until ``STALL_SECONDS`` are over."""
 
 NEWS_SECONDS: Final = 0.5
-"""How often a peer is told what this node has got meanwhile, when it is fetching the course itself."""
+"""How often a peer is told what this node has got meanwhile, when it is fetching the course itself ..."""
+
+PROMPT_SECONDS: Final = 0.1
+PROMPT_BYTES: Final = 2 << 20
+"""... and how soon once it is so much: what others don't know of they ask the provider for."""
 
 
 class Shelf(Protocol):
@@ -122,6 +127,10 @@ class _Place:
             self._sent, self.still_since = self._channel.sent, trio.current_time()
 
 
+def _nobody(_course: bytes) -> None:
+    """Who asks for a course concerns nobody."""
+
+
 class ChunkService:
     """Answers every peer that opens a chunk stream. ``shelf`` finds a course here, or None."""
 
@@ -140,17 +149,20 @@ class ChunkService:
         self._places: set[_Place] = set()
         self.upload = Upload()
 
-    async def serve(self, channel: Channel) -> None:
-        """One conversation, to its end. Raises PeerFault for a peer that breaks the protocol."""
+    async def serve(self, channel: Channel, called: Callable[[bytes], None] = _nobody) -> None:
+        """One conversation, to its end; ``called`` is told the course that is asked for.
+
+        Raises PeerFault for a peer that breaks the protocol.
+        """
         if len(self._places) >= self._max_streams and not self._made_room():
             await channel.send(Busy(2.0))
             await channel.close()
             return
         if self._courtesy is None:
-            await self._serve(channel, None)
+            await self._serve(channel, None, called)
         else:
             with self._courtesy.line(channel) as line:
-                await self._serve(channel, line)
+                await self._serve(channel, line, called)
 
     def _made_room(self) -> bool:
         """Whether somebody had to give way."""
@@ -163,14 +175,14 @@ class ChunkService:
         stillest.scope.cancel()
         return True
 
-    async def _serve(self, channel: Channel, line: Line | None) -> None:
+    async def _serve(self, channel: Channel, line: Line | None, called: Callable[[bytes], None]) -> None:
         self.upload.streams += 1
         fault: PeerFault | None = None
         place = _Place(channel)
         self._places.add(place)
         try:
             with place.scope:
-                await self._converse(channel, line)
+                await self._converse(channel, line, called)
         except* StreamOver:
             pass  # the peer has what it came for, or lost its line
         except* _NoMore as group:
@@ -188,13 +200,14 @@ class ChunkService:
         else:
             await channel.close()
 
-    async def _converse(self, channel: Channel, line: Line | None) -> None:
+    async def _converse(self, channel: Channel, line: Line | None, called: Callable[[bytes], None]) -> None:
         with trio.move_on_after(OPEN_SECONDS) as silent:
             first, *more = await channel.receive()
         if silent.cancelled_caught:
             raise PeerFault("chunk protocol: opened a stream and said nothing")
         if not isinstance(first, Open):
             raise PeerFault("chunk protocol: a conversation begins with OPEN")
+        called(first.course)
         shelf = await self._shelf(first.course)
         if shelf is None:
             await channel.send(NotHere())
@@ -357,18 +370,27 @@ class _Upload:
 
     async def _tell_news(self) -> None:
         """This node is still fetching the course: pass on what it gets."""
+        waited = 0.0
         while not self._shelf.complete or self._told != self._shelf.have:
-            await trio.sleep(NEWS_SECONDS)
+            pause = min(PROMPT_SECONDS, NEWS_SECONDS)
+            await trio.sleep(pause)
+            waited += pause
             now = self._shelf.have
-            if now == self._told:
+            fresh = _fresh(self._told, now)
+            much = sum(map(self._shelf.length, fresh)) >= PROMPT_BYTES
+            if not fresh or not (much or waited >= NEWS_SECONDS):
                 continue
-            fresh = [
-                slot
-                for at, (new, old) in enumerate(zip(now, self._told, strict=True))
-                if new != old
-                for slot in range(at * 8, at * 8 + 8)
-                if (new & ~old) & (0x80 >> (slot & 7))
-            ]
-            self._told = now
+            self._told, waited = now, 0.0
             for message in protocol.messages_of(HaveMore, fresh):
                 await self._channel.send_pieces([message])
+
+
+def _fresh(old: bytes, new: bytes) -> list[int]:
+    """Slots whose bit is in ``new`` and not in ``old``; bitmaps that are nearly equal cost next to nothing."""
+    gained = (int.from_bytes(new, "big") & ~int.from_bytes(old, "big")).to_bytes(len(new), "big")
+    return [
+        slot
+        for byte in re.finditer(rb"[^\0]", gained)
+        for slot in range(byte.start() * 8, byte.start() * 8 + 8)
+        if gained[byte.start()] & (0x80 >> (slot & 7))
+    ]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from p2plearn.course.index import Index
+from p2plearn.errors import IntegrityProblem, NobodyHasIt, P2plearnError, Refused
 
 
 @dataclass(slots=True)
@@ -46,6 +47,31 @@ class Tally:
             they = "it" if len(self.moved) == 1 else "they"
             return f"{self.words()}; {they} may be at another address by now: looking {them} up again"
         return f"{self.words()}; looking again"
+
+    def why_not(self, *, partly: bool, kept: bool) -> P2plearnError:
+        """Why a fetch can't go on; ``partly``: some take part, who lack something, ``kept``: something has come."""
+        keeps = " What was fetched is kept; the same command goes on from there." if kept else ""
+        for why in self.declined.values():
+            return Refused(
+                f"{why}, and nobody on the LAN has what is lacking here ({self.words()})",
+                "Change that in config.toml and restart the node, or fetch it from a peer on the LAN." + keeps,
+            )
+        guilty = [fault for name, fault in self.faulty.items() if name in self.found]
+        if guilty and self.found <= self.faulty.keys() | self.not_here:
+            return IntegrityProblem(
+                f"every peer that has this course sent something wrong ({guilty[0]}); none of that was kept",
+                "Check the hash with whoever gave it to you, or name another provider with --from." + keeps,
+            )
+        if partly:
+            return NobodyHasIt(
+                f"the peers that take part don't have all of it between them ({self.words()})",
+                "Try again when more peers are up." + keeps,
+            )
+        why = next(iter(self.unreachable.values()), "")
+        return NobodyHasIt(
+            f"nobody who has this course can be reached: {self.words()}" + (f" ({why})" if why else ""),
+            "Check the hash, try again later, or name a provider with --from ADDRESS." + keeps,
+        )
 
 
 class FileCount:

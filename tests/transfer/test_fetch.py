@@ -424,6 +424,43 @@ async def test_news_are_told():
         nursery.cancel_scope.cancel()
 
 
+async def test_much_news_is_told_at_once(monkeypatch):
+    monkeypatch.setattr(serve, "NEWS_SECONDS", 1000.0)
+    monkeypatch.setattr(serve, "PROMPT_BYTES", 2 * 30_000)
+    shelf, loop, called = MemoryShelf(COURSE, {1, 2}), Loop(), []
+    loop.say(Open(COURSE.hash, False))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Provider(shelf).service.serve, Channel(loop, FROM_FETCHER), called.append)
+        with trio.fail_after(60):
+            while not loop.said:
+                await trio.sleep(0.01)
+            shelf.held |= {3}
+            await trio.sleep(3 * serve.PROMPT_SECONDS)
+            shelf.held |= {30}
+            while not any(isinstance(message, HaveMore) for message in loop.heard()):
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert HaveMore(((3, 1), (30, 1))) in loop.heard()
+    assert called == [COURSE.hash]
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["before it has begun", "later"])
+async def test_who_asks_for_the_course_is_asked_for_it_too(early):
+    one, other = Provider(MemoryShelf(COURSE, set(range(30)))), Provider(MemoryShelf(COURSE, set(range(20, 60))))
+    async with network(COURSE, one, other) as node:
+        caller = node.peers.pop()
+        async with trio.open_nursery() as nursery:
+            if early:
+                node.fetch.called_by(caller)
+            nursery.start_soon(node.run)
+            with trio.fail_after(60):
+                await node.fetch.begun.wait()
+                if not early:
+                    node.fetch.called_by(caller)
+        assert node.landing.content() == b"".join(COURSE.chunks[slot] for slot in range(60))
+    assert node.fetch.tally.gave == {node.peers[0].name, caller.name}
+
+
 async def test_news_are_never_written_into_a_chunk(monkeypatch):
     """Both want to write all the time, on a line that takes a piece at a time."""
     monkeypatch.setattr(serve, "NEWS_SECONDS", 0.001)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from p2plearn.errors import PeerFault
 from p2plearn.transfer import scheduler as scheduling
+from p2plearn.transfer.order import Held, Order, set_bits
 from p2plearn.transfer.protocol import ranges_of
 from p2plearn.transfer.scheduler import MAX_REQUESTS, MAX_WINDOW, Arrival, Scheduler
 
@@ -305,7 +306,7 @@ def test_setting_runs_of_bits(runs):
     bits, expected = bytearray(38), set()
     for first, count in runs:
         end = min(first + count, 300)
-        scheduling._set_bits(bits, first, end)
+        set_bits(bits, first, end)
         expected |= set(range(first, end))
     assert bytes(bits) == bitmap_of(300, expected).ljust(38, b"\0")
 
@@ -399,7 +400,7 @@ def test_honest_peers_of_one_speed_are_hardly_asked_twice():
 def test_a_decision_stays_cheap_however_many_slots(partial, slots, chunk, monkeypatch):
     looks: Counter[str] = Counter()
     dice = random.Random(7)
-    has, offers = scheduling._Peer.has, Scheduler._offers
+    has, offers = Held.has, Order._offers
 
     def counting_has(self, slot):
         looks["has"] += 1
@@ -409,8 +410,8 @@ def test_a_decision_stays_cheap_however_many_slots(partial, slots, chunk, monkey
         looks["offers"] += 1
         return offers(who, todo)
 
-    monkeypatch.setattr(scheduling._Peer, "has", counting_has)
-    monkeypatch.setattr(Scheduler, "_offers", staticmethod(counting_offers))
+    monkeypatch.setattr(Held, "has", counting_has)
+    monkeypatch.setattr(Order, "_offers", staticmethod(counting_offers))
 
     def length(_slot):
         looks["length"] += 1
