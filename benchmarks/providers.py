@@ -1,6 +1,8 @@
 """One fast provider alone, then beside one that is ten times slower, one that is silent and one that lies.
 
-    python benchmarks/providers.py [--runs 5] [--mib 256] [--work DIR]
+    python benchmarks/providers.py [--runs 5] [--mib 256] [--work DIR] [slow] [silent] [liar]
+
+Named kinds only are put beside the fast one, to see what each of them costs; without a name all three.
 
 The fast and the slow provider and the fetcher are real nodes in processes of their own (the slow one by its own upload
 limit); the silent one and the liar are those of the tests, in this process. The liar has to be named as banned.
@@ -57,10 +59,12 @@ def get(room: Path, course: Course, sources: list[str]) -> tuple[float, list[str
 def main() -> None:
     """Both, in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kinds", nargs="*", choices=["slow", "silent", "liar", []], default=[])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--mib", type=int, default=256)
     parser.add_argument("--work", type=Path)
     given = parser.parse_args()
+    kinds = given.kinds or ["slow", "silent", "liar"]
     course = make_course(chunks=given.mib * (1 << 20) // CHUNK, size=CHUNK)
     alone, beside, named = [], [], 0
     with tempfile.TemporaryDirectory(prefix="p2plearn-providers-", dir=given.work) as place:
@@ -79,7 +83,8 @@ def main() -> None:
                 for _ in range(given.runs):
                     alone.append(get(room, course, [fast.address])[0])
                     with providers(peers.Silent(course), peers.Liar(course)) as (silent, liar):
-                        seconds, banned = get(room, course, [slow.address, silent, liar, fast.address])
+                        others = {"slow": slow.address, "silent": silent, "liar": liar}
+                        seconds, banned = get(room, course, [*(others[kind] for kind in kinds), fast.address])
                     beside.append(seconds)
                     named += any(peer in liar for peer in banned)
             finally:
@@ -87,11 +92,12 @@ def main() -> None:
         finally:
             fast.stop()
     print(f"{given.mib} MiB from the fast one alone, s               {spread(alone)}")
-    print(f"beside a slow, a silent and a lying one, s     {spread(beside)}")
+    print(f"{'beside ' + ', '.join(kinds) + ', s':47}{spread(beside)}")
     print(
         f"ratio, run by run                              {spread([b / a for a, b in zip(alone, beside, strict=True)])}"
     )
-    print(f"the liar was banned and named in               {named} of {given.runs} runs")
+    if "liar" in kinds:
+        print(f"the liar was banned and named in               {named} of {given.runs} runs")
 
 
 if __name__ == "__main__":

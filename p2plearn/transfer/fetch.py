@@ -14,9 +14,9 @@ however many peers send; a peer's fault costs that peer, never the fetch, as lon
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
@@ -24,6 +24,7 @@ from p2plearn.course.index import Index, decode_index
 from p2plearn.course.manifest import SignedManifest, open_manifest
 from p2plearn.errors import P2plearnError, first_error
 from p2plearn.transfer.courtesy import Courtesy
+from p2plearn.transfer.landing import Candidates, Land, Landing
 from p2plearn.transfer.protocol import Chunk, ManifestIs
 from p2plearn.transfer.reliance import WRONG, Reliance
 from p2plearn.transfer.scheduler import Scheduler
@@ -85,29 +86,6 @@ class FetchLimits:
     peers: int = 8
     pending: int = 8 << 20
     silence: float = 8.0
-
-
-class Landing(Protocol):
-    """Where the chunks of a course go; the methods may block and are called in threads."""
-
-    def missing(self) -> Sequence[int]:
-        """Slots still to fetch, one for each distinct chunk."""
-        ...
-
-    def put_many(self, chunks: Sequence[tuple[int, Sequence[memoryview]]]) -> list[bool]:
-        """Verify and write; whether each was what its hash says."""
-        ...
-
-    def commit(self) -> None:
-        """Make what was put durable and known."""
-        ...
-
-
-Candidates = Callable[[Callable[[Peer], Awaitable[None]]], Awaitable[None]]
-"""One round of looking for providers: awaits its argument with each as it is found, ends when there are no more."""
-
-Land = Callable[[SignedManifest, bytes | None, Index], Awaitable[Landing]]
-"""Makes the place where chunks go; gets the index's bytes too when they were fetched just now."""
 
 
 class Fetch:
@@ -278,7 +256,8 @@ class Fetch:
             if moved:
                 barren, lost_at = 0, trio.current_time()
             barren += 1
-            hoping = self._may_grow() and trio.current_time() - self._grown_at < PATIENCE_SECONDS
+            growing = self.scheduler is not None and self.scheduler.may_grow  # it may be fetching the course itself
+            hoping = growing and trio.current_time() - self._grown_at < PATIENCE_SECONDS
             astray = bool(self.tally.moved) and trio.current_time() - lost_at < MOVED_SECONDS
             if barren >= LOOKUPS and not hoping and not astray and not self.tally.busy:
                 self._give_up()
@@ -316,14 +295,13 @@ class Fetch:
         name = peer.name
         if not peer.guess:
             self.tally.found.add(name)
-        while True:
-            if not self._may_join(name):
-                return False
+        while self._may_join(name):
             if self._has_room():
                 return True
             self._make_room()
             with trio.move_on_after(1):
                 await self._news.park()
+        return False
 
     def _least_doubted(self) -> list[Peer]:
         """Those that failed lately, the least of them first."""
@@ -350,10 +328,6 @@ class Fetch:
         with trio.move_on_after(seconds):
             while not had_peers or (self._sessions and self._is_starved() is was_starved):
                 await self._news.park()
-
-    def _may_grow(self) -> bool:
-        """Whether a peer that takes part came with only a part: it may be fetching the course itself."""
-        return self.scheduler is not None and self.scheduler.may_grow
 
     def _is_starved(self) -> bool:
         return self.scheduler is not None and self.scheduler.starved
