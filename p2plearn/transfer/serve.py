@@ -377,8 +377,10 @@ class _Upload:
             waited += pause
             now = self._shelf.have
             fresh = _fresh(self._told, now)
-            much = sum(map(self._shelf.length, fresh)) >= PROMPT_BYTES
-            if not fresh or not (much or waited >= NEWS_SECONDS):
+            if not fresh:
+                self._told = now  # what was lost is news again when it comes back
+                continue
+            if waited < NEWS_SECONDS and sum(map(self._shelf.length, fresh)) < PROMPT_BYTES:
                 continue
             self._told, waited = now, 0.0
             for message in protocol.messages_of(HaveMore, fresh):
