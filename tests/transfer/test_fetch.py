@@ -426,7 +426,7 @@ async def test_news_are_told():
 
 async def test_much_news_is_told_at_once(monkeypatch):
     monkeypatch.setattr(serve, "NEWS_SECONDS", 1000.0)
-    monkeypatch.setattr(serve, "PROMPT_BYTES", 2 * 30_000)
+    monkeypatch.setattr(serve, "PROMPT_BYTES", len(COURSE.chunks[3]) + len(COURSE.chunks[30]))
     shelf, loop, called = MemoryShelf(COURSE, {1, 2}), Loop(), []
     loop.say(Open(COURSE.hash, False))
     async with trio.open_nursery() as nursery:
