@@ -196,7 +196,7 @@ class Network:
     def caller(self, peer: bytes) -> RemotePeer:
         """A peer that called this node, by its binary id, as one that may have what it asks for soon."""
         info = PeerInfo(ID(peer), [])
-        return RemotePeer(self._host, self._guard, self._reaching, info, guess=True)
+        return RemotePeer(self, info, guess=True)
 
     def blame(self, peer: ID, detail: str, kind: Fault = Fault.PROTOCOL) -> None:
         """Count a fault of ``peer``."""
