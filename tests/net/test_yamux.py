@@ -37,7 +37,7 @@ from wires import (
     spoken_to,
 )
 
-from p2plearn.net import yamux
+from p2plearn.net import rates, yamux
 from p2plearn.net.yamux import MAX_CONTROL, MAX_STREAMS, YamuxConn
 from p2plearn.net.yamux_stream import INITIAL_WINDOW, MAX_WINDOW
 
@@ -156,7 +156,7 @@ async def test_a_reader_that_never_reads_holds_up_its_own_stream_only():
 
 @pytest.mark.parametrize("crumb", [1, 13, 4000])
 async def test_unread_crumbs_take_memory_in_proportion(crumb, monkeypatch):
-    monkeypatch.setattr(yamux, "FRAMES_BURST", 10**9)
+    monkeypatch.setattr(rates, "FRAMES_BURST", 10**9)
     async with spoken_to() as (conn, peer):
         await peer.say(WINDOW_UPDATE, SYN, 1, 0)
         crumbs = 40_000 // crumb
