@@ -50,6 +50,10 @@ SEARCH_SECONDS: Final = 60.0, 1800.0
 """Between two searches of the network for one node that doesn't answer where it was: at first, and in the end. Forty
 nodes that searched for twenty dead ones at every heartbeat did little else.
 """
+ALONE_SECONDS: Final = 1.0
+"""For the node that offered a unit, before others are asked whether they have it, too: a small one is here by then,
+and everybody who is connected was asked in vain.
+"""
 DIRECT_SECONDS: Final = 6.0
 """For a direct way to a peer that a relay leads to, before courses go over the relay, which lends little."""
 
@@ -264,6 +268,7 @@ class Network:
         if first is not None:
             info = PeerInfo(ID(peer_id_of(first)), [])
             await offer(RemotePeer(self, info))
+            await trio.sleep(ALONE_SECONDS)
         await self.candidates(course, [], offer)
 
     def told_providers(self) -> dict[bytes, set[Node]]:
