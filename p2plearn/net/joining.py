@@ -212,7 +212,13 @@ class Joining:
             await self._save_book()
 
     async def _save_book(self) -> None:
-        if self._book is None or not self._book.changed:
+        if self._book is None:
+            return
+        connected = set(self._connected())
+        for info in self._more():
+            if info.peer_id in connected:
+                self._book.heard(info.peer_id, info.addrs, time.time())
+        if not self._book.changed:
             return
         try:
             await trio.to_thread.run_sync(self._book.save)

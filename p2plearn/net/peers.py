@@ -1,6 +1,8 @@
 """Good peers, remembered across restarts: who answered, where, when, how often.
 
-Only addresses that *we* dialled with success are written: what a peer says of itself, or others of it, is not proof.
+Proven are addresses that *we* dialled with success. What a peer that is connected says of itself is written, too, for
+few of them and behind the proven ones: who is called more than it calls has met hardly anybody else, and would find
+nobody once those few have moved. What others say of a peer is not written.
 One small JSON file, replaced whole, so that a crash leaves the old one or the new one. A file that can't be read is
 put aside and costs nothing but the memory: a node must start.
 """
@@ -12,6 +14,7 @@ import json
 import logging
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,11 @@ FORMAT = 1
 MAX_PEERS = 512
 """Entries kept: some 100 KB of file. More: better odds after a year away; fewer: a shorter way to a live one."""
 
+MAX_HEARD = 64
+"""Entries among them of which nothing is proven: strangers that come in numbers must not fill the book."""
+
+HOUR = 3600.0
+
 MAX_AGE = 45 * 86400.0
 """Seconds after which a peer that was not seen is dropped: a summer holiday and a bit."""
 
@@ -43,7 +51,7 @@ MAX_FILE = 1_000_000
 class _Entry:
     addresses: list[str]
     last_seen: float
-    successes: int = 1
+    successes: int = 1  # 0: it was heard, and never dialled
     failures: int = 0  # since the last success
 
 
@@ -106,6 +114,28 @@ class AddressBook:
             entry.failures = 0
         self.changed = True
 
+    def heard(self, peer: ID, addresses: Iterable[Multiaddr], now: float) -> None:
+        """``peer`` is connected, and says that it can be called at ``addresses``."""
+        name = str(peer)
+        told = [str(plain) for plain in map(bare, addresses) if _is_plausible(plain)]
+        entry = self._entries.get(name)
+        if entry is None:
+            if told:
+                unproven = [name for name, each in self._entries.items() if not each.successes]
+                if len(unproven) >= MAX_HEARD:
+                    del self._entries[min(unproven, key=lambda name: self._entries[name].last_seen)]
+                self._make_room()
+                self._entries[name] = _Entry(told[:MAX_ADDRESSES], now, successes=0)
+                self.changed = True
+            return
+        new = [address for address in told if address not in entry.addresses]
+        if new:
+            proven = entry.addresses[: MAX_ADDRESSES - 1] if entry.successes else []
+            entry.addresses = [*proven, *new][:MAX_ADDRESSES]
+        if new or now - entry.last_seen > HOUR:
+            entry.last_seen = max(entry.last_seen, now)
+            self.changed = True
+
     def failed(self, peer: ID) -> None:
         """``peer`` could not be reached at any of its addresses; after eight times in a row it is dropped."""
         entry = self._entries.get(str(peer))
@@ -116,8 +146,10 @@ class AddressBook:
             self.changed = True
 
     def best(self, limit: int) -> list[PeerInfo]:
-        """Up to ``limit`` peers, the most promising first: few failures, then seen lately."""
-        ranked = sorted(self._entries.items(), key=lambda item: (item[1].failures, -item[1].last_seen))
+        """Up to ``limit`` peers, the most promising first: few failures, proven, then seen lately."""
+        ranked = sorted(
+            self._entries.items(), key=lambda item: (item[1].failures, not item[1].successes, -item[1].last_seen)
+        )
         return [PeerInfo(ID.from_string(n), [Multiaddr(a) for a in e.addresses]) for n, e in ranked[:limit]]
 
     def save(self) -> None:
@@ -141,9 +173,12 @@ class AddressBook:
 
     def _make_room(self) -> None:
         if len(self._entries) >= MAX_PEERS:
-            # The one that answered least lately, with failures first.
-            worst = max(self._entries, key=lambda n: (self._entries[n].failures, -self._entries[n].last_seen))
-            del self._entries[worst]
+            # The one that answered least lately; with failures, or of which nothing is proven, first.
+            def badness(name: str) -> tuple[int, bool, float]:
+                entry = self._entries[name]
+                return entry.failures, not entry.successes, -entry.last_seen
+
+            del self._entries[max(self._entries, key=badness)]
 
 
 def _is_plausible(address: Multiaddr) -> bool:

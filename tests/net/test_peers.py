@@ -38,6 +38,40 @@ def test_it_comes_back_as_it_was_written_and_only_for_the_owner(tmp_path: Path) 
     assert [(p.peer_id, p.addrs) for p in again.best(9)] == [(first, [B, A]), (second, [B])]
 
 
+def test_what_a_connected_peer_says_of_itself_comes_behind_what_is_proven(tmp_path: Path) -> None:
+    book = AddressBook(tmp_path / "peers.json")
+    caller, proven = new_id(), new_id()
+    book.heard(caller, [A, Multiaddr("/ip4/169.254.3.4/tcp/4001")], 900.0)
+    book.heard(new_id(), [Multiaddr("/ip6/fe80::1/tcp/4001")], 900.0)
+    book.worked(proven, A, 100.0)
+    book.heard(proven, [B], 800.0)  # it has moved, and called here
+    book.save()
+    again = AddressBook.load(tmp_path / "peers.json", 1000.0)
+    assert [(p.peer_id, p.addrs) for p in again.best(9)] == [(proven, [A, B]), (caller, [A])]
+    book.heard(caller, [B], 950.0)  # nothing was proven of the old one
+    assert book.best(9)[1].addrs == [B]
+    assert book.changed
+    book.save()
+    book.heard(caller, [B], 960.0)
+    assert not book.changed  # no news: nothing to write
+    book.worked(caller, B, 1000.0)
+    assert [p.peer_id for p in book.best(9)] == [caller, proven]
+
+
+def test_strangers_that_come_in_numbers_do_not_fill_the_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "MAX_HEARD", 3)
+    monkeypatch.setattr(peers, "MAX_PEERS", 5)
+    book = AddressBook(tmp_path / "peers.json")
+    good = [new_id() for _ in range(4)]
+    for peer in good:
+        book.worked(peer, A, 0.0)
+    strangers = [new_id() for _ in range(20)]
+    for number, peer in enumerate(strangers):
+        book.heard(peer, [B], 1000.0 + number)
+    assert len(book) == 5
+    assert {p.peer_id for p in book.best(9)} == {*good, strangers[-1]}
+
+
 def test_old_ones_and_addresses_that_mean_nothing_later_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "peers.json"
     book = AddressBook(path)
