@@ -118,7 +118,7 @@ class Trial:
             times.append(seconds)
             self.seen.slow.append((seconds, f"n{at}, {result.providers} gave; {_longest(waits, seconds)}"))
             self.seen.wrong += (out / self.sources[course].name).read_bytes() != self.sources[course].read_bytes()
-            node.client.remove(course)
+            node.client.remove(course, last_copy=True)  # who has it may be down
         except P2plearnError as problem:
             if at in self.resting or node.process is not process:
                 self.seen.interrupted += 1  # its own node was killed

@@ -63,7 +63,7 @@ def soak(room: Path, given: argparse.Namespace) -> bool:
                     got = getter.run("get", courses[at], "-o", out, "--from", publisher.address)
                     if got["fetched_bytes"] < given.bytes or not same(sources[at], out / sources[at].name):
                         failed += 1
-                    getter.run("remove", courses[at])
+                    getter.run("remove", courses[at], "--yes")
                 except Exception as error:  # counted, told, and on with the next
                     print(f"get {done}: {error}", flush=True)
                     failed += 1

@@ -111,9 +111,12 @@ class NodeClient:
         """All that is known there of one course (64 hex digits)."""
         return self._short("GET", f"/v1/courses/{course}")
 
-    def remove(self, course: str) -> dict[str, Any]:
-        """Forget a course and free its bytes: ``course``, ``title``, ``freed``."""
-        return self._short("DELETE", f"/v1/courses/{course}")
+    def remove(self, course: str, *, last_copy: bool = False) -> dict[str, Any]:
+        """Forget a course and free its bytes: ``course``, ``title``, ``freed``.
+
+        Raises LastCopy, unless ``last_copy``, when no other node shows that it has it.
+        """
+        return self._short("DELETE", f"/v1/courses/{course}", {"last_copy": last_copy})
 
     def people(self, name: str, request: DataclassInstance) -> dict[str, Any]:
         """A call about people: ``name`` is a method of ``people.PeopleOperations``, ``request`` what it takes."""

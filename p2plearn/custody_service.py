@@ -14,6 +14,7 @@ import trio
 
 from p2plearn.dht.custody import Node, Unit, peer_id_of, segments
 from p2plearn.dht.directory import Directory
+from p2plearn.dht.elsewhere import Search, are_elsewhere
 from p2plearn.dht.inquiries import Inquiries
 from p2plearn.dht.keeper import Keeper
 from p2plearn.dht.ledger import Entry
@@ -104,6 +105,17 @@ class CustodyService:
             await self.repair.place(units, tell)
         await self.confirm([course], since=begun)
         return self.copies_of(course, size)
+
+    async def is_elsewhere(self, row: CourseRow, search: Search) -> bool:
+        """Whether others show, asked now, all that is here of a course and may be relied on."""
+        kept = [unit for unit in self.keeper.ledger if unit.course == row.course]
+        units = [Unit(row.course, segment) for segment in range(segments(row.bytes))] if row.complete else kept
+
+        def known(unit: Unit) -> frozenset[Node]:
+            entry, told = self.keeper.ledger.entry(unit), self._inquiries.heard.get(unit)
+            return (entry.holders if entry else frozenset()) | (told.holders if told else frozenset())
+
+        return await are_elsewhere(self.keeper, units, known, search)
 
     async def removed(self, course: bytes) -> None:
         """A course is about to be removed by its person: it counts nowhere any more."""

@@ -94,6 +94,13 @@ class Refused(P2plearnError):
     http_status = 403
 
 
+class LastCopy(Refused):
+    """Nobody else shows a copy of what was to be removed: it may be gone for good then."""
+
+    code = "last-copy"
+    http_status = 409
+
+
 class LeaveIncomplete(P2plearnError):
     """Some courses could not be handed over before leaving."""
 

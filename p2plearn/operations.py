@@ -305,8 +305,11 @@ class NodeOperations(Protocol):
         """Hash what is stored of one course (all courses when empty), name what is damaged, mend it if asked to."""
         ...
 
-    async def remove(self, course: str) -> dict[str, Any]:
-        """Forget a course and free its bytes: ``course``, ``title``, ``freed``."""
+    async def remove(self, course: str, *, last_copy: bool) -> dict[str, Any]:
+        """Forget a course and free its bytes: ``course``, ``title``, ``freed``.
+
+        Unless ``last_copy`` raises LastCopy when no other node shows, asked now, that it has it.
+        """
         ...
 
     async def pause(self, seconds: float) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import trio
 from p2plearn.archive_service import Archives
 from p2plearn.course.names import cid_text, format_link
 from p2plearn.custody_service import CustodyService
-from p2plearn.errors import Refused, UsageProblem
+from p2plearn.errors import LastCopy, Refused, UsageProblem
 from p2plearn.getting import Getting, course_facts
 from p2plearn.gossip.service import People
 from p2plearn.identity import SigningKey
@@ -312,7 +312,7 @@ class NodeService:
             left=tuple(mended.left),
         )
 
-    async def remove(self, course: str) -> dict[str, Any]:
+    async def remove(self, course: str, *, last_copy: bool) -> dict[str, Any]:
         """See ``NodeOperations.remove``."""
         name = bytes.fromhex(course)
         if name in self._getting.fetching:
@@ -320,6 +320,11 @@ class NodeService:
         row = await trio.to_thread.run_sync(self._store.course, name)
         if row is None:
             raise _not_kept(course)
+        if not last_copy and not await self.custody.is_elsewhere(row, self.network.search):
+            raise LastCopy(
+                f"No other node that answers now has a copy of {row.title!r}: with this one it may be gone for good.",
+                f"When other nodes are up, try again. To remove it all the same: p2plearn remove {course[:12]} --yes",
+            )
         self.network.directory.withdraw(name)
         await self.custody.removed(name)
         freed = await trio.to_thread.run_sync(self._store.remove, name)

@@ -19,7 +19,7 @@ from typing import Any
 import trio
 
 from p2plearn.config import Home
-from p2plearn.errors import NobodyHasIt, OutOfTime, Refused, UsageProblem
+from p2plearn.errors import LastCopy, NobodyHasIt, OutOfTime, Refused, UsageProblem
 from p2plearn.lock import NodeLock
 from p2plearn.operations import (
     ArchiveOperations,
@@ -71,7 +71,10 @@ class PocketArchives(ArchiveOperations):
 
 
 class PocketNode(NodeOperations):
-    """Courses in a dictionary. ``slowly`` makes long operations take that many seconds, in steps of 10 ms."""
+    """Courses in a dictionary. ``slowly`` makes long operations take that many seconds, in steps of 10 ms.
+
+    ``last_copy``: nobody else has what is here.
+    """
 
     archives = PocketArchives()
 
@@ -79,6 +82,7 @@ class PocketNode(NodeOperations):
         self.kept: dict[str, Kept] = {}
         self.damaged: list[dict[str, Any]] = []
         self.slowly = slowly
+        self.last_copy = False
         self.cancelled = threading.Event()
         self.stopping = trio.Event()
         self._begun = time.monotonic()
@@ -152,10 +156,13 @@ class PocketNode(NodeOperations):
         await self._work(report, Progress("hashing"))
         return VerifyResult(len(self.kept), 10, 0.1, tuple(self.damaged))
 
-    async def remove(self, course: str) -> dict[str, Any]:
-        kept = self.kept.pop(course, None)
+    async def remove(self, course: str, *, last_copy: bool) -> dict[str, Any]:
+        kept = self.kept.get(course)
         if kept is None:
             raise UsageProblem("This course is not kept here.")
+        if self.last_copy and not last_copy:
+            raise LastCopy("Nobody else has it.", "To remove it all the same: --yes")
+        del self.kept[course]
         return {"course": course, "title": kept.title, "freed": kept.bytes}
 
     async def pause(self, seconds: float) -> dict[str, Any]:

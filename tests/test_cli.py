@@ -280,6 +280,39 @@ def test_publish_then_get_for_scripts(node: tuple[PocketNode, Home], run: Shell,
     assert run("remove", course, "--json").last["freed"] > 0
 
 
+def test_a_last_copy_is_removed_only_by_whoever_says_so(
+    node: tuple[PocketNode, Home], run: Shell, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node[0].last_copy = True
+    course = run("publish", folder).stdout.strip()
+    ran = run("remove", course[:10])
+    assert ran.code == 8
+    assert "--yes" in ran.stderr
+    assert run("remove", course, "--json").last["code"] == "last-copy"
+    # On a terminal it asks.
+    asked: list[str] = []
+
+    def answers(yes: bool) -> None:
+        def confirm(question: str, **_: object) -> bool:
+            asked.append(question)
+            return yes
+
+        monkeypatch.setattr("click.confirm", confirm)
+
+    with monkeypatch.context() as terminal:
+        terminal.setattr("sys.stdin.isatty", lambda: True, raising=False)
+        terminal.setattr("sys.stderr.isatty", lambda: True, raising=False)
+        answers(False)
+        assert run("remove", course).code == 8
+        assert run("list").stdout.count(course[:12]) == 1
+        answers(True)
+        assert "Removed" in run("remove", course).stdout
+    assert len(asked) == 2
+    course = run("publish", folder).stdout.strip()
+    assert "Removed" in run("remove", course, "--yes").stdout
+    assert len(asked) == 2
+
+
 def test_prefixes_must_be_long_enough_and_mean_one_course(
     node: tuple[PocketNode, Home], run: Shell, folder: Path
 ) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
 import click
 
 from p2plearn.commands.scope import Command, PathWord, Scope, held_course, pass_scope, seconds_of
-from p2plearn.errors import IntegrityProblem, UsageProblem
+from p2plearn.errors import IntegrityProblem, LastCopy, UsageProblem
 from p2plearn.operations import GetRequest, PublishRequest, VerifyRequest
 
 
@@ -151,13 +152,23 @@ def verify(scope: Scope, *, course: str, repair: bool, providers: tuple[str, ...
 
 @click.command(cls=Command)
 @click.argument("course", metavar="HASH")
+@click.option("--yes", is_flag=True, help="Even if no other node shows that it has a copy.")
 @pass_scope
-def remove(scope: Scope, course: str) -> None:
+def remove(scope: Scope, course: str, *, yes: bool) -> None:
     """Forget a course and free its bytes (8 digits of its hash are enough)."""
     from p2plearn import terminal
 
     client = scope.client()
-    facts = client.remove(held_course(client, course))
+    held = held_course(client, course)
+    try:
+        facts = client.remove(held, last_copy=yes)
+    except LastCopy as problem:
+        if scope.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        terminal.note(terminal.plain(problem.message))
+        if not click.confirm("Remove it all the same?", err=True):
+            raise
+        facts = client.remove(held, last_copy=True)
     if scope.as_json:
         scope.emit(facts)
     else:

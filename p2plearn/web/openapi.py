@@ -9,7 +9,7 @@ from typing import Any
 
 from p2plearn import __version__
 from p2plearn.operations import SCHEMA, Progress
-from p2plearn.web.routes import ROUTES, Route
+from p2plearn.web.routes import BODY_MAY_LACK, ROUTES, Route
 from p2plearn.web.schema import describe
 
 PATH = "/v1/openapi.json"
@@ -90,7 +90,7 @@ def _operation(route: Route) -> dict[str, Any]:
         ]
     if route.body is not None:
         operation["requestBody"] = {
-            "required": True,
+            "required": route.method not in BODY_MAY_LACK,
             "content": {"application/json": {"schema": describe(route.body)}},
         }
     return operation

@@ -38,6 +38,11 @@ from p2plearn.web.people import CALLS, PeopleCall
 MOST_PAUSE_SECONDS = 10 * 366 * 86400
 """Ten years; longer than that is a slip of the keyboard."""
 
+BODY_MAY_LACK = frozenset({"DELETE"})
+"""Methods whose calls may come without a body: other programs send none, and no page of another site can call them
+without asking first.
+"""
+
 _COURSE = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -53,6 +58,13 @@ class GcRequest:
     """Free what nobody needs; with ``dry_run`` only say what would go."""
 
     dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRequest:
+    """With ``last_copy`` even if no other node shows that it has the course; without, that is refused."""
+
+    last_copy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +145,7 @@ async def _info(call: Call) -> Mapping[str, Any]:
 
 
 async def _remove(call: Call) -> Mapping[str, Any]:
-    return await call.node.remove(call.course)
+    return await call.node.remove(call.course, last_copy=call.body.last_copy)
 
 
 async def _stop(call: Call) -> Mapping[str, Any]:
@@ -243,7 +255,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/courses", "courses", "The courses kept here.", _courses,
           _object("The courses.", courses={"type": "array", "items": COURSE})),
     Route("GET", "/v1/courses/{course}", "info", "All that is known here of one course.", _info, COURSE),
-    Route("DELETE", "/v1/courses/{course}", "remove", "Forget a course and free its bytes.", _remove, REMOVED),
+    Route("DELETE", "/v1/courses/{course}", "remove", "Forget a course and free its bytes.", _remove,
+          REMOVED, RemoveRequest),
     Route("POST", "/v1/publish", "publish", "Publish a folder or a file of this machine.", _publish,
           PublishResult, PublishRequest, long=True),
     Route("POST", "/v1/get", "get", "Fetch a course and check it out.", _get, GetResult, GetRequest, long=True),
@@ -296,6 +309,8 @@ def read_body(route: Route, headers: Mapping[str, str], body: bytes) -> Any:
     """The body of a call as the route's dataclass; raises CallRefused (415) or UsageProblem."""
     if route.body is None:
         return None
+    if not body and route.method in BODY_MAY_LACK:
+        return schema.read(route.body, {})
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     # A page of another site can post forms and plain text without asking first, but not this.
     if kind != "application/json":

@@ -116,7 +116,7 @@ def test_a_killed_export_and_a_killed_import_go_on(tmp_path: Path) -> None:
 
         with stick.open("r+b") as file:
             file.truncate(20 << 20)
-        b.run("remove", course)
+        b.run("remove", course, "--yes")
         cut = b.run("import", stick, code=6)
         assert cut["problem"]
         assert cut["courses"][0]["state"] == "incomplete"

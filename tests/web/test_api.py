@@ -23,7 +23,7 @@ from pocket_node import PEER_ID, PocketNode, running
 from p2plearn import config, operations, people
 from p2plearn.client import InternalProblem, NodeClient
 from p2plearn.config import Home
-from p2plearn.errors import NobodyHasIt, NoNode, P2plearnError, UsageProblem
+from p2plearn.errors import LastCopy, NobodyHasIt, NoNode, P2plearnError, UsageProblem
 from p2plearn.local_socket import short_address
 from p2plearn.lock import NodeLock
 from p2plearn.operations import GetRequest, Progress, PublishRequest, VerifyRequest
@@ -93,6 +93,26 @@ def test_a_client_gets_what_the_node_says(node: tuple[PocketNode, Home], tmp_pat
     assert client.verify(VerifyRequest(), seen.append).damaged == ()
     assert client.remove(published.course)["freed"] == 5
     client.stop()
+
+
+def test_a_last_copy_goes_only_if_that_is_said_with_or_without_a_body(
+    node: tuple[PocketNode, Home], tmp_path: Path
+) -> None:
+    the_node, home = node
+    client, the_node.last_copy = NodeClient(home.path), True
+    (tmp_path / "file").write_bytes(b"x")
+    course = client.publish(PublishRequest(path=str(tmp_path / "file")), lambda _: None).course
+    with pytest.raises(LastCopy, match="Nobody else"):
+        client.remove(course)
+    for body in (b"", b"{}"):
+        status, _, problem = call(home, "DELETE", f"/v1/courses/{course}", body)
+        assert (status, problem["code"], problem["exit"]) == (409, "last-copy", 8)
+    assert call(home, "DELETE", f"/v1/courses/{course}", b"{}", Content_Type="text/plain")[0] == 415
+    assert client.courses()
+    assert client.remove(course, last_copy=True)["freed"] == 1
+    (operation,) = [op for ops in openapi.document()["paths"].values() for op in ops.values() if "parameters" in op
+                    and op["operationId"] == "remove"]  # fmt: skip
+    assert operation["requestBody"]["required"] is False
 
 
 def test_errors_keep_their_kind_and_words(node: tuple[PocketNode, Home]) -> None:
