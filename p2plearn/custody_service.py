@@ -197,6 +197,10 @@ class CustodyService:
         life = self.keeper.vigil.detector.life(node)
         return life.value if there or life is not Life.ALIVE else "not heard"
 
+    def goodbyes(self) -> set[str]:
+        """Peer ids of nodes that left by telling so."""
+        return {_name(node) for node in self.keeper.vigil.goodbyes}
+
     async def confirm(self, courses: Iterable[bytes], since: float | None = None) -> None:
         """Ask everybody who is said to hold one of these whether they are there, but for whom was heard ``since``.
 
@@ -391,10 +395,12 @@ class CustodyService:
             await self._directory.withdrawn()
 
     async def _tell(self, handover: Handover, report: Report) -> None:
+        moved = 0
         while True:
-            done = len(handover.placed)
-            waiting = f"others to take what is left ({done} of {handover.total} handed over)"
-            report(Progress("handing over", handover.bytes, handover.total_bytes, waiting_for=waiting))
+            # What broke off comes anew: the figure waits for it, and never goes back.
+            moved = max(moved, handover.bytes + self.keeper.asking.on_the_way())
+            waiting = f"others to take what is left ({len(handover.placed)} of {handover.total} handed over)"
+            report(Progress("handing over", moved, handover.total_bytes, waiting_for=waiting))
             await trio.sleep(0.2)
 
 

@@ -168,7 +168,10 @@ class PeopleOperations(Protocol):
         ...
 
     async def search(self, request: SearchRequest) -> dict[str, Any]:
-        """``courses``: each with ``course``, ``title``, ``author``, ``copies``, ``ratings``, …"""
+        """``courses``: each with ``course``, ``title``, ``author``, ``ratings``, …
+
+        ``copies`` are what others said there were at ``copies_at`` (seconds since 1970), not what there is now.
+        """
         ...
 
     async def post(self, request: PostRequest) -> dict[str, Any]:

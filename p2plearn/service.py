@@ -130,6 +130,8 @@ class NodeService:
     async def status(self) -> dict[str, Any]:
         """See ``NodeOperations.status``."""
         usage = await trio.to_thread.run_sync(self._store.usage)
+        network, goodbyes = self.network.figures(), self.custody.goodbyes()
+        network["unreachable"] = {who: why for who, why in network["unreachable"].items() if who not in goodbyes}
         return {
             "peer_id": self.network.peer_id,
             "author": self._author.public.hex(),
@@ -155,7 +157,7 @@ class NodeService:
                 "notices": list(self._store.notices),
             },
             **self._courtesy.figures(),
-            **self.network.figures(),
+            **network,
             "network_restarts": self._supervisor.restarts,
             "last_fault": self._supervisor.last_fault,
             **await self.custody.figures(),

@@ -112,7 +112,9 @@ def _copies(facts: Facts) -> Iterator[str]:
     """How courses are kept and told."""
     custody, dht = _part(facts, "custody"), _part(facts, "dht")
     if custody:
-        busy = [f"{count(int(custody.get('units', 0)), 'unit')} watched together with other nodes"]
+        others = int(custody.get("others", 0))
+        watched = f"watched together with {count(others, 'other node')}" if others else "on no other node so far"
+        busy = [f"{count(int(custody.get('units', 0)), 'course or segment', 'courses and segments')}, {watched}"]
         if custody.get("repairing"):
             busy.append(f"{custody['repairing']} being copied")
         if custody.get("leaving"):

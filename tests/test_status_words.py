@@ -66,6 +66,13 @@ def test_who_never_met_a_peer_is_not_said_to_be_equal_with_one() -> None:
     assert "not compared with any peer so far" in alone
 
 
+def test_who_is_alone_is_not_said_to_watch_together_with_others() -> None:
+    alone = status(QUIET | {"custody": {"units": 1, "others": 0}})
+    assert "1 course or segment, on no other node so far" in alone
+    together = status(QUIET | {"custody": {"units": 3, "others": 2}})
+    assert "3 courses and segments, watched together with 2 other nodes" in together
+
+
 def test_many_are_not_all_named() -> None:
     lost = [{"course": f"{number:064x}", "title": f"Course {number}"} for number in range(100)]
     shown = status(QUIET | {"custody": {"lost": lost}})

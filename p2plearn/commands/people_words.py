@@ -6,10 +6,11 @@ Imports ``terminal`` and ``views``.
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from p2plearn.terminal import plain, size, table
+from p2plearn.terminal import plain, size, span, table
 from p2plearn.views import warning
 
 
@@ -60,7 +61,7 @@ def found(courses: Sequence[Mapping[str, Any]]) -> str:
             str(course["course"])[:12],
             _short(course["ratings"]["trusted"]),
             _short(course["ratings"]["everyone"]),
-            str(course["copies"]),
+            _copies_said(course),
             size(int(course["bytes"])),
             str(course["language"]),
             person({**course, "name": course["author_name"], "warnings": ()}),
@@ -68,11 +69,17 @@ def found(courses: Sequence[Mapping[str, Any]]) -> str:
         )
         for course in courses
     ]
-    lines = [table(("COURSE", "TRUSTED", "EVERYONE", "COPIES", "SIZE", "LANG", "AUTHOR", "TITLE"), cells)]
+    lines = [table(("COURSE", "TRUSTED", "EVERYONE", "COPIES SAID", "SIZE", "LANG", "AUTHOR", "TITLE"), cells)]
     for course in courses:
         said = [*course["warnings"], *course["author_warnings"]]
         lines += [f"{str(course['course'])[:12]}: {warning(one)}" for one in said]
     return "\n".join(lines)
+
+
+def _copies_said(course: Mapping[str, Any]) -> str:
+    """How many copies there were when somebody last said so, and how long ago that was: ``4 (3 h ago)``."""
+    at = course.get("copies_at")
+    return f"{course['copies']} ({span(max(time.time() - at, 0.0))} ago)" if at else str(course["copies"])
 
 
 def _short(figure: Mapping[str, Any]) -> str:

@@ -68,6 +68,8 @@ class Asking:
         self._courtesy = courtesy
         self._looking: set[bytes] = set()
         """Courses that are being hashed."""
+        self._taken: dict[Unit, dict[Node, int]] = {}
+        """Of each unit that is being given, the bytes that its receivers say they have."""
 
     async def question(self, node: Node, question: Message) -> Message | None:
         """Ask one thing; None when it can't be answered."""
@@ -85,8 +87,27 @@ class Asking:
 
     # -- copies ------------------------------------------------------------------------------------------------------
 
+    def on_the_way(self) -> int:
+        """Bytes of what is being given that have arrived, as their receivers say; of several receivers the mean."""
+        ledger = self._kept.ledger
+        return sum(
+            min(sum(taken.values()) // len(taken), entry.size)
+            for unit, taken in self._taken.items()
+            if (entry := ledger.entry(unit)) is not None
+        )
+
     async def give(self, unit: Unit, to: Node) -> Decline | None:
         """Have ``to`` take a unit that is here; None once its receipt is on record and borne out, else why not."""
+        taken = self._taken.setdefault(unit, {})
+        taken[to] = 0
+        try:
+            return await self._give(unit, to, taken)
+        finally:
+            taken.pop(to, None)
+            if not taken:
+                self._taken.pop(unit, None)
+
+    async def _give(self, unit: Unit, to: Node, taken: dict[Node, int]) -> Decline | None:
         kept = self._kept
         signed = await trio.to_thread.run_sync(kept.store.signed_manifest, unit.course)
         entry = kept.ledger.entry(unit)
@@ -100,7 +121,7 @@ class Asking:
                 try:
                     await line.send(Offer(unit.segment, entry.copies, signed.signature, signed.raw))
                     await line.send(Receipts(tuple(kept.receipts_of(unit))))
-                    answer = await self._verdict(line, patience)
+                    answer = await self._verdict(line, patience, to, taken)
                     if isinstance(answer, Decline):
                         return answer
                     if answer.receipt.unit != unit or answer.receipt.node != to or not answer.receipt.holds:
@@ -119,7 +140,7 @@ class Asking:
         self._spawn(self.tell, entry.holders - {kept.me, to}, everything)
         return None
 
-    async def _verdict(self, line: Line, patience: trio.CancelScope) -> Ack | Decline:
+    async def _verdict(self, line: Line, patience: trio.CancelScope, to: Node, taken: dict[Node, int]) -> Ack | Decline:
         """How an offer ends; ``patience`` is renewed with each byte that the receiver gets."""
         most = -1
         while True:
@@ -127,7 +148,7 @@ class Asking:
                 case Ack() | Decline() as answer:
                     return answer
                 case Progress(done) if done > most:
-                    most = done
+                    most = taken[to] = done
                     patience.deadline = trio.current_time() + STALLED_SECONDS
 
     # -- receipts ----------------------------------------------------------------------------------------------------

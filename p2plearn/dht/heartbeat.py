@@ -57,7 +57,7 @@ HEARD_LEAST: Final = 15.0
 least, in seconds, for a busy machine answers late. Who is found to be silent before that doesn't count."""
 
 MOST_SILENT: Final = 4096
-"""Nodes remembered as silent, besides those that this node watches."""
+"""Nodes remembered as silent, and as having said goodbye, besides those that this node watches."""
 
 OTHERS: Final = 3
 """Nodes outside the circle that are asked when nobody in it answers."""
@@ -129,6 +129,8 @@ class Vigil:
         self._silent: set[Node] = set()
         """Nodes that didn't answer when it mattered, and weren't heard since."""
         self._seen: dict[Node, float] = {}
+        self.goodbyes: set[Node] = set()
+        """Nodes that said when last heard that they were leaving: that they are gone is no trouble."""
 
     def been_away(self, seconds: Mapping[Node, float]) -> None:
         """For how long nodes had been away when this node last ran."""
@@ -156,6 +158,7 @@ class Vigil:
         self.told[node] = Told(now, beat)
         self._been_away.pop(node, None)
         self._silent.discard(node)
+        (self.goodbyes.add if beat.leaving else self.goodbyes.discard)(node)
         silent_for = self.detector.gone_for(node, now)
         if node not in self.detector:
             return
@@ -276,6 +279,8 @@ class Vigil:
             del self._asked_at[node]
         if len(self._silent) > MOST_SILENT:
             self._silent &= circle
+        if len(self.goodbyes) > MOST_SILENT:
+            self.goodbyes &= circle
         self._seen = {
             node: at for node, at in self._seen.items() if now - at <= max(HEARD * self.interval, HEARD_LEAST)
         }

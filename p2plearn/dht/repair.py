@@ -398,4 +398,5 @@ class Repair:
 
     def figures(self) -> dict[str, Any]:
         """Numbers for ``status``."""
-        return {"units": len(self._keeper.ledger), "repairing": sum(map(len, self._duty.giving.values()))}
+        ledger, giving = self._keeper.ledger, self._duty.giving
+        return {"units": len(ledger), "others": len(ledger.circle()), "repairing": sum(map(len, giving.values()))}

@@ -64,6 +64,12 @@ def versions(db: sqlite3.Connection, row: dict[str, Any]) -> list[bytes]:
     return [one[0] for one in found]
 
 
+def said_at(db: sqlite3.Connection, course: bytes) -> int:
+    """When the entry of a course was said, and with it how many copies there were: seconds since 1970."""
+    found = db.execute("SELECT MAX(time) FROM envelopes WHERE course = ? AND kind = 'entry'", (course,)).fetchone()[0]
+    return int(found or 0)
+
+
 def course_json(row: dict[str, Any], author: dict[str, Any]) -> dict[str, Any]:
     return {
         "course": row["course"].hex(),

@@ -287,10 +287,13 @@ class Reading:
         }
         rows.sort(key=orders[query.order])
         shown = rows[: max(1, query.limit)]
+        with self._feed.reading() as db:
+            said_at = {row["course"]: listing.said_at(db, row["course"]) for row in shown}
         people = self.people(row["author"] for row in shown)
         warned = self.warnings(row["course"] for row in shown)
         return [
             listing.course_json(row, people[row["author"]])
+            | {"copies_at": said_at[row["course"]]}
             | {"warnings": warned[row["course"]]}
             | {"author_warnings": people[row["author"]]["warnings"]}
             for row in shown

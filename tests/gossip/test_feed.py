@@ -249,6 +249,7 @@ def test_an_entry_is_forgotten_unless_renewed(feed: Feed, reading: Reading) -> N
     put(feed, bob.announces(kept, copies=7, time=NOW + 1000))
     assert feed.sweep(NOW + ENTRY_SECONDS) == 1
     assert [(row["title"], row["copies"]) for row in reading.search(SearchRequest())] == [("Kept", 7)]
+    assert [row["copies_at"] for row in reading.search(SearchRequest())] == [NOW + 1000]
     assert put(feed, ada.announces(lost, time=NOW - 5), now=NOW + ENTRY_SECONDS).new == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from p2plearn.commands import people_words
@@ -26,6 +27,10 @@ def test_a_course_that_is_warned_of() -> None:
     assert "warning about the course by School" in shown
     assert "warning about the author" in shown
     assert "no reason given" in shown
+    # What somebody said of copies may be long untrue: how old it is stands beside it.
+    told = people_words.found([row | {"copies": 4, "copies_at": time.time() - 3 * 86400}])
+    assert "COPIES SAID" in told
+    assert "4 (3 d ago)" in told
 
 
 def test_a_warning_by_somebody_without_a_name_shows_the_key() -> None:

@@ -55,6 +55,13 @@ def test_json_has_the_same_in_figures(plan: Plan) -> None:
     assert facts["nodes_at_end"] == 20
 
 
+def test_a_bare_number_above_one_is_most_likely_percent_and_is_asked_about(plan: Plan) -> None:
+    code, out, err = plan("--nodes 9 --leave-rate 5")
+    assert (code, out) == (2, "")
+    assert "did you mean 5%/day?" in err
+    assert plan("--nodes 9 --leave-rate 5/year")[0] == 0  # a node that lasts ten weeks
+
+
 @pytest.mark.parametrize("rate", ["7%/week", "1%/day", "0.01", "0.01 a day", "365%/year", "0.07 per week", "1 % / d"])
 def test_rates_are_written_in_many_ways(plan: Plan, rate: str) -> None:
     code = main(["--home", str(plan.home), "plan", "--json", "--nodes", "9", "--leave-rate", rate])
