@@ -63,6 +63,24 @@ def test_what_a_router_refuses_is_told_in_its_words() -> None:
         upnp.read_page(raw)
 
 
+@pytest.mark.parametrize("unit", [b" ", b"<service>", b"<URLBase ", b"<URLBase>", b"<a:", b"</service>"])
+def test_no_page_takes_longer_than_its_length(unit: bytes) -> None:
+    """Each of these took seconds; 64 KiB of blanks, days. The test's own time limit is what fails here."""
+    page = (b"<URLBase>" + unit * upnp.MAX_PAGE)[: upnp.MAX_PAGE]
+    with pytest.raises(PeerFault, match="forwards no ports"):
+        upnp.read_description(page, HERE)
+    with pytest.raises(PeerFault, match="no outside address"):
+        upnp.read_outside(page.replace(b"URLBase", b"NewExternalIPAddress"))
+    with pytest.raises(PeerFault, match="the router refused: 500"):
+        upnp.read_page(b"HTTP/1.1 500 E\r\n\r\n" + 2 * page.replace(b"URLBase", b"errorCode"))
+
+
+@pytest.mark.parametrize("base", ["http://[", "http://[::1", "http://192.168.1.1:99999/"])
+def test_a_base_that_is_no_url_is_the_routers_fault(base: str) -> None:
+    with pytest.raises(PeerFault):
+        upnp.read_description(f"<URLBase>{base}</URLBase>".encode() + described("control"), HERE)
+
+
 @given(st.binary(max_size=300), st.text(max_size=300))
 def test_any_answer_is_taken_or_a_peers_fault(raw: bytes, text: str) -> None:
     for read in (

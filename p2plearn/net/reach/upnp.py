@@ -2,7 +2,8 @@
 
 In: what a router says of itself (SSDP answers, its description, SOAP answers). Out: what to ask it, and PeerFault for
 what is no answer. The XML is not parsed as XML: the five tags that matter are looked for in at most ``MAX_PAGE``
-bytes, so that no entity, no nesting and no namespace of a router's firmware can do anything.
+bytes, so that no entity, no nesting and no namespace of a router's firmware can do anything. Anybody on the LAN may
+answer a search: looking takes time in proportion to the page, whatever is in it.
 
 Specifications: UPnP Device Architecture 1.1; WANIPConnection 1. Imports ``errors``.
 """
@@ -23,6 +24,9 @@ GROUP: Final = ("239.255.255.250", 1900)
 
 MAX_PAGE: Final = 64 * 1024
 """Bytes of a description or an answer; real ones have some five thousand."""
+
+MAX_SERVICES: Final = 64
+"""Services of a description that are looked at; real ones have fewer than ten."""
 
 SERVICES: Final = (
     "urn:schemas-upnp-org:service:WANIPConnection:2",
@@ -83,11 +87,13 @@ def read_description(page: bytes, location: str) -> Control:
     text = page[:MAX_PAGE].decode("utf-8", "replace")
     base = _tag(text, "URLBase") or location
     offered = {}
-    for block in re.findall(r"<service>(.*?)</service>", text, re.DOTALL)[:64]:
-        offered[_tag(block, "serviceType")] = _tag(block, "controlURL")
+    for piece in text.split("<service>")[1 : 1 + MAX_SERVICES]:
+        block, closed, _ = piece.partition("</service>")
+        if closed:
+            offered[_tag(block, "serviceType")] = _tag(block, "controlURL")
     for service in SERVICES:
         if offered.get(service):
-            host, port, path = split(urljoin(base, offered[service]))
+            host, port, path = split(_joined(base, offered[service]))
             if host != split(location)[0]:
                 raise PeerFault("a description that leads elsewhere")
             return Control(host, port, path, service)
@@ -140,5 +146,18 @@ def read_outside(page: bytes) -> str:
 
 
 def _tag(text: str, name: str) -> str:
-    found = re.search(rf"<(?:\w+:)?{name}(?:\s[^>]*)?>\s*([^<]*?)\s*</", text)
-    return found[1] if found else ""
+    # Each piece of the pattern ends before the next "<": what is tried in vain is not gone over again.
+    for opened in re.finditer(rf"<(?:\w+:)?{name}(?:\s[^<>]*)?>", text):
+        end = text.find("<", opened.end())
+        if end < 0:
+            break
+        if text.startswith("</", end):
+            return text[opened.end() : end].strip()
+    return ""
+
+
+def _joined(base: str, url: str) -> str:
+    try:
+        return urljoin(base, url)
+    except ValueError as error:
+        raise PeerFault("a URL that is none of a router's") from error
