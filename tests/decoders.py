@@ -1,11 +1,14 @@
 """Every decoder that takes bytes or text from elsewhere, in one table: what it may raise, and true input to start from.
 
-``tests/test_decoders.py`` tries each with made-up and mutated input on every run, ``fuzz/`` for as long as one likes.
-A decoder that is missing here is not tried: add it with the format.
+``tests/test_decoders.py`` tries each with made-up and mutated input on every run, ``fuzz/`` for as long as one likes,
+and what it keeps is tried on every run too. A decoder that is missing here is not tried: add it with the format.
 """
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import dataclasses
 import functools
 import json
 import tempfile
@@ -40,14 +43,18 @@ from p2plearn.dht.receipts import decode_receipt, sign_receipt
 from p2plearn.errors import PeerFault, UsageProblem
 from p2plearn.gossip import envelope, turns
 from p2plearn.net import addresses, bootstrap, bounded, peers
-from p2plearn.net.reach import wire
+from p2plearn.net.reach import natpmp, upnp, wire
 from p2plearn.net.tls import identify
 from p2plearn.net.yamux import YamuxConn
 from p2plearn.operations import GetRequest, PublishRequest
 from p2plearn.people import PostRequest
 from p2plearn.transfer import protocol
-from p2plearn.transfer.traffic import TrafficBook
+from p2plearn.transfer.traffic import Moved, TrafficBook
 from p2plearn.web import answers, schema
+
+CORPUS = Path(__file__).resolve().parents[1] / "fuzz" / "corpus"
+MOST_KEPT, MOST_KEPT_BYTES = 40, 24 << 10
+"""Of inputs kept for a decoder: tried at every push, and carried by everyone who has the repository."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,12 @@ class Decoder:
     take: Callable[[bytes], object]
     seeds: Callable[[], Iterable[bytes]]
     raises: tuple[type[Exception], ...] = (PeerFault,)
+
+
+def kept_inputs(name: str) -> list[bytes]:
+    """What ``fuzz/keep.py`` kept for a decoder: a line each, as Python writes bytes."""
+    path = CORPUS / f"{name}.txt"
+    return [ast.literal_eval(line) for line in path.read_text("ascii").splitlines()] if path.exists() else []
 
 
 def _text(take: Callable[[str], object]) -> Callable[[bytes], object]:
@@ -166,6 +179,32 @@ def _car(raw: bytes) -> None:
     while (head := decoder.head()) is not None:
         if isinstance(head, car.Head) and decoder.body() is None:
             return
+
+
+def _index(raw: bytes) -> None:
+    """Behind the hash too: who signs a manifest names in it whatever index they like."""
+    told = _course().signed.manifest
+    with contextlib.suppress(PeerFault):
+        index.decode_index(raw, told)
+    index.decode_index(raw, dataclasses.replace(told, index=tuple(index.parts(raw))))
+
+
+def _upnp(raw: bytes) -> None:
+    """What a router, or whoever says to be one, answers."""
+    for read in (
+        lambda: upnp.read_location(raw, "192.0.2.1"),
+        lambda: upnp.read_page(raw),
+        lambda: upnp.read_description(raw, "http://192.0.2.1/root.xml"),
+        lambda: upnp.read_outside(raw),
+    ):
+        with contextlib.suppress(PeerFault):
+            read()
+
+
+def _natpmp(raw: bytes) -> None:
+    with contextlib.suppress(PeerFault):
+        natpmp.read_address(raw)
+    natpmp.read_mapping(raw, 4017)
 
 
 def _request(raw: bytes) -> None:
@@ -293,6 +332,34 @@ def _car_file() -> list[bytes]:
     return [car.encode_header([cid]) + car.encode_head(cid, 3) + b"abc"]
 
 
+def _bundle() -> list[bytes]:
+    signed = _course().signed
+    told = signed.manifest
+    parts = tuple(part.digest for part in told.index)
+    return [layout.encode_bundle([layout.Packed(signed.course, signed.signature, parts, told.root)])]
+
+
+def _router() -> list[bytes]:
+    service = (
+        "<service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType>"
+        "<controlURL>/control</controlURL></service>"
+    )
+    page = f"<root><URLBase>http://192.0.2.1:80/</URLBase>{service}</root>"
+    fault = "<s:Fault><errorCode>718</errorCode><errorDescription>Conflict</errorDescription></s:Fault>"
+    said = [
+        "HTTP/1.1 200 OK\r\nLocation: http://192.0.2.1:1900/root.xml\r\n\r\n",
+        f"HTTP/1.1 200 OK\r\n\r\n{page}",
+        f"HTTP/1.1 500 No\r\n\r\n{fault}",
+        "<NewExternalIPAddress>192.0.2.1</NewExternalIPAddress>",
+    ]
+    return [text.encode() for text in said]
+
+
+def _traffic_file() -> list[bytes]:
+    moved = dict.fromkeys((field.name for field in dataclasses.fields(Moved)), 7)
+    return [json.dumps({"format": 1, "days": {"2026-05-04": moved}, "paused_until": 0.5}).encode()]
+
+
 def _wire(encode: Callable[[Any], bytes], *said: Any) -> Callable[[], list[bytes]]:
     return lambda: [encode(each) for each in said]
 
@@ -301,8 +368,7 @@ DECODERS = (
     Decoder("manifest", lambda raw: manifest.open_manifest(raw[64:], raw[:64]),
             lambda: [bytes(64) + raw for raw in _manifests()], (manifest.BadManifest, PeerFault)),
     Decoder("manifest-fields", manifest.decode_manifest, _manifests, (manifest.BadManifest, PeerFault)),
-    Decoder("index", lambda raw: index.decode_index(raw, _course().signed.manifest),
-            lambda: [_course().index_raw], (index.BadIndex, PeerFault)),
+    Decoder("index", _index, lambda: [_course().index_raw]),
     Decoder("msgpack", lambda raw: msgpacking.unpack(raw, longest=1000, most=100), _turns, (ValueError,)),
     Decoder("envelope", envelope.open_envelope, _envelopes),
     Decoder("sync-turn", turns.decode, _turns),
@@ -322,12 +388,16 @@ DECODERS = (
     Decoder("relay-stop", wire.decode_stop, _wire(wire.encode_stop, wire.Stop(wire.StopKind.STATUS))),
     Decoder("hole-punch", wire.decode_punch, _wire(wire.encode_punch, wire.Punch(wire.PunchKind.CONNECT))),
     Decoder("autonat", wire.decode_autonat, _wire(wire.encode_autonat, wire.Autonat(wire.AutonatKind.DIAL))),
+    Decoder("nat-pmp", _natpmp,
+            lambda: [b"\0\x80" + bytes(6) + b"\xc0\0\2\1", b"\0\x82" + bytes(6) + b"\x0f\xb1" * 2 + bytes(4)]),
+    Decoder("upnp", _upnp, _router),
     Decoder("car", _car, _car_file, (car.BadCar,)),
     Decoder("dag-cbor", dagcbor.decode, lambda: [dagcbor.encode({"a": [1, b"x", None, "y"]})], (dagcbor.BadCbor,)),
-    Decoder("archive-bundle", layout.decode_bundle, lambda: [layout.encode_bundle([])],
-            (layout.NotOurs, dagcbor.BadCbor)),
+    Decoder("archive-bundle", layout.decode_bundle, _bundle, (layout.NotOurs,)),
+    Decoder("archive-page", layout.decode_page, lambda: [layout.encode_page(layout.Page((COURSE, bytes(32)), True))],
+            (layout.NotOurs,)),
     Decoder("peers.json", _file(lambda path: peers.AddressBook.load(path, 1e9)), _peers_file, ()),
-    Decoder("traffic.json", _file(TrafficBook.load), lambda: [b'{"format": 1, "days": {}}'], ()),
+    Decoder("traffic.json", _file(TrafficBook.load), _traffic_file, ()),
     Decoder("bootstrap_nodes.toml", _file(bootstrap.read_file),
             lambda: [b'[[node]]\naddress = "/ip4/1.1.1.1/tcp/1"\n'], (UsageProblem,)),
     Decoder("course-link", _text(names.parse_link),
@@ -335,6 +405,9 @@ DECODERS = (
     Decoder("invite", _text(invite.parse_invite), _invites, (UsageProblem,)),
     Decoder("peer-address", _text(lambda text: addresses.read_peer(text, "here")),
             lambda: [b"/ip4/1.1.1.1/tcp/1/p2p/12D3KooW"], (UsageProblem,)),
-    Decoder("api-body", _request, lambda: [b'{"course": "00", "dest": "/tmp/x", "timeout": 1.5}'], (UsageProblem,)),
+    Decoder("api-body", _request,
+            lambda: [b'{"course": "00", "dest": "/tmp/x", "only": ["*.pdf"], "timeout": 1.5, "no_copy": true}',
+                     b'{"path": "/tmp/x", "tags": ["a"], "copies": 2}', b'{"role": "question", "text": "Why?"}'],
+            (UsageProblem,)),
     Decoder("api-caller", _caller, lambda: [b"localhost\nhttp://localhost\nsame-origin"], (answers.CallRefused,)),
 )  # fmt: skip

@@ -11,16 +11,15 @@ import functools
 import logging
 import os
 import random
+import runpy
 import tracemalloc
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from decoders import DECODERS, Decoder
+from decoders import CORPUS, DECODERS, MOST_KEPT, MOST_KEPT_BYTES, Decoder, kept_inputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-CORPUS = Path(__file__).resolve().parents[1] / "fuzz" / "corpus"
 SLOW = {"yamux", "multistream-line", "peers.json", "traffic.json", "bootstrap_nodes.toml"}
 INPUTS = int(os.environ.get("P2PLEARN_INPUTS", "800"))
 MOST_MEMORY = 32 << 20
@@ -42,8 +41,7 @@ def _quiet() -> Iterator[None]:
 @functools.cache
 def seeds_of(name: str) -> list[bytes]:
     decoder = next(each for each in DECODERS if each.name == name)
-    kept = [path.read_bytes() for path in sorted((CORPUS / name).glob("*"))]
-    return [*decoder.seeds(), *kept]
+    return [*decoder.seeds(), *kept_inputs(name)]
 
 
 def take(decoder: Decoder, raw: bytes) -> None:
@@ -77,6 +75,29 @@ def test_true_and_kept_input(decoder: Decoder) -> None:
     assert seeds_of(decoder.name)
     for raw in seeds_of(decoder.name):
         take(decoder, raw)
+
+
+def test_what_is_kept_is_tried_and_small() -> None:
+    names = {path.stem for path in CORPUS.glob("*.txt")}
+    assert names
+    assert names <= {decoder.name for decoder in DECODERS}, "what is kept for no decoder is not tried"
+    for name in names:
+        kept = kept_inputs(name)
+        assert 0 < len(kept) <= MOST_KEPT
+        assert len(set(kept)) == len(kept)
+        assert sum(map(len, kept)) <= MOST_KEPT_BYTES
+
+
+def test_kept_is_what_reaches_new_code_and_no_more() -> None:
+    keep = runpy.run_path(str(CORPUS.parent / "keep.py"))
+    decoder = next(each for each in DECODERS if each.name == "dag-cbor")
+    one, other, text, cut = b"\x01", b"\x02", b"\x61a", b"\x62a"
+    chosen = keep["cover"](decoder, [one], [other, text, cut], 9, 99)
+    assert other not in chosen, "it goes where the first went"
+    assert {text, cut} & set(chosen)
+    everything = keep["cover"](decoder, [one, text, cut], [other, text, cut], 9, 99)
+    assert everything == []
+    assert keep["cover"](decoder, [one], [text, cut], 9, 1) == [], "no room"
 
 
 @every
