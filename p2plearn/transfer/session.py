@@ -134,7 +134,7 @@ class Session:
 
     def _set_to_work(self) -> None:
         self._at_work = True
-        self._fetch.session_news()
+        self._fetch.participants.news()
 
     async def run(self) -> None:
         """Everything with this peer; ends without raising whatever the peer does."""
@@ -164,8 +164,8 @@ class Session:
             logger.debug("peer %s: stream over: %s", name, first_error(group))
         finally:
             self._set_to_work()
-            gave = self._fetch.given[name] > self._given_before
-            self._fetch.session_over(name, fruitless=not self._met or (self._asked and not gave))
+            gave = self._fetch.participants.given[name] > self._given_before
+            self._fetch.participants.over(name, fruitless=not self._met or (self._asked and not gave))
 
     async def _once(self) -> float | None:
         """One conversation; how long to wait before the next, None when there is no next."""
@@ -187,7 +187,7 @@ class Session:
                     pause = await self._converse(channel)
         except* _PutOff as group:
             pause = first_error(group).seconds
-            self._fetch.put_off(self._peer.name)
+            self._fetch.participants.put_off(self._peer.name)
         finally:
             self._channel = None
             with trio.CancelScope(shield=True), trio.move_on_after(1):
@@ -226,7 +226,7 @@ class Session:
         self._met, self._opened_at = True, math.inf
         if isinstance(answer, Busy):
             if not self._peer.guess:  # it may have the course, and then has it still later
-                self._fetch.put_off(self._peer.name)
+                self._fetch.participants.put_off(self._peer.name)
             return _patience(answer)
         if not self._peer.guess:
             self._fetch.tally.not_here.add(self._peer.name)
@@ -292,7 +292,7 @@ class Session:
         if scheduler is None or fetch.index is None:
             raise AssertionError("begun")
         scheduler.joined(name, have.bitmap, trio.current_time())
-        self._met, self._given_before = True, fetch.given[name]
+        self._met, self._given_before = True, fetch.participants.given[name]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._ask, channel, scheduler)
             waiting: Sequence[protocol.Message] = (*news, *self._inbox)
@@ -319,10 +319,10 @@ class Session:
                         raise PeerFault(f"chunk protocol: slot {slot} was not asked for")
             case HaveMore(ranges):
                 if scheduler.has_more(name, ranges):
-                    self._fetch.somebody_grew()
+                    self._fetch.participants.somebody_grew()
             case Missing(ranges):
                 scheduler.missing(name, ranges)
-                self._fetch.kick_all()
+                self._fetch.participants.kick_all()
             case IndexPart() if self._index_parts:
                 self._index_parts -= 1  # asked for, and meanwhile brought by another
             case Busy() as busy:

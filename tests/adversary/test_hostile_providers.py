@@ -9,7 +9,7 @@ from courses import Course, MemoryShelf, make_course
 
 from adversary import peers
 from p2plearn.errors import IntegrityProblem, NobodyHasIt, PeerFault
-from p2plearn.transfer import fetch, reliance, scheduler, session
+from p2plearn.transfer import fetch, participants, reliance, scheduler, session
 from p2plearn.transfer.channel import Channel
 from p2plearn.transfer.fetch import FetchLimits
 from p2plearn.transfer.reliance import WRONG, Reliance
@@ -67,10 +67,10 @@ def _in_a_hurry(monkeypatch):
         monkeypatch.setattr(module, "ANSWER_SECONDS", 1.5)
     monkeypatch.setattr(scheduler, "DROP_SECONDS", 1.5)
     monkeypatch.setattr(scheduler, "STUCK_SECONDS", 1.5)
-    monkeypatch.setattr(fetch, "LOOK_AGAIN_SECONDS", 0.1)
-    monkeypatch.setattr(fetch, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(participants, "LOOK_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(participants, "PATIENCE_SECONDS", 0.5)
     monkeypatch.setattr(fetch, "TICK_SECONDS", 0.05)
-    monkeypatch.setattr(fetch, "TRIES", 1)
+    monkeypatch.setattr(participants, "TRIES", 1)
 
 
 @pytest.mark.parametrize("kind", FAULTY, ids=lambda kind: kind.__name__)
@@ -159,7 +159,7 @@ async def test_a_course_of_one_chunk_from_a_liar_is_an_integrity_problem():
 
 
 async def test_eight_useless_peers_make_room_for_the_ninth(monkeypatch):
-    monkeypatch.setattr(fetch, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(participants, "IDLE_SECONDS", 0.2)
     shelf = MemoryShelf(COURSE, set())
 
     async def find(_wanted: bytes) -> MemoryShelf:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from p2plearn.config import KIB, MIB
 from p2plearn.errors import NobodyHasIt, P2plearnError, PeerFault, Refused
-from p2plearn.transfer import fetch, manners
+from p2plearn.transfer import fetch, manners, participants
 from p2plearn.transfer.channel import Channel, _slices
 from p2plearn.transfer.courtesy import Courtesy
 from p2plearn.transfer.manners import Rules
@@ -27,7 +27,7 @@ SIZE = sum(map(len, COURSE.chunks))
 @pytest.fixture(autouse=True)
 def _in_a_hurry(monkeypatch):
     monkeypatch.setattr(fetch, "TICK_SECONDS", 0.05)
-    monkeypatch.setattr(fetch, "LOOK_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(participants, "LOOK_AGAIN_SECONDS", 0.1)
     monkeypatch.setattr(manners, "BUSY_SECONDS", 0.5)
 
 

@@ -7,7 +7,7 @@ import trio
 from courses import Course, MemoryShelf, Remote, fetcher, make_course, network
 
 from p2plearn.errors import NobodyHasIt, NoSpace, PeerFault
-from p2plearn.transfer import fetch, scheduler, serve, session
+from p2plearn.transfer import fetch, participants, scheduler, serve, session
 from p2plearn.transfer.channel import Channel, StreamOver
 from p2plearn.transfer.fetch import FetchLimits
 from p2plearn.transfer.protocol import (
@@ -40,7 +40,7 @@ def _in_a_hurry(monkeypatch):
     for module in (fetch, session):
         monkeypatch.setattr(module, "ANSWER_SECONDS", 5.0)
     monkeypatch.setattr(scheduler, "DROP_SECONDS", 4.0)
-    monkeypatch.setattr(fetch, "LOOK_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(participants, "LOOK_AGAIN_SECONDS", 0.1)
     monkeypatch.setattr(fetch, "TICK_SECONDS", 0.05)
     monkeypatch.setattr(serve, "NEWS_SECONDS", 0.02)
 
@@ -185,7 +185,7 @@ async def test_two_halves_make_a_whole():
 
 
 async def test_parts_that_do_not_make_a_whole_are_said_to_be_parts(monkeypatch):
-    monkeypatch.setattr(fetch, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(participants, "PATIENCE_SECONDS", 0.3)
     part = Provider(MemoryShelf(COURSE, set(range(35))))
     async with network(COURSE, part) as node:
         with pytest.raises(NobodyHasIt, match="don't have all of it between them"), trio.fail_after(20):
@@ -231,8 +231,8 @@ async def test_busy_is_waited_out():
 
 
 async def test_who_is_busy_for_ever_is_not_waited_for_for_ever(monkeypatch):
-    monkeypatch.setattr(fetch, "BUSY_SECONDS", 1.0)
-    monkeypatch.setattr(fetch, "LOOK_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(participants, "BUSY_SECONDS", 1.0)
+    monkeypatch.setattr(participants, "LOOK_AGAIN_SECONDS", 0.1)
     async with network(COURSE, Provider(MemoryShelf.full(COURSE), max_streams=0)) as node:
         with pytest.raises(NobodyHasIt, match="1 busy for now"), trio.fail_after(60):
             await node.run()
@@ -254,8 +254,8 @@ async def test_nobody_has_it_says_how_many_were_found_and_how_it_went():
 
 
 async def test_a_provider_that_moved_is_looked_up_again_until_it_is_found_and_the_person_is_told(monkeypatch):
-    monkeypatch.setattr(fetch, "LOOKUPS", 1)  # without hope it is over at once
-    monkeypatch.setattr(fetch, "MOVED_EVERY", 0.05)
+    monkeypatch.setattr(participants, "LOOKUPS", 1)  # without hope it is over at once
+    monkeypatch.setattr(participants, "MOVED_EVERY", 0.05)
     said = set()
     async with network(COURSE, full()) as node:
         node.peers[0].away_for = 4
@@ -277,8 +277,8 @@ async def test_a_provider_that_moved_is_looked_up_again_until_it_is_found_and_th
 
 
 async def test_a_provider_that_moved_for_good_is_not_looked_up_for_ever(monkeypatch):
-    monkeypatch.setattr(fetch, "MOVED_SECONDS", 1.0)
-    monkeypatch.setattr(fetch, "MOVED_EVERY", 0.2)
+    monkeypatch.setattr(participants, "MOVED_SECONDS", 1.0)
+    monkeypatch.setattr(participants, "MOVED_EVERY", 0.2)
     async with network(COURSE, full()) as node:
         node.peers[0].away_for = 1_000_000
         with pytest.raises(NobodyHasIt, match="1 provider found, 1 unreachable"), trio.fail_after(60):

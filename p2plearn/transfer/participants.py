@@ -1,0 +1,313 @@
+"""Who takes part in a fetch: peers that are found, those that fetch the course too and call, and when it is given up.
+
+In: rounds of looking for providers (``Candidates``), callers, what each conversation came to, how it went in earlier
+gets (``reliance``). Out: a running session (made by ``converse``) for each peer that takes part; NobodyHasIt and the
+like (``tally.why_not``) once there is nobody left to hope for.
+
+    found -> faulty, declined or fruitless? never; doubted? last -> a place, or who was of no use makes room -> session
+
+What must hold: at most ``places`` sessions that aren't resting; a peer that broke a rule doesn't come back in this
+fetch; while anybody may still help (is busy, moved, fetches it too) the fetch goes on, but each hope has its limit.
+
+Imports siblings only; knows nothing of what is fetched but what the scheduler says that peers owe.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import trio
+
+from p2plearn.transfer.courtesy import Courtesy
+from p2plearn.transfer.landing import Candidates
+from p2plearn.transfer.reliance import WRONG, Reliance
+from p2plearn.transfer.scheduler import Scheduler
+from p2plearn.transfer.session import Peer, Session
+from p2plearn.transfer.tally import Standing, Tally
+
+LOOK_AGAIN_SECONDS: Final = 15.0
+"""How often more peers are looked for while some are at work."""
+
+LOOKUPS: Final = 3
+"""Rounds of looking for providers without any that helps, before it is said that nobody has it."""
+
+MOVED_SECONDS: Final = 30.0
+"""How long a provider that is not where it was said to be is looked up again, with nobody else left: a machine that
+changes networks notices within 4 s, looks at its addresses every 10 s, and then tells the network."""
+
+MOVED_EVERY: Final = 5.0
+"""Seconds between two such look-ups, at most."""
+
+PATIENCE_SECONDS: Final = 60.0
+"""How long peers that fetch the course themselves may get nothing that is lacking here, with nobody else left."""
+
+BUSY_SECONDS: Final = 600.0
+"""How long nothing may come while everybody who has the course says that they are busy: a lesson's rush is over by
+then; who is busy for longer may be so for ever, and the person should know."""
+
+TRIES: Final = 3
+"""Conversations with a peer that is asked and gives nothing, before it is left alone for the rest of this fetch."""
+
+CALLERS: Final = 32
+"""Peers remembered that asked this node for the course while it had none of it yet; the last ones stay."""
+
+IDLE_SECONDS: Final = 5.0
+"""A peer that wasn't asked for anything for so long makes room when another waits for a place."""
+
+SECOND_CHOICE_SECONDS: Final = 1.0
+"""After so long without anybody else the peer that is doubted least is tried, though the looking goes on."""
+
+
+class Participants:
+    """Those who take part in one fetch. ``look`` and ``answer_callers`` are its tasks, the rest is told or asked."""
+
+    def __init__(
+        self,
+        candidates: Candidates,
+        converse: Callable[[Peer], Session],
+        tally: Tally,
+        standing: Standing,
+        *,
+        places: int,
+        silence: float,
+        courtesy: Courtesy | None,
+        reliance: Reliance | None,
+    ) -> None:
+        """``places``: peers at once, those that rest apart; ``silence``: seconds after which one that owes is late."""
+        self.scheduler: Scheduler[str] | None = None
+        """What is asked of whom, from when the index is here."""
+        self.given: Counter[str] = Counter()
+        """Verified chunks by peer."""
+        self._candidates = candidates
+        self._converse = converse
+        self._tally = tally
+        self._standing = standing
+        self._places = places
+        self._silence = silence
+        self._courtesy = courtesy
+        self._reliance = Reliance() if reliance is None else reliance  # an empty one is false
+        self._sessions: dict[str, Session] = {}
+        self._known: dict[str, Peer] = {}
+        self._doubted: dict[str, Peer] = {}
+        self._fruitless: Counter[str] = Counter()  # conversations in a row
+        self._callers: deque[Peer] = deque(maxlen=CALLERS)
+        self._called = trio.lowlevel.ParkingLot()
+        self._news = trio.lowlevel.ParkingLot()
+        self._grown_at = float("-inf")
+
+    # -- looking and admitting -----------------------------------------------------------------------------------
+
+    async def look(self, nursery: trio.Nursery) -> None:
+        """Keep enough peers at work; raise once there is nobody left to hope for."""
+        barren = verified = 0
+        moved_at = lost_at = trio.current_time()
+
+        async def begin(peer: Peer) -> None:
+            if await self._wanted(peer):
+                self._start(nursery, peer)
+
+        async def offered(peer: Peer) -> None:
+            if self._reliance.doubted(peer.name, trio.current_time()):
+                self._doubted[peer.name] = peer
+            else:
+                await begin(peer)
+
+        async def second_choice() -> None:
+            await trio.sleep(SECOND_CHOICE_SECONDS)
+            while not self._sessions:
+                for peer in self._least_doubted()[:1]:
+                    del self._doubted[peer.name]
+                    await begin(peer)
+                await trio.sleep(SECOND_CHOICE_SECONDS)
+
+        async def at_work() -> None:
+            while any(not session.at_work for session in self._sessions.values()):
+                await self._news.park()
+
+        while True:
+            if self._courtesy is not None and self._courtesy.paused:
+                self._standing.waiting_for = self._courtesy.paused_words()
+                await self._courtesy.not_paused()
+                moved_at = trio.current_time()
+                self._standing.waiting_for = f"a provider ({self._tally.words()})"
+            async with trio.open_nursery() as looking:
+                looking.start_soon(second_choice)
+                await self._candidates(offered)
+                looking.cancel_scope.cancel()
+            await at_work()
+            if self._doubted and (not self._sessions or self._is_starved()):
+                for peer in self._least_doubted():
+                    await begin(peer)
+                await at_work()
+            self._doubted.clear()
+            moved = self._standing.verified_bytes != verified
+            verified = self._standing.verified_bytes
+            if moved or not self._sessions.keys() <= self._tally.busy:
+                moved_at = trio.current_time()
+            elif trio.current_time() - moved_at > BUSY_SECONDS and self._tally.busy:
+                self._give_up()
+            if self._sessions and not self._is_starved():
+                barren, lost_at = 0, trio.current_time()
+                if self.scheduler is None:
+                    self._standing.waiting_for = f"a provider ({self._tally.words()})"
+                await self._rest(LOOK_AGAIN_SECONDS)
+                continue
+            if moved:
+                barren, lost_at = 0, trio.current_time()
+            barren += 1
+            growing = self.scheduler is not None and self.scheduler.may_grow  # it may be fetching the course itself
+            hoping = growing and trio.current_time() - self._grown_at < PATIENCE_SECONDS
+            astray = bool(self._tally.moved) and trio.current_time() - lost_at < MOVED_SECONDS
+            if barren >= LOOKUPS and not hoping and not astray and not self._tally.busy:
+                self._give_up()
+            self._standing.waiting_for = f"a provider ({self._tally.hopes()})"
+            await self._rest(min(2.0 ** (barren - 1), MOVED_EVERY if astray else LOOK_AGAIN_SECONDS))
+
+    def called_by(self, peer: Peer) -> None:
+        """``peer`` asks this node for the course: it fetches it, too, and soon has something of it."""
+        self._callers.append(peer)
+        self._called.unpark()
+
+    async def answer_callers(self, nursery: trio.Nursery) -> None:
+        """Let those take part who called."""
+        # Not before there is an index here: until then neither of two that ask each other can know that it helps.
+        while True:
+            while self._callers:
+                peer = self._callers.popleft()
+                if self._may_join(peer.name) and self._has_room():
+                    self._start(nursery, peer)
+            await self._called.park()
+
+    def _start(self, nursery: trio.Nursery, peer: Peer) -> None:
+        self._known[peer.name] = peer
+        session = self._sessions[peer.name] = self._converse(peer)
+        nursery.start_soon(session.run)
+
+    def _may_join(self, name: str) -> bool:
+        known = name in self._sessions or name in self._tally.faulty or name in self._tally.declined
+        return not known and self._fruitless[name] < TRIES
+
+    def _has_room(self) -> bool:
+        return sum(not session.resting for session in self._sessions.values()) < self._places
+
+    async def _wanted(self, peer: Peer) -> bool:
+        """Whether a peer that was found should take part; waits until there is room for it."""
+        name = peer.name
+        if not peer.guess:
+            self._tally.found.add(name)
+        while self._may_join(name):
+            if self._has_room():
+                return True
+            self._make_room()
+            with trio.move_on_after(1):
+                await self._news.park()
+        return False
+
+    def _least_doubted(self) -> list[Peer]:
+        """Those that failed lately, the least of them first."""
+        now = trio.current_time()
+        return sorted(self._doubted.values(), key=lambda peer: self._reliance.doubt(peer.name, now))
+
+    def _make_room(self) -> None:
+        """Part with the peer that has been of no use for longest, if for long enough."""
+        now = trio.current_time()
+        useless = {name: session.waited(now) for name, session in self._sessions.items()}
+        if self.scheduler is not None:
+            for name, seconds in useless.items():
+                idle, silent = self.scheduler.idle_for(name, now), self.scheduler.silent_for(name, now)
+                # Whoever drips a byte at a time isn't silent; a slow line that brought nothing yet gets twice as long.
+                drips = 0.0 if self.given[name] else self.scheduler.owes_for(name, now) / 2
+                useless[name] = max(seconds, idle, silent, drips)
+        name = max(useless, key=useless.__getitem__)
+        if useless[name] > IDLE_SECONDS:
+            self._sessions[name].stop()
+
+    async def _rest(self, seconds: float) -> None:
+        """Sleep; cut short when the last peer goes, or when those that are left turn out to lack something."""
+        had_peers, was_starved = bool(self._sessions), self._is_starved()
+        with trio.move_on_after(seconds):
+            while not had_peers or (self._sessions and self._is_starved() is was_starved):
+                await self._news.park()
+
+    def _is_starved(self) -> bool:
+        return self.scheduler is not None and self.scheduler.starved
+
+    def _give_up(self) -> None:
+        raise self._tally.why_not(partly=bool(self._sessions), kept=self._standing.verified_bytes > 0)
+
+    # -- told how it goes ----------------------------------------------------------------------------------------
+
+    def over(self, name: str, *, fruitless: bool) -> None:
+        """A session has ended: what it owed goes to the others. ``fruitless`` when it was asked and gave nothing."""
+        self._remember(name, self._sessions.pop(name, None))
+        self._tally.busy.discard(name)
+        self._fruitless[name] += fruitless
+        self.news()
+        if self.scheduler is not None:
+            self.scheduler.left(name)
+            self.kick_all()
+
+    def _remember(self, name: str, session: Session | None) -> None:
+        """Keep in mind for the next get how it went with a peer."""
+        now = trio.current_time()
+        waited = 0.0 if session is None else session.waited(now)
+        if self.scheduler is not None and not (self._courtesy is not None and self._courtesy.paused):
+            waited = max(waited, self.scheduler.owes_for(name, now))
+        wrong, gave = name in self._tally.faulty, bool(self.given[name])
+        self._reliance.ended(name, now, wrong=wrong, gave=gave, waited=waited, patience=self._silence)
+
+    def news(self) -> None:
+        """A session came to work, or ended."""
+        self._news.unpark_all()
+
+    def somebody_grew(self) -> None:
+        """This node has got more, or a peer that is fetching too."""
+        self._grown_at = trio.current_time()
+
+    def put_off(self, name: str) -> None:
+        """A peer is busy and will be asked again; what it owes goes to others meanwhile."""
+        self._tally.busy.add(name)
+        if self.scheduler is not None:
+            self.scheduler.left(name)
+        self.kick_all()
+
+    def gave(self, name: str) -> None:
+        """A peer's chunk is right."""
+        self._tally.gave.add(name)
+        self.given[name] += 1
+        self.somebody_grew()
+        del self._fruitless[name]
+
+    def lied(self, name: str, slot: int) -> None:
+        """A peer's chunk is not what its hash says."""
+        # Also when it has hung up meanwhile, lest it come back and do it again.
+        fault = self._tally.faulty[name] = f"slot {slot} is not what its hash says"
+        self._known[name].blame(fault, poisoned=True)
+        if name not in self._sessions:
+            self._reliance.failed(name, WRONG, trio.current_time())
+
+    # -- told what to do -----------------------------------------------------------------------------------------
+
+    def note_bytes(self, scheduler: Scheduler[str], now: float) -> None:
+        """Tell the scheduler whose bytes came since the last call."""
+        for session in self._sessions.values():
+            session.note_bytes(scheduler, now)
+
+    def cancel(self, names: Iterable[str], slot: int) -> None:
+        """Take back what was asked of these: another brought it first."""
+        for name in names:
+            if name in self._sessions:
+                self._sessions[name].cancel(slot)
+
+    def stop(self, names: Iterable[str]) -> None:
+        """Part with these."""
+        for name in names:
+            if name in self._sessions:
+                self._sessions[name].stop()
+
+    def kick_all(self) -> None:
+        """Something changed about what is to be asked for."""
+        for session in self._sessions.values():
+            session.kick()
