@@ -143,6 +143,7 @@ PURE = (
     "gossip/allowance.py",
     "gossip/envelope.py",
     "gossip/likeness.py",
+    "gossip/meetings.py",
     "gossip/ratings.py",
     "gossip/renewal.py",
     "gossip/discussion.py",

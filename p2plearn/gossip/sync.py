@@ -6,38 +6,41 @@
 - A feed that is followed anew is looked for among the course's providers, and again every FOLLOW_SECONDS: those who
   talk about a course needn't be neighbours.
 
-A peer has a bounded number of exchanges, of bytes a turn, of seconds a turn and in all, and of what it brings in a time
-(``intake``).
+In: a host, the record (``feed``), which feeds are followed here. Out: a record that is as its peers' are. With whom to
+begin is decided in ``meetings``, how turns go over a stream is ``framing``'s, what is made of them ``exchange``'s.
+
+What must hold: a peer has a bounded number of exchanges, of bytes a turn, of seconds a turn and in all, and of what it
+brings in a time (``intake``).
+
+Imports ``errors``, ``net`` and siblings.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 from libp2p.abc import INetStream
 from libp2p.custom_types import TProtocol
-from libp2p.exceptions import BaseLibp2pError
 from libp2p.host.basic_host import BasicHost
-from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 
 from p2plearn.errors import PeerFault
+from p2plearn.gossip import framing
 from p2plearn.gossip.envelope import Content
 from p2plearn.gossip.exchange import Exchange
 from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.intake import Blame, Intake
+from p2plearn.gossip.meetings import Meetings
 from p2plearn.gossip.news import News
-from p2plearn.gossip.turns import MAX_TURN, PROTOCOL, Turn, decode, encode
+from p2plearn.gossip.turns import PROTOCOL, Turn, decode, encode
 from p2plearn.net.dial import ConnectFailed, connect
-from p2plearn.net.rates import Floor
 from p2plearn.net.standing import Fault
 
 if TYPE_CHECKING:
@@ -49,19 +52,11 @@ PERIOD_SECONDS: Final = 20.0
 """Between exchanges with a random peer, more or less half of it. An exchange with nothing to say costs 200 bytes."""
 LOOK_SECONDS: Final = 0.5
 """How often connected peers are looked at for new ones."""
-COURTESY_SECONDS: Final = 5.0
-"""Of two peers that meet, the one with the lower id begins; the other waits this long before it does."""
-AGAIN_SECONDS: Final = 600.0
-"""Longest wait before an exchange is tried again with a peer with which it fails: it may not speak this protocol."""
 FOLLOW_SECONDS: Final = 300.0
 FAN_OUT: Final = 6
 """Peers told of what is new here. With 6 each, news reaches everybody in some hops with overwhelming probability."""
-HEAD: Final = 4
-"""Bytes of a turn's length."""
 FIRST_SECONDS: Final = 10.0
 """For a peer that opened an exchange to begin it."""
-TURN_SECONDS: Final = 30.0
-"""For a peer to think, and for a turn to go out."""
 EXCHANGE_SECONDS: Final = 600.0
 DIAL_SECONDS: Final = 8.0
 AT_ONCE: Final = 4
@@ -69,13 +64,8 @@ AT_ONCE: Final = 4
 PROVIDERS_ASKED: Final = 3
 LOOKS: Final = 6
 """Times that others who follow a course are looked for at once, after 2, 4, 8, … s, until one of them answered."""
-CATCH_UP_SECONDS: Final = 1.0
-"""After this we fetch ourselves what a peer had more than it may bring."""
 
 Providers = Callable[[bytes], Awaitable[list[PeerInfo]]]
-
-_OVER: Final = (BaseLibp2pError, EOFError, OSError, trio.TooSlowError, trio.BrokenResourceError)
-"""What ends an exchange without anybody's fault."""
 
 
 @dataclass(slots=True)
@@ -125,9 +115,8 @@ class Sync:
         self.intake = Intake(blame)
         self._nursery: trio.Nursery | None = None
         self._calls = trio.CapacityLimiter(AT_ONCE)
-        self._met: dict[ID, float] = {}
-        self._due: dict[ID, float] = {}
-        self._failures: dict[ID, int] = {}
+        mine = host.get_id().to_bytes()
+        self._meetings: Meetings[ID] = Meetings(lambda peer: mine < peer.to_bytes())
         self._news = News()
         self.announce = self._news.announce
         self.figures = Figures()
@@ -143,20 +132,21 @@ class Sync:
             try:
                 while True:
                     turn = await self._receive(stream, patience)
-                    patience = TURN_SECONDS
+                    patience = framing.TURN_SECONDS
                     if turn is None:
                         if compared:
                             self.figures.compared_now()
                         break
                     compared = compared or bool(turn.ranges)
                     if turn.ranges:
-                        self._met[peer] = trio.current_time()  # it began: no need to begin as well
+                        self._meetings.met(peer)
                     answer, goes_on = await self.intake.think(exchange, turn, peer, brought=True)
                     self._tell_on(exchange, peer)
                     if answer is not None:
                         await self._send(stream, answer)
                     if not goes_on:
-                        self._catch_up(peer)
+                        if self.intake.may_fetch(peer):
+                            self._meetings.catch_up(peer, trio.current_time())
                         break  # enough of this peer for now; others have news too
             finally:
                 self._count(exchange)
@@ -212,26 +202,13 @@ class Sync:
 
     async def _meet(self, nursery: trio.Nursery) -> None:
         """Exchange with each peer that connects."""
-        mine = self._host.get_id().to_bytes()
 
         async def exchange(peer: ID) -> None:
             await self._exchange(PeerInfo(peer, []), None)
 
         while True:
-            now = trio.current_time()
-            here = set(self._host.get_connected_peers())
-            for peer in here - set(self._met) - set(self._due):
-                self._due[peer] = now + (0.0 if mine < peer.to_bytes() else COURTESY_SECONDS)
-            for peer in [peer for peer in (*self._met, *self._failures) if peer not in here]:
-                self._met.pop(peer, None)  # when it comes back it is met anew
-                self._failures.pop(peer, None)
-            for peer, due in list(self._due.items()):
-                if peer not in here or peer in self._met:
-                    del self._due[peer]
-                elif due <= now:
-                    del self._due[peer]
-                    self._met[peer] = now
-                    nursery.start_soon(exchange, peer)
+            for peer in self._meetings.due(set(self._host.get_connected_peers()), trio.current_time()):
+                nursery.start_soon(exchange, peer)
             await trio.sleep(LOOK_SECONDS)
 
     async def _go_round(self) -> None:
@@ -279,8 +256,8 @@ class Sync:
                     if not self._host.is_peer_connected(info.peer_id):
                         await connect(self._host, info, DIAL_SECONDS)
                     stream = await self._host.new_stream(info.peer_id, [TProtocol(PROTOCOL)])
-            except (*_OVER, ConnectFailed):
-                self._meet_again(info.peer_id)
+            except (*framing.OVER, ConnectFailed):
+                self._meetings.failed(info.peer_id, trio.current_time())
                 return False
             try:
                 with trio.fail_after(EXCHANGE_SECONDS):
@@ -288,35 +265,23 @@ class Sync:
                     await stream.close()
             except PeerFault as fault:
                 self._blame(info.peer_id, str(fault), Fault.PROTOCOL)
-            except _OVER as error:
+            except framing.OVER as error:
                 log.debug("an exchange with %s ended: %s", info.peer_id, error)
             except trio.Cancelled:
                 # Or else the peer waits for a turn that never comes, and holds it against us.
                 with trio.CancelScope(shield=True):
-                    await _reset(stream)
+                    await framing.reset(stream)
                 raise
             else:
-                self._failures.pop(info.peer_id, None)
+                self._meetings.worked(info.peer_id)
                 if news is None:
                     self.figures.compared_now()
                 return True
             finally:
                 self._count(exchange)
-            await _reset(stream)
-            self._meet_again(info.peer_id)
+            await framing.reset(stream)
+            self._meetings.failed(info.peer_id, trio.current_time())
             return False
-
-    def _meet_again(self, peer: ID) -> None:
-        """An exchange failed, and with it maybe news were lost: all of it soon again, rarely when it goes on so."""
-        failures = self._failures[peer] = self._failures.get(peer, 0) + 1
-        self._met.pop(peer, None)
-        self._due[peer] = trio.current_time() + min(2.0**failures, AGAIN_SECONDS)
-
-    def _catch_up(self, peer: ID) -> None:
-        """A peer has more than it may bring: maybe a good deal is new. We fetch it, at our own pace."""
-        if self.intake.may_fetch(peer):
-            self._met.pop(peer, None)
-            self._due[peer] = trio.current_time() + CATCH_UP_SECONDS
 
     async def _converse(
         self,
@@ -367,49 +332,12 @@ class Sync:
     async def _send(self, stream: INetStream, turn: Turn) -> None:
         raw = encode(turn)
         self.figures.bytes_out += len(raw)
-        with trio.fail_after(TURN_SECONDS):
-            await stream.write(raw)
+        await framing.send(stream, raw)
 
-    async def _receive(self, stream: INetStream, patience: float = TURN_SECONDS) -> Turn | None:
+    async def _receive(self, stream: INetStream, patience: float = framing.TURN_SECONDS) -> Turn | None:
         """The peer's next turn; None when it has closed. Raises PeerFault, TooSlowError."""
-        with trio.fail_after(patience):
-            head = await _read(stream, HEAD)
-        if not head:
+        packed = await framing.receive(stream, patience)
+        if packed is None:
             return None
-        length = int.from_bytes(head, "big")
-        if not 0 < length <= MAX_TURN:
-            raise PeerFault(f"sync: a turn of {length} bytes")
-        packed = await _read(stream, length)
-        self.figures.bytes_in += length + 4
+        self.figures.bytes_in += framing.HEAD + len(packed)
         return decode(packed)
-
-
-async def _read(stream: Any, count: int) -> bytes:
-    """``count`` bytes, or none at all at the end of the stream; raises PeerFault for an end in the middle.
-
-    Raises TooSlowError when they come in drops (``net.limits.FLOOR_BYTES``).
-    """
-    pieces: list[bytes] = []
-    left = count
-    floor = Floor(trio.current_time())
-    while left:
-        try:
-            with trio.fail_at(floor.deadline if pieces or count > HEAD else math.inf):
-                piece = await stream.read(left)
-        except (EOFError, StreamEOF):
-            piece = b""
-        if not piece:
-            break
-        floor.came(len(piece), trio.current_time())
-        pieces.append(piece)
-        left -= len(piece)
-    if left and pieces:
-        raise PeerFault("sync: the stream ended within a turn")
-    return b"".join(pieces)
-
-
-async def _reset(stream: INetStream) -> None:
-    try:
-        await stream.reset()
-    except _OVER:
-        return

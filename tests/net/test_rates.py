@@ -14,7 +14,7 @@ from trio.testing import memory_stream_pair
 from p2plearn.dht.line import Line
 from p2plearn.dht.messages import BEATS, Beat
 from p2plearn.dht.messages import encode as encode_beat
-from p2plearn.gossip.sync import _read
+from p2plearn.gossip.framing import read_exactly
 from p2plearn.net.limits import BYTES_A_FRAME, FLOOR_BYTES, FLOOR_SECONDS, FRAMES_BURST, FRAMES_PER_SECOND
 from p2plearn.net.paced import Paced
 from p2plearn.net.rates import Floor, FrameAllowance, Rates
@@ -93,7 +93,7 @@ BEAT = encode_beat(Beat(1, 2, 3, False, bytes(16)))
 WANT = encode_message(Want(((0, 1), (5, 9))))
 
 READERS: dict[str, Callable[[], Any]] = {
-    "sync": lambda: _read(Slow(bytes(1000)), 1000),
+    "sync": lambda: read_exactly(Slow(bytes(1000)), 1000),
     "heartbeat": lambda: Line(Slow(BEAT), BEATS).receive(60.0),
     "chunk": lambda: Channel(Slow(WANT), FROM_FETCHER).receive(),
     "kad": lambda: _all(Paced(Slow(bytes(1000)))),
@@ -128,4 +128,4 @@ async def test_a_slow_line_is_no_offence(autojump_clock: trio.abc.Clock) -> None
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
-        assert len(await _read(Stream(), 20 * FLOOR_BYTES)) == 20 * FLOOR_BYTES
+        assert len(await read_exactly(Stream(), 20 * FLOOR_BYTES)) == 20 * FLOOR_BYTES
