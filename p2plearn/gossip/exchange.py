@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from p2plearn.errors import PeerFault
+from p2plearn.gossip.admission import Taken
 from p2plearn.gossip.envelope import Content, Envelope
-from p2plearn.gossip.feed import Feed, Taken
+from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.turns import ENVELOPE_BYTES, MAX_FEEDS, MAX_IDS, Turn
 
 MAX_OUTBOX: Final = 400_000
@@ -30,7 +31,7 @@ news at once make some; who sends that many isn't listening."""
 class Counts:
     """What one exchange came to. ``new`` waits to be passed on; ``fresh`` counts what was passed on already.
 
-    The rest is what was dropped, by reason; see ``feed.Taken``.
+    The rest is what was dropped, by reason; see ``admission.Taken``.
     """
 
     sent: int = 0

@@ -17,19 +17,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import heapq
 import sqlite3
 from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from p2plearn.database import Database
 from p2plearn.errors import PeerFault, Refused
 from p2plearn.gossip import reconcile, tables
+from p2plearn.gossip.admission import Admission, Taken
 from p2plearn.gossip.envelope import (
     CATALOGUE,
     FUTURE_SECONDS,
@@ -44,6 +43,7 @@ from p2plearn.gossip.envelope import (
     reopen,
     seal,
 )
+from p2plearn.gossip.unwanted import Unwanted
 from p2plearn.store.mirror import Mirror, Table
 
 MAX_PER_AUTHOR: Final = 2_000
@@ -53,38 +53,8 @@ COURSE_BUDGET: Final = 100_000
 """Envelopes kept of a feed: some 100 MB of disk each when full. The catalogue is everybody's."""
 EVICT_SHARE: Final = 50
 """One in this many goes at once when a budget is full: rare work instead of work at every message."""
-MAX_FORGOTTEN: Final = 200_000
-"""Ids of evicted envelopes remembered, so that they aren't taken in again at each exchange."""
-MAX_LATER: Final = 20_000
-"""Ids remembered that are not wanted before a certain time; what is beyond that may be offered, and dropped, again."""
-HASTY_SECONDS: Final = 30.0
-"""How long an envelope waits whose author says more than anybody takes in at a time."""
 KEYS_CACHED: Final = 64
 """Feeds whose keys are held in memory (80 bytes an envelope)."""
-
-
-@dataclass(slots=True)
-class Taken:
-    """What became of envelopes that came from elsewhere: ``new`` ones, and counts of the rest.
-
-    ``faults``: reasons, one for each that no honest node would have sent.
-    """
-
-    new: list[Envelope] = field(default_factory=list)
-    known: int = 0
-    """Here already."""
-    stale: int = 0
-    """Something newer stands in their place, their author took them back, or they expired."""
-    waiting: int = 0
-    """Let go on purpose, or not wanted yet, as was found out before."""
-    early: int = 0
-    """From the future."""
-    hasty: int = 0
-    """Of authors who say too much at a time."""
-    elsewhere: int = 0
-    """Of feeds that aren't kept here."""
-    blocked: int = 0
-    faults: list[str] = field(default_factory=list)
 
 
 def _everyone(_: Content) -> bool:
@@ -114,9 +84,7 @@ class Feed:
         """
         self._budgets = (catalogue_budget, course_budget)
         self._keys: OrderedDict[bytes, list[bytes]] = OrderedDict()
-        self._forgotten: OrderedDict[bytes, None] = OrderedDict()
-        self._later: set[bytes] = set()
-        self._ripening: list[tuple[float, bytes]] = []
+        self._unwanted = Unwanted()
         self._trust: Callable[[], Collection[bytes]] = frozenset
         self._database = Database(path, "The record of what people said", ("secure_delete = ON",))
         self._database.prepare(tables.MIGRATIONS, suspicious=suspicious, expected=expected)
@@ -177,27 +145,22 @@ class Feed:
         """See ``reconcile.answer``; ids that this node let go on purpose are not asked for again."""
         with self.lock:
             found = reconcile.answer(self.keys(feed), ranges)
-            found.we_lack = [name for name in found.we_lack if not self._waits(name)]
+            found.we_lack = [name for name in found.we_lack if name not in self._unwanted]
             return found
 
     def lacking(self, ids: Iterable[bytes]) -> list[bytes]:
         """Those of ``ids`` that are neither here, nor were let go on purpose, nor have to wait for their time."""
         with self.reading() as db:
-            return [name for name in ids if not self._waits(name) and not _here(db, name)]
+            return [name for name in ids if name not in self._unwanted and not _here(db, name)]
 
     def ripen(self, now: float) -> None:
         """From here on, what was not wanted before ``now`` is."""
         with self.lock:
-            while self._ripening and self._ripening[0][0] <= now:
-                self._later.discard(heapq.heappop(self._ripening)[1])
+            self._unwanted.ripen(now)
 
     def _wait(self, name: bytes, until: float) -> None:
-        if len(self._later) < MAX_LATER:
-            self._later.add(name)
-            heapq.heappush(self._ripening, (until, name))
-
-    def _waits(self, name: bytes) -> bool:
-        return name in self._forgotten or name in self._later
+        with self.lock:
+            self._unwanted.wait(name, until)
 
     def raws(self, ids: Sequence[bytes], feeds: Collection[bytes], most: int) -> list[bytes]:
         """The bytes of those of ``ids`` that are in ``feeds``, in that order, the first and then up to ``most`` bytes.
@@ -255,7 +218,8 @@ class Feed:
         the signature was found good, and counts what it admits: whether its author may say that much now.
         """
         taken = Taken()
-        opened = [one for one in self._open(raws, taken) if self._wanted(one, follows, now, refuse, admit, taken)]
+        admission = Admission(follows, now, refuse, admit, self._wait)
+        opened = [one for one in self._open(raws, taken) if admission.wants(one, taken)]
         if not opened:
             return taken
         with self.lock:  # held until a withdrawn text is gone from the file, too
@@ -289,39 +253,13 @@ class Feed:
         for name, raw in by_id.items():
             if name in here:
                 continue
-            if self._waits(name):
+            if name in self._unwanted:
                 taken.waiting += 1
                 continue
             try:
                 yield open_envelope(raw)
             except PeerFault as fault:
                 taken.faults.append(str(fault))
-
-    def _wanted(  # noqa: PLR0917 - what the caller said, passed through
-        self,
-        envelope: Envelope,
-        follows: Collection[bytes],
-        now: float,
-        refuse: Callable[[Content], bool],
-        admit: Callable[[Content], bool],
-        taken: Taken,
-    ) -> bool:
-        content = envelope.content
-        if content.feed not in follows:
-            taken.elsewhere += 1
-        elif refuse(content):
-            taken.blocked += 1
-        elif content.time > now + FUTURE_SECONDS:
-            taken.early += 1
-            with self.lock:
-                self._wait(envelope.id, content.time - FUTURE_SECONDS)
-        elif not admit(content):
-            taken.hasty += 1
-            with self.lock:
-                self._wait(envelope.id, now + HASTY_SECONDS)
-        else:
-            return True
-        return False
 
     def _put(self, db: sqlite3.Connection, envelope: Envelope, now: int) -> bool:
         """Inside a transaction: keep it unless something that stands speaks against it."""
@@ -388,9 +326,7 @@ class Feed:
             victim = tables.find(db, "id = ?", name)
             if victim is not None:
                 self._delete(db, victim)
-            self._forgotten[name] = None
-        while len(self._forgotten) > MAX_FORGOTTEN:
-            self._forgotten.popitem(last=False)
+            self._unwanted.forget(name)
 
     def sweep(self, now: float) -> int:
         """Forget what has expired; how many. What was replaced or let go meanwhile is gone from the file then, too."""

@@ -17,8 +17,9 @@ from p2plearn.errors import Refused, StoreProblem, UsageProblem
 from p2plearn.gossip import envelope as env
 from p2plearn.gossip import feed as feed_module
 from p2plearn.gossip import tables, words
+from p2plearn.gossip.admission import HASTY_SECONDS, Taken
 from p2plearn.gossip.envelope import CATALOGUE, ENTRY_SECONDS, FUTURE_SECONDS, Envelope
-from p2plearn.gossip.feed import HASTY_SECONDS, Feed, Taken
+from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.reading import Reading
 from p2plearn.people import SearchRequest
 from tests.gossip.people import COURSE, NOW, person, question, reply
