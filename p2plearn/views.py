@@ -285,11 +285,19 @@ def _fact_rows(facts: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             rows += _fact_rows(value, f"{label} ")
         elif isinstance(value, list | tuple):
-            items = [_value(name, item) for item in value]
+            items = [_holder(item) if name == "where" else _value(name, item) for item in value]
             rows += [(label if not place else "", item) for place, item in enumerate(items)]
         else:
             rows.append((label, _value(name, value)))
     return rows
+
+
+def _holder(each: object) -> str:
+    """Who has a copy, how that node is, and since when it has said so."""
+    if not isinstance(each, Mapping):
+        return str(each)
+    since = f", keeps it since {_value('since', each['since'])}" if "since" in each else ""
+    return f"{each.get('peer_id', '?')}: {each.get('life', '?')}{since}"
 
 
 def _value(name: str, value: object) -> str:

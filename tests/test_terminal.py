@@ -145,3 +145,11 @@ def test_facts_of_a_newer_node_are_shown_and_missing_ones_are_not_missed() -> No
     assert views.course({}) == ""
     assert views.peers([{}])
     assert "50 %" in views.courses([{"course": COURSE, "title": "t", "bytes": 10, "have_bytes": 5, "complete": False}])
+
+
+def test_who_keeps_a_course_is_said_in_words() -> None:
+    where = [{"peer_id": "12D3A", "life": "this node", "since": 0}, {"peer_id": "12D3B", "life": "down"}]
+    said = views.course({"where": where})
+    assert "12D3A: this node, keeps it since 1970-01-01 00:00 UTC" in said
+    assert "12D3B: down" in said
+    assert "peer_id" not in said
