@@ -165,7 +165,7 @@ class Sync:
             task_status.started()
 
     async def seek(self, course: bytes) -> int:
-        """Exchange that course's feed with some of its providers and with all neighbours; with how many providers it
+        """Exchange that course's feed with some of its providers and a few neighbours; with how many providers it
         worked.
         """
         found = (await self._providers(course))[:PROVIDERS_ASKED]
@@ -180,9 +180,9 @@ class Sync:
         async with trio.open_nursery() as nursery:
             for info in found:
                 nursery.start_soon(one, info)
-            for peer in self._host.get_connected_peers():
-                if peer not in providers:
-                    nursery.start_soon(one, PeerInfo(peer, []))
+            others = [peer for peer in self._host.get_connected_peers() if peer not in providers]
+            for peer in random.sample(others, min(FAN_OUT, len(others))):
+                nursery.start_soon(one, PeerInfo(peer, []))
         return worked
 
     def look_for(self, course: bytes) -> trio.Event:
