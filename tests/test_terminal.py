@@ -137,7 +137,7 @@ def test_what_publish_and_get_say() -> None:
 
 
 def test_facts_of_a_newer_node_are_shown_and_missing_ones_are_not_missed() -> None:
-    facts = {"schema": 1, "course": COURSE, "new_thing": {"inner": 3, "free_disk": 1024}, "list": [], "created": 0}
+    facts = {"schema": 1, "course": COURSE, "new_thing": {"inner": 3, "have_bytes": 1024}, "list": [], "created": 0}
     said = views.course(facts)
     assert "new thing inner" in said
     assert "1.0 KiB" in said
