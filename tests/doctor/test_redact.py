@@ -170,7 +170,7 @@ def test_the_bundle_of_a_real_node_has_no_secret_in_it(tmp_path: Path) -> None:
     assert made["status"]["courses"] == 1
     assert made["findings"]
     assert made["log"]
-    keys = [path.read_bytes() for path in node.home.keys.iterdir()]
+    keys = [path.read_bytes() for path in node.home.keys.glob("*.key")]
     assert len(keys) == 2
     secrets = [course, status["peer_id"], status["author"], "Diary", "Lovelace", "love-letters", "very-private"]
     secrets += [str(tmp_path / "home")]
