@@ -17,6 +17,7 @@ import os
 import re
 import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -26,6 +27,8 @@ from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import proc
 from churn import Node, until_whole
