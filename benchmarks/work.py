@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,9 @@ def same(one: Path, other: Path) -> bool:
 class Node:
     """A p2plearn node in a process of its own, driven through the command line as a user would."""
 
-    def __init__(self, home: Path, *options: str) -> None:
+    def __init__(self, home: Path, *options: str, env: Mapping[str, str] | None = None) -> None:
         self.home = home
+        self.env = {"P2PLEARN_STORAGE_GIVE": "0"} | os.environ | (env or {})  # who has what is to be seen here
         began = time.perf_counter()
         self.run("node", "start", "--detach", "--listen", "/ip4/127.0.0.1/tcp/0", "--no-mdns", *options)
         self.start_seconds = time.perf_counter() - began
@@ -70,8 +71,7 @@ class Node:
     def run(self, *words: object) -> dict[str, Any]:
         """A command with ``--json``; its last object."""
         command = [sys.executable, "-P", "-m", "p2plearn", "--home", str(self.home), *map(str, words), "--json"]
-        env = {"P2PLEARN_STORAGE_GIVE": "0"} | os.environ  # who has what is to be seen here
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=env)
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=self.env)
         last: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return last
 

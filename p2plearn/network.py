@@ -333,6 +333,7 @@ class Network:
                 "waiting": told.waiting,
                 "late": told.late,
                 "lateness": told.lateness,
+                "tellings": told.tellings,
                 "warning": falls_behind(told),
                 "last_error": told.last_error,
             },

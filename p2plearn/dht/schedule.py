@@ -67,7 +67,7 @@ class _Entry:
 @dataclass(frozen=True, slots=True)
 class Figures:
     """For status: courses told to somebody, courses that wait to be told, courses late, and the last reason why;
-    how many seconds the most overdue one is overdue.
+    how many seconds the most overdue one is overdue; how often a course was told and taken since the start.
     """
 
     announced: int
@@ -75,6 +75,7 @@ class Figures:
     late: int
     last_error: str
     lateness: float
+    tellings: int
 
 
 class Schedule:
@@ -100,6 +101,7 @@ class Schedule:
         """(place, course) of each, in order of place."""
         self._swept_to = (b"", b"")
         self._last_error = ""
+        self._tellings = 0
 
     def __contains__(self, course: bytes) -> bool:
         return course in self._entries
@@ -192,6 +194,7 @@ class Schedule:
         # Those no longer near it, or gone, no longer count.
         entry.holders = kept | dict.fromkeys(confirmed, now)
         if entry.holders:
+            self._tellings += 1
             entry.told_at = now
             entry.tries = 0
             entry.due = now + entry.wait
@@ -226,4 +229,5 @@ class Schedule:
         late = sum(e.due < now - min(LATE, self._interval) for e in entries)
         waiting = len(entries) - announced
         lateness = max((now - e.due for e in entries), default=0.0)
-        return Figures(announced, waiting, late, self._last_error if waiting or late else "", max(lateness, 0.0))
+        error = self._last_error if waiting or late else ""
+        return Figures(announced, waiting, late, error, max(lateness, 0.0), self._tellings)

@@ -73,6 +73,8 @@ ROWS: Final[tuple[_Row, ...]] = (
          "dht.late"),
     _Row("p2plearn_provide_lateness_seconds", "gauge", "How long the most overdue course is overdue to be told.",
          "dht.lateness"),
+    _Row("p2plearn_provide_tellings_total", "counter", "Times a course was told to peers that took it.",
+         "dht.tellings"),
     _Row("p2plearn_sync_lag_seconds", "gauge",
          "Since what people say was last compared with a peer to the end; since the start before the first time.",
          "people.lag"),

@@ -44,7 +44,7 @@ def test_a_family_without_samples_is_left_out_and_wrong_names_are_refused() -> N
 STATUS = {
     "peers": 3, "courses": 7, "faults": 2, "paused": False, "banned": [{"peer": "x"}], "fetching": [],
     "unreachable": {"12D3KooWSecretPeer": "no answer"},
-    "dht": {"peers": 9, "announced": 6, "waiting": 1, "late": 1, "lateness": 301.5},
+    "dht": {"peers": 9, "announced": 6, "waiting": 1, "late": 1, "lateness": 301.5, "tellings": 12},
     "storage": {"bytes": 1000, "quota": None, "free_disk": 5, "min_free": 4},
     "custody": {
         "under_replicated": [
@@ -77,6 +77,7 @@ def test_a_status_as_metrics_has_what_alerts_need_and_tells_nothing_else() -> No
     assert one("p2plearn_courses_below_target") == 2
     assert one("p2plearn_copies_below_target") == 3
     assert one("p2plearn_provide_lateness_seconds") == 301.5
+    assert one("p2plearn_provide_tellings_total") == 12
     assert one("p2plearn_sync_lag_seconds") == 12.25
     assert one("p2plearn_sync_records_dropped_total", reason="stale") == 2
     assert one("p2plearn_course_bytes_total", network="wan", direction="sent") == 3
