@@ -16,8 +16,9 @@ from typing import Any, Final
 
 import trio
 
+from p2plearn.archive.arrivals import Arrival, Arrived, House
 from p2plearn.archive.export import Export, Exported, Whose, choose
-from p2plearn.archive.intake import Arrival, Arrived, House, Intake
+from p2plearn.archive.intake import Intake
 from p2plearn.archive.sinks import FileSink, PipeSink
 from p2plearn.archive.sources import Source
 from p2plearn.course.names import cid_text

@@ -1,10 +1,11 @@
 """Courses of this store, and what people said, as one CAR file.
 
 Order: header (each course's UnixFS root, then the bundle), bundle; for each course manifest, index parts, the nodes
-of its UnixFS tree, its chunks; then pages and envelopes. A block that stands in the file already is left out, but
-manifests and index parts: a reader has all it needs of a course before its chunks come, and needs one course's index
-at a time. The part with the courses is the same whenever it is written, so an export that was cut goes on; people go
-on talking meanwhile, so theirs comes last and is always written anew.
+of its UnixFS tree, its chunks; then bundle, manifests and index parts once more, so that damage to one of them costs
+nothing; then pages and envelopes. Other blocks that stand in the file already are left out. A reader has all it needs
+of a course before its chunks come, and needs one course's index at a time. The part with the courses is the same
+whenever it is written, so an export that was cut goes on; people go on talking meanwhile, so theirs comes last and is
+always written anew.
 
 Memory: one course's index, and 32 bytes and some for each chunk written when there are several courses. Blocking.
 Imports ``course``, ``errors``, ``store``, ``gossip`` and siblings.
@@ -150,6 +151,10 @@ class Export:
         self._put(sink, block_cid(bundle), bundle)
         for row in self._rows:
             self._course(sink, row)
+        self._put(sink, block_cid(bundle), bundle)
+        for row in self._rows:
+            with self._holding(row) as holding:
+                self._needed_first(sink, row, holding)
         if self._whose != "none":
             self._people(sink)
         sink.finish()
@@ -176,12 +181,7 @@ class Export:
     def _course(self, sink: Sink, row: CourseRow) -> None:
         with self._holding(row) as holding:
             manifest = holding.signed.manifest
-            self._put(sink, raw_cid(row.course), holding.signed.raw)
-            for number, part in enumerate(manifest.index):
-                raw = holding.index_part(number)
-                if raw is None:
-                    raise _gone(row)
-                self._put(sink, raw_cid(part.digest), raw)
+            self._needed_first(sink, row, holding)
             last = b""
             for cid, block in unixfs.blocks(holding.index, manifest.kind):
                 # Equal files and folders have equal nodes; those of one file that come twice in a row are left out.
@@ -191,6 +191,15 @@ class Export:
             for batch in self._batches(sink, holding):
                 self._chunks(sink, row, holding, batch)
         self._report(self._done, self._total)
+
+    def _needed_first(self, sink: Sink, row: CourseRow, holding: Holding) -> None:
+        """What a reader must have of a course before it can use its chunks."""
+        self._put(sink, raw_cid(row.course), holding.signed.raw)
+        for number, part in enumerate(holding.signed.manifest.index):
+            raw = holding.index_part(number)
+            if raw is None:
+                raise _gone(row)
+            self._put(sink, raw_cid(part.digest), raw)
 
     def _is_new(self, name: bytes) -> bool:
         if name in self._seen:

@@ -1,9 +1,9 @@
 """A CAR file of p2plearn's into the store and the record: only what its hash says, whatever the file says.
 
 A course's manifest is held against its hash and signature, index parts against the manifest, chunks against the index
-(``store.download`` does so), envelopes against their signatures. What doesn't fit is passed over and counted; when the
-framing itself is lost, reading ends there. Everything that was right is kept, and the same file, or another copy of
-it, goes on from there. Chunks that are here already, and all of a course that is, are not read at all; every other
+(``store.download`` does so), envelopes against their signatures. What doesn't fit is passed over and counted, and
+so are places where the framing itself is lost. Everything that was right is kept, and the same file, or another copy
+of it, goes on from there. Chunks that are here already, and all of a course that is, are not read at all; every other
 block is held against its hash, whether it is of use here or not.
 
 One course is open at a time. A file in another order than ours (another program's) is read again as long as that
@@ -14,19 +14,21 @@ Blocking. Imports ``course``, ``errors``, ``store``, ``gossip`` and siblings.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from p2plearn.archive.car import DAG_CBOR, DAG_CBOR_CID, RAW, BadCar, Decoder, Head, Header
+from p2plearn.archive.arrivals import Arrival, Arrived, House
+from p2plearn.archive.blocks import Blocks
+from p2plearn.archive.car import DAG_CBOR, DAG_CBOR_CID, RAW, Head, Header
 from p2plearn.archive.layout import NotOurs, Packed, decode_bundle, decode_page
 from p2plearn.archive.sources import Source
 from p2plearn.course.index import decode_index
-from p2plearn.course.manifest import SignedManifest, open_manifest
+from p2plearn.course.manifest import open_manifest
 from p2plearn.course.names import cid_text
 from p2plearn.errors import IntegrityProblem, NoSpace, PeerFault, UsageProblem
-from p2plearn.gossip.envelope import MAX_ENTRY, Content
+from p2plearn.gossip.envelope import MAX_ENTRY, open_envelope
 from p2plearn.gossip.feed import Feed
 from p2plearn.store.download import Download
 from p2plearn.store.durable import Piece
@@ -40,49 +42,6 @@ COMMIT_BYTES: Final = 256 * 1024 * 1024
 TELL_BLOCKS: Final = 64
 _EMPTY: Final = hashlib.sha256(b"").digest()
 
-State = Literal["waiting", "open", "done", "refused", "no-room"]
-
-
-@dataclass(slots=True)
-class Arrival:
-    """What became of one course of the file. ``problem``: words, empty while nothing is wrong."""
-
-    packed: Packed
-    state: State = "waiting"
-    signed: SignedManifest | None = None
-    parts: dict[bytes, bytes] = field(default_factory=dict)
-    stored: int = 0
-    problem: str = ""
-
-
-@dataclass(slots=True)
-class Arrived:
-    """What became of a file. ``damaged``: blocks that weren't what their hash says; ``problem``: why reading ended."""
-
-    courses: list[Arrival] = field(default_factory=list)
-    read: int = 0
-    damaged: int = 0
-    unknown: int = 0
-    cut: bool = False
-    problem: str = ""
-    people_new: int = 0
-    people_known: int = 0
-    people_refused: int = 0
-    people_whole: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """What this node keeps to: ``refusal`` says why a course (of an author) is blocked, ``follows`` whose feeds are
-    kept, ``refuses`` which envelopes aren't, ``clock`` the time; ``began`` is told of each course that is taken in.
-    """
-
-    refusal: Callable[[bytes, bytes | None], str]
-    follows: Callable[[], Collection[bytes]]
-    refuses: Callable[[Content], bool]
-    clock: Callable[[], float]
-    began: Callable[[bytes], None]
-
 
 class Intake:
     """One import: ``run`` it."""
@@ -95,8 +54,10 @@ class Intake:
         self._house = house
         self._source = source
         self._report = report
-        self._decoder = Decoder()
+        self._blocks = Blocks(source)
         self._bundle_cids: frozenset[bytes] = frozenset()
+        self._strange: UsageProblem | None = None
+        """What to refuse the file with, whose header names no bundle, unless one comes all the same."""
         self._by_manifest: dict[bytes, Arrival] = {}
         self._open: Arrival | None = None
         self._download: Download | None = None
@@ -106,9 +67,10 @@ class Intake:
         self._uncommitted = 0
         self._expected: set[bytes] = set()
         self._focus: Arrival | None = None
-        self._counted_at = -1
         self._passing = False
         """Whether what comes belongs to a course that is here already, or isn't wanted."""
+        self._torn = False
+        """Whether a page may have been lost, so that envelopes come that none named."""
         self._envelopes: list[bytes] = []
         self.result = Arrived()
 
@@ -146,7 +108,7 @@ class Intake:
     def _pass(self, focus: Arrival | None) -> None:
         """Read the file once, for everything or for one course."""
         self._focus = focus
-        self._decoder, self._counted_at = Decoder(), -1
+        self._blocks = Blocks(self._source)
         try:
             if focus is not None:
                 self._reopen(focus)
@@ -157,63 +119,67 @@ class Intake:
         self._tell()
 
     def _read(self) -> None:
-        decoder, result = self._decoder, self.result
-        blocks = 0
-        while True:
-            try:
-                head = decoder.head()
-            except BadCar as wrong:
-                if not self._bundle_cids:
-                    raise UsageProblem(f"This is no CAR file: {wrong}.", _HINT) from None
-                result.problem = f"damaged at byte {decoder.offset}: {wrong}"
-                break
+        blocks, result = self._blocks, self.result
+        count = 0
+        while (head := blocks.head()) is not None:
             if isinstance(head, Header):
-                self._bundle_cids = _bundles(head)
+                self._bundle_cids = frozenset(root for root in head.roots if root[:4] == DAG_CBOR_CID)
+                self._strange = None if self._bundle_cids else _strange(head)
                 continue
-            if head is not None and self._block(head):
-                blocks += 1
-                if blocks % TELL_BLOCKS == 0:
-                    self._tell()
-                continue
-            data = self._source.read()
-            if not data:
-                result.cut = not decoder.whole
-                break
-            decoder.feed(data)
-        result.read = max(result.read, decoder.offset)
-        if not self._bundle_cids:
-            raise UsageProblem("This is no CAR file: it is empty, or cut off in its first bytes.", _HINT)
+            if not result.courses:
+                self._refuse_others(head)
+            self._block(head)
+            count += 1
+            if count % TELL_BLOCKS == 0:
+                self._tell()
+        result.cut = blocks.cut
+        result.problem = result.problem or blocks.problem
+        result.read = max(result.read, blocks.offset)
+        if not result.courses:
+            self._refuse_others(None)
+
+    def _refuse_others(self, head: Head | None) -> None:
+        """Raise UsageProblem for a file that isn't ours, by the first block that comes while no bundle has."""
+        headless = self._blocks.headless
+        if headless is not None and head is None:
+            raise UsageProblem(f"This is no CAR file: {headless}.", _HINT)
+        if self._strange is not None and (head is None or head.codec != DAG_CBOR):
+            raise self._strange
 
     def _tell(self) -> None:
-        self._report(self._decoder.offset, self._source.size)
+        self._report(self._blocks.offset, self._source.size)
 
-    def _block(self, head: Head) -> bool:
-        """Deal with the next block; False when more bytes are needed first."""
+    def _block(self, head: Head) -> None:
+        """Deal with the next block."""
         if head.codec == RAW and head.digest in self._slots:
-            return self._chunk(head, self._slots[head.digest])
+            self._chunk(head, self._slots[head.digest])
+            return
         act = self._use_for(head)
         if act is None:
-            self._skip()
-            return True
-        raw = self._decoder.body()
+            self._blocks.skip()
+            return
+        raw = self._blocks.body()
         if raw is None:
-            return False
-        if hashlib.sha256(raw).digest() != head.digest:
-            self._damage(1)
-            return True
-        act(raw)
-        return True
+            return
+        if hashlib.sha256(raw).digest() == head.digest:
+            act(raw)
+            return
+        self._damage(1)
+        self._torn = self._torn or head.codec != RAW
 
     def _use_for(self, head: Head) -> Callable[[bytes], None] | None:
         """What a block that is no chunk is good for; None for nothing."""
         digest = head.digest
+        if not head.digest:
+            self._torn = True  # by another hash, or what says by which is damaged
+            return None
         if head.codec == DAG_CBOR and self._focus is None:
             if head.cid in self._bundle_cids:
-                return None if self.result.courses else self._bundle
+                return _nothing if self.result.courses else self._bundle
             return self._page
         if head.codec != RAW:
             # Nodes of the UnixFS tree are made of the index; whoever is handed this file may need its own.
-            return None if self._passing or self._focus else _nothing
+            return None if self._focus else _nothing
         if digest in self._expected and head.length <= MAX_ENTRY:
             return self._envelope
         arrival = self._by_manifest.get(digest)
@@ -224,22 +190,18 @@ class Intake:
         waiting = self._open
         if waiting is not None and waiting.state == "open" and digest in waiting.packed.parts:
             return (lambda raw: self._part(waiting, digest, raw)) if self._download is None else None
-        if digest != _EMPTY and not self._passing and self._focus is None:
-            if self._counted_at != self._decoder.offset:  # asked again while its bytes come
-                self._counted_at = self._decoder.offset
-                self.result.unknown += 1
-            return _nothing
-        return None
+        if self._focus is not None or digest == _EMPTY:
+            return None
+        if (self._torn or self._blocks.gaps) and head.length <= MAX_ENTRY:
+            return self._stray
+        if self._passing:
+            return None
+        self.result.unknown += 1
+        return _nothing
 
     def _damage(self, blocks: int) -> None:
         if self._focus is None:  # else they were counted before
             self.result.damaged += blocks
-
-    def _skip(self) -> None:
-        left = self._decoder.skip()
-        if left and self._source.seekable and self._decoder.offset + left <= self._source.size:
-            self._source.pass_over(left)
-            self._decoder.jump()
 
     # -- courses --------------------------------------------------------------------------------------------------
 
@@ -248,6 +210,9 @@ class Intake:
             packed = decode_bundle(raw)
         except NotOurs as wrong:
             raise UsageProblem(f"No p2plearn wrote this file, or a newer one: {wrong}.", _HINT) from None
+        self._know(packed)
+
+    def _know(self, packed: Sequence[Packed]) -> None:
         self.result.courses = [Arrival(one) for one in packed]
         self._by_manifest = {one.packed.course: one for one in self.result.courses}
 
@@ -311,22 +276,21 @@ class Intake:
             self._slots.setdefault(index.digest(slot), slot)
         self._house.began(signed.course)
 
-    def _chunk(self, head: Head, slot: int) -> bool:
+    def _chunk(self, head: Head, slot: int) -> None:
         download = self._download
         if download is None:
             raise AssertionError("slots belong to a download")
         if download.has(slot) or head.length != download.length(slot):
             self._damage(0 if download.has(slot) else 1)
-            self._skip()
-            return True
-        raw = self._decoder.body()
+            self._blocks.skip()
+            return
+        raw = self._blocks.body()
         if raw is None:
-            return False
+            return
         self._offers.append((slot, [raw]))
         self._offered += len(raw)
         if self._offered >= BATCH_BYTES:
             self._take_chunks()
-        return True
 
     def _take_chunks(self) -> None:
         if self._download is None or not self._offers:
@@ -364,11 +328,23 @@ class Intake:
             page = decode_page(raw)
         except NotOurs:
             self.result.unknown += 1
+            if not self.result.courses:  # the bundle, where the root that names it was damaged
+                with contextlib.suppress(NotOurs):
+                    self._know(decode_bundle(raw))
             return
         self._leave_course()
         self._take_envelopes()
         self._expected = set(page.ids)
         self.result.people_whole = self.result.people_whole or page.last
+
+    def _stray(self, raw: bytes) -> None:
+        """What may be an envelope whose page was lost: each is signed."""
+        try:
+            open_envelope(raw)
+        except PeerFault:
+            self.result.unknown += not self._passing
+        else:
+            self._envelope(raw)
 
     def _envelope(self, raw: bytes) -> None:
         self._envelopes.append(raw)
@@ -395,13 +371,9 @@ def _nothing(raw: bytes) -> None:
 _HINT: Final = "A file for `p2plearn import` is one that `p2plearn export` wrote."
 
 
-def _bundles(header: Header) -> frozenset[bytes]:
-    """The roots that may be a bundle; raises UsageProblem when none is."""
-    found = frozenset(root for root in header.roots if root[:4] == DAG_CBOR_CID)
-    if not found:
-        shown = ", ".join(_shown(root) for root in header.roots[:3]) or "none"
-        raise UsageProblem(f"This CAR file has no p2plearn course in it (its roots: {shown}).", _HINT)
-    return found
+def _strange(header: Header) -> UsageProblem:
+    shown = ", ".join(_shown(root) for root in header.roots[:3]) or "none"
+    return UsageProblem(f"This CAR file has no p2plearn course in it (its roots: {shown}).", _HINT)
 
 
 def _shown(cid: bytes) -> str:

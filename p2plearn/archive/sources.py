@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import select
 import stat
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,8 @@ from typing import Final, Self
 from p2plearn.errors import Interrupted, P2plearnError, Refused, UsageProblem
 
 READ_BYTES: Final = 1024 * 1024
+PIPE_KEPT: Final = 4 * 1024 * 1024
+"""Bytes of a pipe that can be gone back: more than a block and a read have."""
 _POLL_MS: Final = 200
 
 
@@ -25,6 +28,12 @@ class Source:
     def __init__(self, path: Path, cancelled: Callable[[], bool]) -> None:
         """Open ``path``; raises UsageProblem, Refused."""
         self._path = path
+        self._at = 0
+        """Bytes given so far."""
+        self._passed: deque[bytes] = deque()
+        """What a pipe gave last."""
+        self._again: deque[bytes] = deque()
+        """What is given once more."""
         self._cancelled = cancelled
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -52,9 +61,18 @@ class Source:
 
     def read(self) -> bytes:
         """The next bytes, empty at the end; raises Interrupted, and P2plearnError when the disk fails."""
+        if self._cancelled():
+            raise Interrupted("Interrupted.")
+        data = self._again.popleft() if self._again else self._read()
+        self._at += len(data)
+        if data and not self.seekable:
+            self._passed.append(data)
+            while sum(map(len, self._passed)) - len(self._passed[0]) >= PIPE_KEPT:
+                self._passed.popleft()
+        return data
+
+    def _read(self) -> bytes:
         while True:
-            if self._cancelled():
-                raise Interrupted("Interrupted.")
             try:
                 return os.read(self._fd, READ_BYTES)
             except BlockingIOError:
@@ -66,11 +84,32 @@ class Source:
                     f"{self._path} can't be read further: {error.strerror}.",
                     "Is the stick still there? What was read is kept: the same command goes on.",
                 ) from None
+            if self._cancelled():
+                raise Interrupted("Interrupted.")
+
+    def go_back(self, offset: int) -> int:
+        """Give what stands at ``offset`` next, which was given before; of a pipe only its last bytes are left. Returns
+        where reading goes on.
+        """
+        if self.seekable:
+            self._at = os.lseek(self._fd, offset, os.SEEK_SET)
+            return offset
+        while self._passed and self._at > offset:
+            data = self._passed.pop()
+            self._at -= len(data)
+            self._again.appendleft(data)
+        if self._at < offset:
+            data = self._again.popleft()
+            kept = offset - self._at
+            self._passed.append(data[:kept])
+            self._again.appendleft(data[kept:])
+            self._at = offset
+        return self._at
 
     def pass_over(self, count: int) -> None:
         """Leave out the next bytes of a file."""
-        os.lseek(self._fd, count, os.SEEK_CUR)
+        self._at = os.lseek(self._fd, count, os.SEEK_CUR)
 
     def rewind(self) -> None:
         """Begin a file again."""
-        os.lseek(self._fd, 0, os.SEEK_SET)
+        self._at = os.lseek(self._fd, 0, os.SEEK_SET)

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from p2plearn.archive import car
+from p2plearn.archive.arrivals import Arrived, House
 from p2plearn.archive.car import Decoder, Header
 from p2plearn.archive.export import Export, Exported, choose
-from p2plearn.archive.intake import Arrived, House, Intake
+from p2plearn.archive.intake import Intake
 from p2plearn.archive.layout import Packed, block_cid, encode_bundle
 from p2plearn.archive.sinks import PART, FileSink
 from p2plearn.archive.sources import Source
