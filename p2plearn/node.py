@@ -25,8 +25,7 @@ from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
 from p2plearn import identity
-from p2plearn.config import Home, Settings
-from p2plearn.config_changes import not_in_force
+from p2plearn.config import Home, Settings, not_in_force
 from p2plearn.custody_service import LEAVE_SECONDS, CustodyService
 from p2plearn.dht.inquiries import Inquiries
 from p2plearn.dht.keeper import Keeper, KeeperLimits

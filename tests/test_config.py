@@ -11,8 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2plearn import config
-from p2plearn.config import SETTINGS, Home, Settings, choose_home, environment_name, parse_seconds, parse_size
-from p2plearn.config_changes import not_in_force
+from p2plearn.config import (
+    SETTINGS,
+    Home,
+    Settings,
+    choose_home,
+    environment_name,
+    not_in_force,
+    parse_seconds,
+    parse_size,
+)
 from p2plearn.errors import P2plearnError, Refused, UsageProblem
 
 

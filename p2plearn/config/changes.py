@@ -1,13 +1,13 @@
 """Which settings were changed in the file since the node read it: they are in force only after a restart.
 
-Imports ``config`` and ``errors``.
+Imports ``errors`` and siblings.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from p2plearn.config import Settings
+from p2plearn.config.settings import Settings
 from p2plearn.errors import P2plearnError
 
 
