@@ -1,6 +1,6 @@
 """What keeping copies means to the person of a node: copies in words and figures, publishing, leaving, cleaning up.
 
-Imports ``dht``, ``net.addresses``, ``store``, ``operations``.
+Imports ``dht``, ``identity``, ``net.addresses``, ``store``, ``operations``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import trio
 
-from p2plearn.dht.custody import Node, Unit, peer_id_of, segments
+from p2plearn.dht.custody import COPIES, Node, Unit, peer_id_of, segments
 from p2plearn.dht.directory import Directory
 from p2plearn.dht.elsewhere import Search, are_elsewhere
 from p2plearn.dht.inquiries import Inquiries
@@ -22,6 +22,7 @@ from p2plearn.dht.liveness import Life
 from p2plearn.dht.lookout import Lookout
 from p2plearn.dht.receipts import Receipt
 from p2plearn.dht.repair import Handover, Repair
+from p2plearn.identity import SigningKey
 from p2plearn.net.addresses import peer_name
 from p2plearn.operations import LeaveResult, Progress, Report
 from p2plearn.store.catalogue import CourseRow
@@ -87,18 +88,31 @@ class CustodyService:
 
     # -- publishing --------------------------------------------------------------------------------------------------
 
-    async def published(self, course: bytes, copies: int, title: str, size: int, report: Report) -> dict[str, Any]:
-        """Have copies of a course of ``size`` bytes made that was just published; ``copies_of`` it then.
+    async def asked_before(self, *courses: bytes | None) -> int:
+        """Copies asked for of the first of ``courses`` that is, or was, kept here; as many as usual if none is."""
+        for course in courses:
+            unit = Unit(course, 0) if course is not None else None
+            if unit is not None and (copies := await self.keeper.kept.asked_before(unit)):
+                return copies
+        return COPIES
 
-        Returns when there are enough, when nobody is left to ask, or after ``PUBLISH_SECONDS``.
+    async def published(  # noqa: PLR0917 - what is known of a course, each of its own type
+        self, course: bytes, copies: int, author: SigningKey, title: str, size: int, report: Report
+    ) -> dict[str, Any]:
+        """Have copies of a course of ``size`` bytes made that ``author`` just published; ``copies_of`` it then.
+
+        Those who keep it are told how many it shall be: more, or fewer than before. Returns when there are enough,
+        when nobody is left to ask, or after ``PUBLISH_SECONDS``.
         """
         begun = trio.current_time()
         await trio.to_thread.run_sync(self._store.custody.claim, course, "published")
         units = await self.keeper.kept.adopt(course, copies)
+        await self.keeper.kept.wish(units, copies, author.public, author.sign)
+        for unit in units:
+            self.keeper.tell_all(unit)
 
         def tell(now: int) -> None:
-            wanted = self.copies_of(course, size)["copies_wanted"] or copies
-            words = f"copies on other nodes ({now} of {wanted} verified)"
+            words = f"copies on other nodes ({now} of {copies} verified)"
             report(Progress("copying", waiting_for=words, title=title))
 
         with trio.move_on_after(PUBLISH_SECONDS):

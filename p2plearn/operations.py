@@ -42,7 +42,7 @@ class PublishRequest(Wire):
     """Publish ``path`` (absolute) and have ``copies`` kept, this node's included.
 
     Empty ``title`` and ``language`` mean: find a sensible one in the folder; other empty fields: as in the version
-    before.
+    before. So does 0 for ``copies``; of a course that is new it means 3.
     """
 
     path: str
@@ -55,7 +55,7 @@ class PublishRequest(Wire):
     follow_symlinks: bool = False
     skip_special: bool = False
     no_copy: bool = False
-    copies: int = 3
+    copies: int = 0
     private: bool = False
 
 

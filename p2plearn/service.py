@@ -246,15 +246,12 @@ class NodeService:
         manifest = published.manifest
         if not request.private:
             await self.people.announce_own(published.course, copies=1)
+        before = manifest.series.prev if manifest.series else None
+        wanted = request.copies or await self.custody.asked_before(published.course, before)
         kept = await self.custody.published(
-            published.course, request.copies, manifest.title, manifest.bytes, report
-        )  # fmt: skip
-        copies, wanted = int(kept["copies"]), int(kept["copies_wanted"])
-        if wanted > request.copies:
-            warnings.append(
-                f"{wanted} copies were asked for before, and those who keep them go by that: the number can be raised, "
-                "not lowered."
-            )
+            published.course, wanted, self._author, manifest.title, manifest.bytes, report
+        )
+        copies = int(kept["copies"])
         if not request.private and copies > 1:
             await self.people.announce_own(published.course, copies)
         logger.info("%s course %s", "published" if published.new else "republished", published.course.hex())
@@ -266,7 +263,7 @@ class NodeService:
             files=manifest.files,
             chunks=manifest.chunks,
             copies=copies,
-            copies_wanted=wanted,
+            copies_wanted=int(kept["copies_wanted"]),
             copies_away=int(kept["copies_away"]),
             new=published.new,
             version=manifest.series.seq if manifest.series else 1,

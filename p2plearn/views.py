@@ -122,9 +122,14 @@ def _copies(result: PublishResult) -> str:
     wanted = max(result.copies_wanted, 1)
     facts = {"copies": result.copies, "copies_wanted": wanted, "copies_away": result.copies_away}
     kept = copies_of(facts, noun=" copy" if wanted == 1 else " copies")
+    if result.copies > wanted:
+        more = f"{result.copies} copies, {wanted} asked for"
+        if wanted == 1:
+            return f"{more}: the others go in time, and then the only copy is here; keep the node running."
+        return f"{more}: you may close the laptop. What is too much goes in time."
     if result.copies >= wanted > 1:
         return f"{kept}: you may close the laptop."
-    if result.copies < 2 and wanted == 1:
+    if wanted == 1:
         return f"{kept}: the only copy is here, and no other is made with --copies 1; keep the node running."
     if result.copies < 2:
         away = " that is there now" if result.copies_away else ""

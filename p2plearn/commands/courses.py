@@ -24,8 +24,8 @@ from p2plearn.operations import GetRequest, PublishRequest, VerifyRequest
 @click.option("--chunker", type=click.Choice(["fastcdc", "fixed"]),
               help="fixed gives the chunks and the IPFS root of `ipfs add -r --cid-version=1` (default: fastcdc, or "
                    "as in the version before).")  # fmt: skip
-@click.option("--copies", type=click.IntRange(1, 32), default=3, show_default=True,
-              help="Copies that the network shall keep, this node's included.")  # fmt: skip
+@click.option("--copies", type=click.IntRange(1, 32),
+              help="Copies that nodes shall keep, this one's included (default: as before, else 3).")  # fmt: skip
 @click.option("--follow-symlinks", is_flag=True, help="Follow symlinks that stay inside the folder.")
 @click.option("--skip-special", is_flag=True, help="Leave out symlinks, sockets, devices and unreadable files.")
 @click.option("--no-copy", is_flag=True, help="Serve from these very files instead of a copy; don't change them.")
@@ -33,7 +33,7 @@ from p2plearn.operations import GetRequest, PublishRequest, VerifyRequest
 @pass_scope
 def publish(
     scope: Scope, *, path: Path, title: str, description: str, tags: tuple[str, ...], language: str, license_: str,
-    chunker: str | None, copies: int, follow_symlinks: bool, skip_special: bool, no_copy: bool,
+    chunker: str | None, copies: int | None, follow_symlinks: bool, skip_special: bool, no_copy: bool,
     private: bool,
 ) -> None:  # fmt: skip
     """Publish a folder or a file and print its course hash."""
@@ -45,7 +45,7 @@ def publish(
     request = PublishRequest(
         path=os.path.abspath(path), title=title, description=description, tags=tags, language=language,
         license=license_, chunker=chunker or "", follow_symlinks=follow_symlinks, skip_special=skip_special,
-        no_copy=no_copy, copies=copies, private=private,
+        no_copy=no_copy, copies=copies or 0, private=private,
     )  # fmt: skip
     with terminal.display("Publishing", as_json=scope.as_json) as display:
         result = scope.client().publish(request, display.show)

@@ -19,7 +19,7 @@ import trio
 
 from p2plearn.dht.custody import COPIES, Node, Unit, ranked, segments
 from p2plearn.dht.keeper import Keeper
-from p2plearn.dht.receipts import Receipt
+from p2plearn.dht.receipts import Receipt, copies_asked
 
 log = logging.getLogger("p2plearn.custody")
 
@@ -135,7 +135,8 @@ class Inquiries:
             async with trio.open_nursery() as nursery:
                 for node in dict.fromkeys(next_ones):
                     nursery.start_soon(one, node)
-        wanted = max((receipt.copies for receipt in receipts.values() if receipt.holds), default=COPIES)
+        row = await trio.to_thread.run_sync(keeper.store.course, unit.course)
+        wanted = copies_asked(receipts, row.author if row is not None else b"", COPIES)
         now = trio.current_time()
         heard = self.heard[unit] = Heard(frozenset(holders), wanted, now)
         if holders:
@@ -144,7 +145,6 @@ class Inquiries:
             self.nobody_since.setdefault(unit, now)
         wait = max(keeper.limits.grace, LEAST_SECONDS)
         self._due[unit] = now + (wait if len(holders) >= wanted else min(wait, AGAIN_SECONDS))
-        row = await trio.to_thread.run_sync(keeper.store.course, unit.course)
         if len(holders) < wanted and row is not None and row.complete and not keeper.kept.leaving and near:
             log.info("takes part in keeping %s: %d of %d do", unit.course.hex()[:12], len(holders), wanted)
             await keeper.kept.adopt(unit.course, wanted)

@@ -150,7 +150,7 @@ class Intake:
                 return ()
             await line.send(Ack(incoming.receipt))
         else:
-            copies = max(offer.copies, entry.receipts[kept.me].copies)
+            copies = entry.copies if entry.wish is not None else max(offer.copies, entry.receipts[kept.me].copies)
             await line.send(Ack(await kept.state(unit, entry.size, copies, holds=True)))
         # The offerer goes on with who holds it now; what it said with its offer may be before that.
         said: list[Receipt] = []

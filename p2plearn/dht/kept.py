@@ -18,7 +18,7 @@ import trio
 from p2plearn.dht.custody import COPIES, MOST_COPIES, Node, Unit, segments, slots_of
 from p2plearn.dht.duty import Promises
 from p2plearn.dht.ledger import Ledger
-from p2plearn.dht.receipts import Receipt, decode_receipt
+from p2plearn.dht.receipts import Receipt, copies_asked, decode_receipt, sign_wish
 from p2plearn.errors import P2plearnError
 from p2plearn.store.catalogue import CourseRow
 from p2plearn.store.holding import Holding
@@ -85,13 +85,14 @@ class Kept:
                 await trio.to_thread.run_sync(self.store.custody.damage, unit.course, unit.segment)
                 log.warning("%s.%d is damaged here: it will be fetched again", unit.course.hex()[:12], unit.segment)
                 continue
-            self.ledger.restore(unit, row.size, receipts)
+            self.ledger.restore(unit, row.size, receipts, known.author if known is not None else b"")
             if mine is None:
                 await self.state(unit, row.size, 1, holds=True)
         for row in await trio.to_thread.run_sync(self.store.custody.damaged):
             said = [decode_receipt(raw) for raw in row.receipts]
             unit = Unit(row.course, row.segment)
-            self.damaged[unit] = max((receipt.copies for receipt in said), default=COPIES)
+            of = courses.get(unit.course)
+            self.damaged[unit] = copies_asked({r.node: r for r in said}, of.author if of is not None else b"", COPIES)
             self.others[unit] = frozenset(each.node for each in said if each.holds) - {self.me}
         for course in self.store.custody.unneeded:
             # The network part may have been started anew: meanwhile it may have been asked to keep it after all.
@@ -115,14 +116,19 @@ class Kept:
             kept = all(Unit(row.course, segment) in self.ledger for segment in range(units))
             if row.why == "published" and row.complete and not kept:
                 (small if units == 1 else rest).append(row)
-        said = await trio.to_thread.run_sync(self.store.custody.stated, self.me) if small else {}
+        stated = self.store.custody.stated
+        said = await trio.to_thread.run_sync(stated, self.me) if small else {}
+        authors = {row.author for row in small}
+        wishes = {author: await trio.to_thread.run_sync(stated, author) for author in authors}
         for start in range(0, len(small), TAKEN_ON_AT_ONCE):
             records = []
             for row in small[start : start + TAKEN_ON_AT_ONCE]:
                 unit = Unit(row.course, 0)
                 before = said.get(unit)
                 copies = decode_receipt(before).copies if before is not None else COPIES
-                receipt = self.ledger.state(unit, row.bytes, copies, True, int(time.time() * 1000))
+                receipt = self.ledger.state(unit, row.bytes, copies, True, int(time.time() * 1000), row.author)
+                wish = wishes[row.author].get(unit)
+                self.ledger.merge([decode_receipt(wish)] if wish is not None else [])
                 records.append((unit.course, unit.segment, row.bytes, (self.me, receipt.encode())))
                 self.damaged.pop(unit, None)
             for course, segment in await trio.to_thread.run_sync(self.store.custody.take_on, records):
@@ -168,11 +174,43 @@ class Kept:
 
     async def state(self, unit: Unit, size: int, copies: int, *, holds: bool) -> Receipt:
         """Say, on record, that this node holds a unit, or no longer does."""
-        receipt = self.ledger.state(unit, size, min(copies, MOST_COPIES), holds, int(time.time() * 1000))
+        author, wish = b"", None
+        if holds and unit not in self.ledger:
+            author, wish = await trio.to_thread.run_sync(self._asked_before, unit)
+        receipt = self.ledger.state(unit, size, min(copies, MOST_COPIES), holds, int(time.time() * 1000), author)
+        self.ledger.merge([wish] if wish is not None else [])
         if holds:
             await self._write(unit, size)
             self.damaged.pop(unit, None)
         return receipt
+
+    async def asked_before(self, unit: Unit) -> int:
+        """Copies asked for of a unit that is kept here, or was and still is on the disk; 0 where nobody asked."""
+        entry = self.ledger.entry(unit)
+        if entry is not None:
+            return entry.copies
+        _, wish = await trio.to_thread.run_sync(self._asked_before, unit)
+        return wish.copies if wish is not None else 0
+
+    def _asked_before(self, unit: Unit) -> tuple[bytes, Receipt | None]:
+        """Blocking: the author of a unit's course, and the wish that is on record from when it was kept here before."""
+        row = self.store.course(unit.course)
+        if row is None:
+            return b"", None
+        said = self.store.custody.receipt(unit.course, unit.segment, row.author)
+        return row.author, decode_receipt(said) if said is not None else None
+
+    async def wish(self, units: Iterable[Unit], copies: int, author: bytes, sign: Callable[[bytes], bytes]) -> None:
+        """Put on record that ``author``, whose key ``sign`` signs with, wants so many copies of units kept here.
+
+        Nothing for those that are another's, or of which that was the newest wish already.
+        """
+        for unit in units:
+            entry = self.ledger.entry(unit)
+            if entry is None or entry.author != author or (entry.wish is not None and entry.wish.copies == copies):
+                continue
+            now = int(time.time() * 1000)
+            await self.learn([sign_wish(unit, author, copies, sign, now=now, before=entry.wish)])
 
     async def _write(self, unit: Unit, size: int) -> None:
         records = [(each.node, each.encode()) for each in self.receipts_of(unit)]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from p2plearn.dht.custody import Node, Unit
-from p2plearn.dht.receipts import Receipt, sign_receipt
+from p2plearn.dht.receipts import Receipt, copies_asked, sign_receipt
 
 MOST_NODES: Final = 64
 """Nodes remembered for a unit, those that are gone included; twice the most copies that can be asked for."""
@@ -32,11 +32,18 @@ class Entry:
     receipts: dict[Node, Receipt] = field(default_factory=dict)
     disproved: set[Node] = field(default_factory=set)
     """Nodes that could not show what their receipt says; they don't count until they have shown it."""
+    author: bytes = b""
+    """Whose wish decides how many copies there shall be: the course's author's key."""
+
+    @property
+    def wish(self) -> Receipt | None:
+        """The author's newest wish; None where none is known."""
+        return self.receipts.get(self.author)
 
     @property
     def copies(self) -> int:
-        """Copies asked for: the most that any holder was asked for."""
-        return max((receipt.copies for receipt in self.receipts.values() if receipt.holds), default=1)
+        """Copies asked for."""
+        return copies_asked(self.receipts, self.author, 1)
 
     @property
     def holders(self) -> frozenset[Node]:
@@ -72,14 +79,19 @@ class Ledger:
         """What is known of a unit; None unless this node holds it."""
         return self._entries.get(unit)
 
-    def state(self, unit: Unit, size: int, copies: int, holds: bool, now: int) -> Receipt:
-        """A new receipt of this node's own, ``now`` in milliseconds since 1970; enters it, or lets the unit go."""
+    def state(  # noqa: PLR0917 - the fields of a receipt, in their order
+        self, unit: Unit, size: int, copies: int, holds: bool, now: int, author: bytes = b""
+    ) -> Receipt:
+        """A new receipt of this node's own, ``now`` in milliseconds since 1970; enters it, or lets the unit go.
+
+        ``author`` of the course, for a unit that is new here.
+        """
         entry = self._entries.get(unit)
         before = entry.receipts.get(self.me) if entry is not None else None
         time = max(now, before.time + 1 if before is not None else 0)
         receipt = sign_receipt(unit, self.me, time, copies, holds, self._sign)
         if holds:
-            self._put(unit, self._entries.setdefault(unit, Entry(size)), receipt)
+            self._put(unit, self._entries.setdefault(unit, Entry(size, author=author)), receipt)
         elif entry is not None:
             self._changed(entry)
             for node in entry.receipts:
@@ -109,9 +121,9 @@ class Ledger:
             if not held:
                 del self._held_by[node]
 
-    def restore(self, unit: Unit, size: int, receipts: Iterable[Receipt]) -> None:
-        """Take back what was kept of a unit across a restart."""
-        entry = self._entries.setdefault(unit, Entry(size))
+    def restore(self, unit: Unit, size: int, receipts: Iterable[Receipt], author: bytes = b"") -> None:
+        """Take back what was kept of a unit of a course of ``author``'s across a restart."""
+        entry = self._entries.setdefault(unit, Entry(size, author=author))
         for receipt in receipts:
             self._put(unit, entry, receipt)
 
@@ -125,7 +137,8 @@ class Ledger:
             known = entry.receipts.get(receipt.node)
             if known is not None and known.time >= receipt.time:
                 continue
-            if known is None and len(entry.receipts) >= MOST_NODES and not self._makes_room(entry, receipt):
+            full = known is None and receipt.node != entry.author and len(entry.receipts) >= MOST_NODES
+            if full and not self._makes_room(entry, receipt):
                 continue
             self._put(receipt.unit, entry, receipt)
             if not receipt.holds:
@@ -142,7 +155,7 @@ class Ledger:
         useless = [
             each
             for each in (*entry.receipts.values(), receipt)
-            if each.node != self.me and (not each.holds or self.is_gone(each.node))
+            if each.node not in {self.me, entry.author} and (not each.holds or self.is_gone(each.node))
         ]
         first = min(useless, key=lambda each: (each.holds, each.time, each.node), default=receipt)
         if first is receipt:

@@ -176,8 +176,8 @@ async def _publish(call: Call) -> Mapping[str, Any]:
     _check_absolute("path", request.path)
     if request.chunker not in {"", "fastcdc", "fixed"}:
         raise UsageProblem(f"There is no chunker {request.chunker!r}; there are fastcdc and fixed.")
-    if not 1 <= request.copies <= 32:
-        raise UsageProblem(f"{request.copies} copies make no sense; choose 1 to 32.")
+    if not 0 <= request.copies <= 32:
+        raise UsageProblem(f"{request.copies} copies make no sense; choose 1 to 32, or 0 for as many as before.")
     return (await call.node.publish(request, call.report)).as_json()
 
 
