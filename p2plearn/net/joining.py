@@ -54,6 +54,10 @@ SIGN_OF_LIFE_SECONDS = 3.0
 keepalive notices within a minute that a peer is gone.)"""
 
 SAVE_EVERY = 60.0
+SAVE_SOON = 2.0
+"""Seconds after which somebody new is in the book, with what it said of itself: whoever is killed a moment after its
+first contact, by a flat battery say, still finds its way back."""
+
 
 PING = TProtocol("/ipfs/ping/1.0.0")
 
@@ -86,6 +90,7 @@ class Joining:
         self._infos: dict[str, PeerInfo] = {}
         self._named = list(named)
         self._wake = trio.Event()
+        self._stranger = trio.Event()  # somebody who isn't in the book has come
         self.last_failures: dict[str, str] = {}
         """Why the last call to a peer failed, for status; gone once it succeeds."""
         self.network_changes = 0
@@ -173,6 +178,8 @@ class Joining:
         peer = connection.muxed_conn.peer_id
         self.last_failures.pop(str(peer), None)
         self._candidates.reached(str(peer), trio.current_time())
+        if self._book is not None and peer not in self._book:
+            self._stranger.set()
         if self._book is not None and connection.direction is Direction.OUTBOUND:
             for address in _dialled(connection):
                 self._book.worked(peer, address, time.time())
@@ -208,7 +215,10 @@ class Joining:
 
     async def _keep_book(self) -> None:
         while True:
-            await trio.sleep(SAVE_EVERY)
+            with trio.move_on_after(SAVE_EVERY):
+                await self._stranger.wait()
+                await trio.sleep(SAVE_SOON)
+            self._stranger = trio.Event()
             await self._save_book()
 
     async def _save_book(self) -> None:

@@ -60,6 +60,17 @@ async def test_peers_that_answered_are_in_the_book_and_found_again_after_a_resta
             nursery.cancel_scope.cancel()
 
 
+async def test_who_is_killed_soon_after_the_first_contact_has_it_in_the_book(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining_module, "SAVE_SOON", 0.1)
+    path = tmp_path / "peers.json"
+    async with running_host() as (hub, _), running_host() as (host, _guard), trio.open_nursery() as nursery:
+        await nursery.start(Joining(host, named=[info(hub)], book=AddressBook.load(path, 0.0)).run)
+        await eventually(lambda: len(AddressBook.load(path, 1.0)) == 1)  # still running, within the minute
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_changed_network_has_everyone_called_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joining_module, "NETWORK_CHECK_SECONDS", 0.05)
     monkeypatch.setattr(candidates, "FIRST_WAIT", 60.0)

@@ -2,7 +2,8 @@
 
 ``DIE_AT`` is the number of the step, ``DIE_ARMED`` a file that must exist for steps to count; each step is written
 to ``DIE_LOG``. A step is a custody message about to be sent or just received, a custody record about to be written or
-just written, a commit about to be made or just made.
+just written, a commit about to be made or just made. Where ``DIE_WITH`` is there, it holds the number of a process
+that is killed just before.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ def _step(name: str) -> None:
     with open(os.environ["DIE_LOG"], "a", encoding="utf-8") as log:
         log.write(f"{number} {name}\n")
     if number == int(os.environ["DIE_AT"]):
+        if os.path.exists(os.environ["DIE_WITH"]):
+            with open(os.environ["DIE_WITH"], encoding="ascii") as other:
+                os.kill(int(other.read()), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 
 
