@@ -55,9 +55,8 @@ keepalive notices within a minute that a peer is gone.)"""
 
 SAVE_EVERY = 60.0
 SAVE_SOON = 2.0
-"""Seconds after which somebody new is in the book, with what it said of itself: whoever is killed a moment after its
-first contact, by a flat battery say, still finds its way back."""
-
+"""Seconds after which whoever came is in the book, where it is now and with what it said of itself: a node that is
+killed soon afterwards, by a flat battery say, still finds its way back. Nothing is written where nothing is new."""
 
 PING = TProtocol("/ipfs/ping/1.0.0")
 
@@ -90,7 +89,7 @@ class Joining:
         self._infos: dict[str, PeerInfo] = {}
         self._named = list(named)
         self._wake = trio.Event()
-        self._stranger = trio.Event()  # somebody who isn't in the book has come
+        self._has_come = trio.Event()
         self.last_failures: dict[str, str] = {}
         """Why the last call to a peer failed, for status; gone once it succeeds."""
         self.network_changes = 0
@@ -178,11 +177,10 @@ class Joining:
         peer = connection.muxed_conn.peer_id
         self.last_failures.pop(str(peer), None)
         self._candidates.reached(str(peer), trio.current_time())
-        if self._book is not None and peer not in self._book:
-            self._stranger.set()
         if self._book is not None and connection.direction is Direction.OUTBOUND:
             for address in _dialled(connection):
                 self._book.worked(peer, address, time.time())
+        self._has_come.set()
         self._wake.set()
 
     def _went(self, connection: INetConn) -> None:
@@ -216,9 +214,9 @@ class Joining:
     async def _keep_book(self) -> None:
         while True:
             with trio.move_on_after(SAVE_EVERY):
-                await self._stranger.wait()
+                await self._has_come.wait()
                 await trio.sleep(SAVE_SOON)
-            self._stranger = trio.Event()
+            self._has_come = trio.Event()
             await self._save_book()
 
     async def _save_book(self) -> None:

@@ -67,9 +67,6 @@ class AddressBook:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __contains__(self, peer: ID) -> bool:
-        return str(peer) in self._entries
-
     @classmethod
     def load(cls, path: Path, now: float) -> AddressBook:
         """The book at ``path``, empty when there is none or it can't be used. Never raises. Blocks briefly."""
