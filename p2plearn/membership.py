@@ -83,6 +83,8 @@ def _join(home: Home, invite: Invite, replace: bool) -> bool:
         # Whom it knew there is not called from here.
         with contextlib.suppress(FileNotFoundError):
             os.replace(home.peers, home.peers.with_name(home.peers.name + ".before"))
+        # Nor is anybody told here what they have.
+        home.providers.unlink(missing_ok=True)
     create_private(home.network_key, f"{format_invite(invite)}\n".encode(), replace=True)
     create_private(home.network_tag, f"{invite.tag}\n".encode(), replace=True)
     return known is None or known.key != invite.key

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -22,6 +23,7 @@ from p2plearn.dht.directory import Directory
 from p2plearn.dht.kademlia import CourseDHT, key_of
 from p2plearn.dht.line import Line
 from p2plearn.dht.messages import ANSWERED, CUSTODY, MOST_WITHDRAWN, Withdraw
+from p2plearn.dht.remembered import RememberedRecords
 from p2plearn.dht.schedule import INTERVAL, Figures
 from p2plearn.errors import PeerFault
 from p2plearn.net.addresses import full, read_peer
@@ -90,10 +92,11 @@ Offer = Callable[["RemotePeer"], Awaitable[None]]
 class RemotePeer:
     """A peer that may have a course; see ``transfer.session.Peer``."""
 
-    def __init__(self, network: Network, info: PeerInfo, *, guess: bool = False) -> None:
+    def __init__(self, network: Network, info: PeerInfo, *, guess: bool = False, named: bool = False) -> None:
         self._network = network
         self._info = info
         self.guess = guess
+        self.named = named
         self.name = str(info.peer_id)
 
     async def open(self) -> Channel:
@@ -114,7 +117,7 @@ class RemotePeer:
 class Network:
     """What ``node`` runs and ``service`` asks. ``named`` are bootstrap nodes, ``book`` the good peers of the past,
     ``group`` the tag of a closed group ("" in the open network), by which its nodes find each other on the LAN;
-    courses are told again every ``repeat`` seconds.
+    courses are told again every ``repeat`` seconds; what others tell of theirs is kept in the file ``records``.
     """
 
     def __init__(
@@ -130,11 +133,15 @@ class Network:
         upload: Upload,
         reach: ReachSettings | None = None,
         repeat: float = INTERVAL,
+        records: Path | None = None,
         may_lend: Callable[[], bool] = lambda: True,
         relayed: Callable[[Sequence[str], int], bool] = lambda _ends, _size: True,
     ) -> None:
         self._host = host
         self._dht = CourseDHT(host)
+        self._remembered = RememberedRecords(records, self._dht.provider_store) if records is not None else None
+        if self._remembered is not None:
+            self._remembered.load()
         self._guard = guard_streams(host, standing, limits)
         self._dht.refuses = self._guard.banned
         self.directory = Directory(host, self._dht, interval=repeat)
@@ -152,6 +159,8 @@ class Network:
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part until cancelled; started once peers can come and be called."""
         async with trio.open_nursery() as nursery:
+            if self._remembered is not None:
+                nursery.start_soon(self._remembered.run)
             await nursery.start(self._dht.run)
             await nursery.start(self.directory.run)
             await nursery.start(self._reaching.run)
@@ -184,13 +193,13 @@ class Network:
         """
         seen: set[ID] = {self._host.get_id()}
 
-        async def once(info: PeerInfo, *, guess: bool = False) -> None:
+        async def once(info: PeerInfo, *, guess: bool = False, named: bool = False) -> None:
             if info.peer_id not in seen and not self._guard.banned(info.peer_id):
                 seen.add(info.peer_id)
-                await offer(RemotePeer(self, info, guess=guess))
+                await offer(RemotePeer(self, info, guess=guess, named=named))
 
         for text in named:
-            await once(read_peer(text, "--from"))
+            await once(read_peer(text, "--from"), named=True)
         for peer in self._host.get_connected_peers()[:ASK_NEIGHBOURS]:
             await once(PeerInfo(peer, []), guess=True)
         async with self.directory.find_stream(course) as found:

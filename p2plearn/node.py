@@ -202,6 +202,7 @@ class _Node:
             upload=chunks.upload,
             reach=self._reach_settings(),
             repeat=settings.seconds("dht.repeat"),
+            records=self._paths.providers,
             may_lend=courtesy.may_lend,
             relayed=courtesy.relayed,
         )

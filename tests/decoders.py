@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import json
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from google.protobuf.message import DecodeError
 from gossip.people import COURSE, person, question
+from hosts import make_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.exceptions import ParseError
+from libp2p.host.basic_host import BasicHost
 from libp2p.io.exceptions import IOException
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
 from libp2p.peer.id import ID
@@ -36,9 +39,10 @@ from wires import DATA, FIN, HEADER, PING, RST, SYN, WINDOW_UPDATE
 from p2plearn import invite
 from p2plearn.archive import car, dagcbor, layout
 from p2plearn.course import index, manifest, msgpacking, names
-from p2plearn.dht import messages
+from p2plearn.dht import messages, remembered
 from p2plearn.dht.custody import Unit
 from p2plearn.dht.hearsay import _multiaddrs
+from p2plearn.dht.providers import CourseProviderStore
 from p2plearn.dht.receipts import decode_receipt, sign_receipt
 from p2plearn.errors import PeerFault, UsageProblem
 from p2plearn.gossip import envelope, turns
@@ -312,6 +316,24 @@ def _peers_file() -> list[bytes]:
     return [json.dumps({"format": peers.FORMAT, "peers": [row]}).encode()]
 
 
+def _remembered(path: Path) -> None:
+    remembered.RememberedRecords(path, CourseProviderStore(_some_host(), None)).load()
+
+
+@functools.cache
+def _some_host() -> BasicHost:
+    return make_host()
+
+
+def _providers_file() -> list[bytes]:
+    row = {
+        "peer": str(ID.from_pubkey(create_new_key_pair().public_key)),
+        "addresses": ["/ip4/1.1.1.1/tcp/1"],
+        "courses": {COURSE.hex(): round(time.time())},
+    }
+    return [json.dumps({"format": remembered.FORMAT, "peers": [row]}).encode()]
+
+
 def _message() -> list[bytes]:
     message = Message(type=Message.GET_PROVIDERS, key=b"\x12\x20" + COURSE)
     row = message.providerPeers.add()
@@ -397,6 +419,7 @@ DECODERS = (
     Decoder("archive-page", layout.decode_page, lambda: [layout.encode_page(layout.Page((COURSE, bytes(32)), True))],
             (layout.NotOurs,)),
     Decoder("peers.json", _file(lambda path: peers.AddressBook.load(path, 1e9)), _peers_file, ()),
+    Decoder("providers.json", _file(_remembered), _providers_file, ()),
     Decoder("traffic.json", _file(TrafficBook.load), _traffic_file, ()),
     Decoder("bootstrap_nodes.toml", _file(bootstrap.read_file),
             lambda: [b'[[node]]\naddress = "/ip4/1.1.1.1/tcp/1"\n'], (UsageProblem,)),

@@ -27,6 +27,7 @@ def use(home: Home) -> None:
     home.prepare()
     home.store.mkdir(exist_ok=True)
     home.peers.write_text("{}", "utf-8")
+    home.providers.write_text("{}", "utf-8")
 
 
 def test_a_fresh_home_joins_and_an_invite_renews_its_addresses(home: Home) -> None:
@@ -53,6 +54,7 @@ def test_the_open_network_is_left_only_when_asked_for(home: Home) -> None:
     assert join(home, new_group("x"), replace=True)
     assert group_of(home) is not None
     assert not home.peers.exists()  # whom it knew there is not called from here
+    assert not home.providers.exists()
 
 
 def test_a_key_put_there_by_hand_holds_in_a_fresh_home_only(home: Home) -> None:

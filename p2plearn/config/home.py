@@ -76,6 +76,11 @@ class Home:
         return self.path / "peers.json"
 
     @property
+    def providers(self) -> Path:
+        """Who provides what, as others told this node: kept across restarts."""
+        return self.path / "providers.json"
+
+    @property
     def traffic(self) -> Path:
         """How much was moved, by day, and whether the node is paused."""
         return self.path / "traffic.json"
@@ -106,7 +111,7 @@ class Home:
             "home": self.path, "config": self.config, "bootstrap": self.bootstrap, "peer_key": self.peer_key,
             "author_key": self.author_key, "network_key": self.network_key, "store": self.store,
             "people": self.people, "peers": self.peers, "traffic": self.traffic,
-            "absences": self.absences,
+            "absences": self.absences, "providers": self.providers,
             "socket": self.socket, "lock": self.lock, "log": self.log,
         }  # fmt: skip
 

@@ -70,7 +70,7 @@ class Lookout:
             lost = [(bytes.fromhex(c), [bytes.fromhex(n) for n in nodes], float(s)) for c, nodes, s in told["lost"]]
         except FileNotFoundError:
             return
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             log.warning("%s can't be used (%s); absences are counted anew", self._path, error)
             return
         now = trio.current_time()

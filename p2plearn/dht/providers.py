@@ -1,4 +1,4 @@
-"""Who provides what, as other nodes told us: bounded, in memory, and honest about age.
+"""Who provides what, as other nodes told us: bounded, and honest about age. (``remembered`` keeps it over a restart.)
 
 The stock store keeps records for 48 h, stores what a lookup found with a fresh time stamp (so that two nodes keep a
 dead provider alive between them), takes any number of keys from anyone, and once a key has 20 providers it refuses new
@@ -42,9 +42,15 @@ class CourseProviderStore(ProviderStore):
     def __init__(self, host: IHost, peer_routing: object) -> None:
         super().__init__(host, peer_routing)
         self._of_peer: Counter[str] = Counter()
+        self.changed = False
+        """Whether there is something to write down."""
 
     def add_provider(self, key: bytes, provider: PeerInfo) -> None:
         """Record that ``provider`` (which said so itself) has ``key``; past a limit the record is dropped."""
+        self.restore(key, provider, time.time())
+
+    def restore(self, key: bytes, provider: PeerInfo, told_at: float) -> None:
+        """As ``add_provider`` of what was said at ``told_at``, by the wall clock; the oldest are to come first."""
         name = str(provider.peer_id)
         records = self.providers.get(key, {})
         if name not in records:
@@ -55,8 +61,9 @@ class CourseProviderStore(ProviderStore):
             self._of_peer[name] += 1
         # Taken out first, so that a dict's order is the order of the last word heard.
         records.pop(name, None)
-        records[name] = ProviderRecord(PeerInfo(provider.peer_id, provider.addrs[:MAX_ADDRESSES]), time.time())
+        records[name] = ProviderRecord(PeerInfo(provider.peer_id, provider.addrs[:MAX_ADDRESSES]), told_at)
         self.providers[key] = records
+        self.changed = True
 
     def get_providers(self, key: bytes) -> list[PeerInfo]:
         """The newest ``ANSWERED`` providers of ``key`` that still count, newest first."""
@@ -78,6 +85,7 @@ class CourseProviderStore(ProviderStore):
             self._remove(key, peer)
 
     def _remove(self, key: bytes, name: str) -> None:
+        self.changed = True
         del self.providers[key][name]
         self._of_peer[name] -= 1
         if not self._of_peer[name]:

@@ -103,7 +103,7 @@ def _of_home(home: Home) -> dict[str, Any]:
     except OSError:
         nearest = next((parent for parent in home.path.parents if parent.exists()), Path("/"))
         return {"home_exists": False, "free_disk": _free(nearest)}
-    files = (home.people, home.traffic, home.peers, home.log, home.lock)
+    files = (home.people, home.traffic, home.peers, home.providers, home.log, home.lock)
     return {
         "home_mode": stat.S_IMODE(facts.st_mode),
         "home_is_mine": facts.st_uid == os.geteuid(),

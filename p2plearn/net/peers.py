@@ -77,7 +77,7 @@ class AddressBook:
             book._read(json.loads(path.read_bytes()), now)
         except FileNotFoundError:
             return book
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             log.warning("%s can't be used (%s) and is put aside", path, error)
             book._entries.clear()
             with contextlib.suppress(OSError):
