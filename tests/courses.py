@@ -205,6 +205,7 @@ class Remote:
         """Dials that find nobody where it was said to be, from now on."""
 
     guess = False
+    named = False
 
     @property
     def name(self) -> str:

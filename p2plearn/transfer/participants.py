@@ -4,7 +4,8 @@ In: rounds of looking for providers (``Candidates``), callers, what each convers
 gets (``reliance``). Out: a running session (made by ``converse``) for each peer that takes part; NobodyHasIt and the
 like (``tally.why_not``) once there is nobody left to hope for.
 
-    found -> faulty, declined or fruitless? never; doubted? last -> a place, or who was of no use makes room -> session
+    found -> faulty, declined or fruitless? never; doubted, and named by nobody? last -> a place, or who was of no use
+    makes room -> session
 
 What must hold: at most ``places`` sessions that aren't resting; a peer that broke a rule doesn't come back in this
 fetch; while anybody may still help (is busy, moved, fetches it too) the fetch goes on, but each hope has its limit.
@@ -109,7 +110,7 @@ class Participants:
                 self._start(nursery, peer)
 
         async def offered(peer: Peer) -> None:
-            if self._reliance.doubted(peer.name, trio.current_time()):
+            if not peer.named and self._reliance.doubted(peer.name, trio.current_time()):
                 self._doubted[peer.name] = peer
             else:
                 await begin(peer)

@@ -84,20 +84,20 @@ class Peer(Protocol):
     @property
     def name(self) -> str:
         """Its peer id in text."""
-        ...
 
     @property
     def guess(self) -> bool:
         """Nobody said that it has the course; it is asked on the off chance."""
-        ...
+
+    @property
+    def named(self) -> bool:
+        """The person who wants the course says to ask it first, however it went before."""
 
     async def open(self) -> Channel:
         """Dial and open a chunk stream; raises Unreachable."""
-        ...
 
     def blame(self, fault: str, *, poisoned: bool = False) -> None:
         """Count a fault against it."""
-        ...
 
 
 class Session:

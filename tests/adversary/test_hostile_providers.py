@@ -151,6 +151,20 @@ async def test_who_is_doubted_is_asked_when_nobody_else_has_it():
         assert not memory.doubted(node.peers[0].name, trio.current_time())
 
 
+async def test_who_is_doubted_and_named_by_the_person_is_asked_first_all_the_same():
+    memory = Reliance()
+    _, good = honest()
+    _, other = honest()
+    async with network(COURSE, good, other, reliance=memory, limits=FetchLimits(peers=1)) as node:
+        for peer in node.peers:
+            memory.failed(peer.name, WRONG, trio.current_time())
+        node.peers[1].named = True
+        with trio.fail_after(60):
+            await node.run()
+        assert node.landing.content() == b"".join(COURSE.chunks)
+        assert [peer.dialled for peer in node.peers] == [0, 1]
+
+
 async def test_a_course_of_one_chunk_from_a_liar_is_an_integrity_problem():
     course = make_course(1, 3000, seed=4)
     async with network(course, peers.Liar(course)) as node:

@@ -166,6 +166,7 @@ class ChunkPeer:
     asker: Member
     member: Member
     guess: bool = True
+    named: bool = False
 
     @property
     def name(self) -> str:
