@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 
 import trio
 from libp2p.host.basic_host import BasicHost
@@ -254,10 +254,11 @@ class Directory:
         Each peer comes once, with what is known of its addresses; ourselves, and peers without any address, never.
         The iteration ends with the lookup; leaving the context ends the lookup.
         """
-        async with self._dht.providers(key_of(course)) as told:
-            yield self._each_once(told)
+        # Closed here: whoever has found enough leaves it half-way.
+        async with self._dht.providers(key_of(course)) as told, aclosing(self._each_once(told)) as each:
+            yield each
 
-    async def _each_once(self, told: trio.MemoryReceiveChannel[PeerInfo]) -> AsyncIterator[PeerInfo]:
+    async def _each_once(self, told: trio.MemoryReceiveChannel[PeerInfo]) -> AsyncGenerator[PeerInfo, None]:
         seen: set[ID] = set()
         async for provider in told:
             peer = provider.peer_id
