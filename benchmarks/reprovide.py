@@ -5,7 +5,7 @@
 Every other node is started while the first tells its courses; then the first is watched for that many rounds of
 ``dht.repeat`` (12 h by default; shortened here, so that every round is a race against a clock that runs fast). Printed
 for each tenth of a round: courses that the network knows of, how many were told (again), how many are late and by how
-much, what ``node status`` says of it, and CPU and memory. At the end another node, which met one of the peers only,
+much, CPU and memory. At the end another node, which met one of the peers only,
 looks some of the courses up. Exits with 1 if a course was late, not told in every round, or not found.
 """
 
@@ -62,7 +62,7 @@ def run(room: Path, given: argparse.Namespace) -> int:
             print(
                 f"round {tenth // 10 + 1}, {10 * (tenth % 10 + 1):3} %: {told['announced']} known to peers, "
                 f"{told['tellings'] - base} told again, {told['late']} late, by {told['lateness']:.0f} s at most; "
-                f"CPU {teller.cpu() - cpu:.0f} s, {teller.memory('VmRSS'):.0f} MiB; {told['warning'] or 'no warning'}",
+                f"CPU {teller.cpu() - cpu:.0f} s, {teller.memory('VmRSS'):.0f} MiB",
                 flush=True,
             )
         stranger = Node(room / "stranger", "--bootstrap", peers[-1].address)

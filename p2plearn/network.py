@@ -24,7 +24,7 @@ from p2plearn.dht.kademlia import CourseDHT, key_of
 from p2plearn.dht.line import Line
 from p2plearn.dht.messages import ANSWERED, CUSTODY, MOST_WITHDRAWN, Withdraw
 from p2plearn.dht.remembered import RememberedRecords
-from p2plearn.dht.schedule import INTERVAL, Figures
+from p2plearn.dht.schedule import INTERVAL
 from p2plearn.errors import PeerFault
 from p2plearn.net.addresses import full, read_peer
 from p2plearn.net.backoff import Backoff
@@ -343,7 +343,6 @@ class Network:
                 "late": told.late,
                 "lateness": told.lateness,
                 "tellings": told.tellings,
-                "warning": falls_behind(told),
                 "last_error": told.last_error,
             },
             "reach": self._reaching.figures(),
@@ -357,13 +356,3 @@ class Network:
             "faults": self._guard.faults,
             "banned": [row for row in self._guard.standing.summary(trio.current_time()) if row["banned_for"]],
         }
-
-
-def falls_behind(told: Figures) -> str:
-    """What to say when the network isn't told of courses as often as it should be; empty when it is."""
-    if not told.late:
-        return ""
-    return (
-        f"{told.late} courses should have been told to the network again up to {told.lateness / 60:.0f} min ago; "
-        "others forget after 25 h that this node has them."
-    )

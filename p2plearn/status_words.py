@@ -68,9 +68,10 @@ def _attention(facts: Facts) -> Iterator[str]:
     yield from (f"! {plain(str(notice))}" for notice in _part(facts, "storage").get("notices", ()))
     yield from (f"! {plain(str(notice))}" for notice in facts.get("manners", ()))
     dht = _part(facts, "dht")
-    if dht.get("late"):
+    if dht.get("late") and dht.get("peers"):  # who is alone has nobody to tell, and reads that above
         late = f"{count(int(dht['late']), 'course')} late by up to {span(float(dht.get('lateness', 0)))}"
-        yield f"! Telling the network what is here falls behind: {late}."
+        why = f" ({plain(str(dht['last_error']))})" if dht.get("last_error") else ""
+        yield f"! Telling the network what is here falls behind: {late}{why}. Others forget it after 25 h."
     banned = [f"{row.get('peer', '?')}: {plain(str(row.get('reason', '')))}" for row in facts.get("banned", ())]
     yield from _named("Banned for what they sent:", banned)
     unreachable = [f"{plain(str(who))}: {plain(str(why))}" for who, why in _part(facts, "unreachable").items()]

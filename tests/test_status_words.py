@@ -46,7 +46,10 @@ def test_a_node_in_order_has_nothing_to_attend_to() -> None:
             {"custody": {"under_replicated": [{"course": "ef" * 32, "title": "Few", "copies": 1, "copies_wanted": 3}]}},
             "    efefefefefef Few: 1 of 3 copies",
         ),
-        ({"dht": {"late": 2, "lateness": 7200.0}}, "! Telling the network what is here falls behind: 2 courses late"),
+        (
+            {"dht": {"late": 2, "lateness": 7200.0, "peers": 3}},
+            "! Telling the network what is here falls behind: 2 courses late",
+        ),
         ({"banned": [{"peer": "12D3KooWBad", "reason": "poisoned"}]}, "    12D3KooWBad: poisoned"),
         ({"restart_for": ["storage.give"]}, "! Changed in config.toml, in force after a restart: storage.give."),
         ({"storage": {"notices": ["The disk is nearly full."]}}, "! The disk is nearly full."),

@@ -8,6 +8,7 @@ Imports ``dht`` siblings.
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable
 from typing import Final
@@ -18,7 +19,12 @@ from p2plearn.dht.custody import Node, Unit
 from p2plearn.dht.keeper import Keeper
 
 CHALLENGES: Final = 60.0
-"""Heartbeat intervals between two challenges that this node makes, each of one node about one unit."""
+"""Heartbeat intervals between two times at which this node challenges others, in the mean."""
+
+ROUND: Final = 8640.0
+"""Heartbeat intervals in which everybody is to have shown everything, a day: where that is more than one unit at a
+time, more are asked for. Twenty thousand (ten thousand courses of three copies) are 139 at a time, some ten reads a
+second while it lasts."""
 
 AT_ONCE: Final = 20
 """Units asked for in one go of a node that failed."""
@@ -32,23 +38,29 @@ class Challenges:
         self._chance = chance
         self._last = -math.inf
         self._asked: dict[tuple[Unit, Node], float] = {}
+        """When each showed each, or a number below zero: not since the start. Nobody's turn depends on its name, else a
+        machine that is started anew each day would ask for the same few day after day."""
 
     async def look(self) -> None:
-        """Have the node that was least lately asked show a random range of a unit, if it is time."""
+        """Have the nodes that were least lately asked show a random range of a unit each, if it is time."""
         now = trio.current_time()
         if now - self._last < CHALLENGES * self._keeper.limits.interval * (0.5 + self._chance()):
             return
         self._last = now
         pairs = self._pairs()
-        self._asked = {pair: at for pair, at in self._asked.items() if pair in pairs}
-        if not pairs:
-            return
-        # One that failed has to show it before it counts: those first among equals.
-        oldest = min(pairs, key=lambda pair: (self._asked.get(pair, -math.inf), not self._failed(*pair), pair))
-        if await self._ask(*oldest) is False:
-            node = oldest[1]
-            for pair in sorted(pair for pair in pairs if pair[1] == node and pair != oldest)[:AT_ONCE]:
+        self._asked = {pair: self._asked.get(pair, -1.0 - self._chance()) for pair in sorted(pairs)}
+        suspects: set[Node] = set()
+        for pair in heapq.nsmallest(math.ceil(len(pairs) * CHALLENGES / ROUND), pairs, key=self._turn):
+            if pair[1] not in suspects and await self._ask(*pair) is False:
+                suspects.add(pair[1])
+        for node in sorted(suspects):
+            for pair in sorted((pair for pair in pairs if pair[1] == node), key=self._turn)[:AT_ONCE]:
                 await self._ask(*pair)
+
+    def _turn(self, pair: tuple[Unit, Node]) -> tuple[float, bool, float]:
+        """The smallest is next. One that failed has to show it before it counts: those first among equals."""
+        asked = self._asked[pair]
+        return max(asked, -1.0), not self._failed(*pair), asked
 
     def _pairs(self) -> set[tuple[Unit, Node]]:
         """(unit, node) for all who say that they hold what this node holds, and who are there."""

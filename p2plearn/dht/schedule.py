@@ -55,7 +55,8 @@ class Urgency(enum.IntEnum):
 @dataclass(slots=True)
 class _Entry:
     place: bytes
-    due: float
+    due: float  # when it is told, or tried again
+    owed: float  # since when, or from when on, it should be told: what puts it off, a failure too, doesn't change that
     urgency: Urgency
     wait: float = INTERVAL
     holders: dict[bytes, float] = field(default_factory=dict)
@@ -113,7 +114,7 @@ class Schedule:
         """Tell ``course`` from now on; ``urgent`` puts it before those that only repeat. Known ones stay."""
         if course not in self._entries:
             place = self._place(course)
-            self._entries[course] = _Entry(place, now, Urgency.NEW if urgent else Urgency.REPEAT)
+            self._entries[course] = _Entry(place, now, now, Urgency.NEW if urgent else Urgency.REPEAT)
             bisect.insort(self._order, (place, course))
 
     def remove(self, course: bytes) -> None:
@@ -135,12 +136,14 @@ class Schedule:
         for entry in self._entries.values():
             entry.holders.clear()
             entry.due = min(entry.due, now + SETTLE)
+            entry.owed = min(entry.owed, now + SETTLE)
             entry.urgency = Urgency.TOP_UP
 
     def slept(self, seconds: float) -> None:
         """The clock stood still for so long while that of others, who count our records' age, went on."""
         for entry in self._entries.values():
             entry.due -= seconds
+            entry.owed -= seconds
             entry.holders = {peer: told - seconds for peer, told in entry.holders.items()}
             if entry.told_at is not None:
                 entry.told_at -= seconds
@@ -197,11 +200,12 @@ class Schedule:
             self._tellings += 1
             entry.told_at = now
             entry.tries = 0
-            entry.due = now + entry.wait
+            entry.due = entry.owed = now + entry.wait
             entry.urgency = Urgency.REPEAT
         else:
             self._last_error = error
             entry.told_at = None
+            entry.owed = min(entry.owed, now)
             entry.due = now + min(RETRY * 2.0**entry.tries, RETRY_MOST) * entry.wait / self._interval
             entry.tries = min(entry.tries + 1, 10)
 
@@ -226,8 +230,8 @@ class Schedule:
         """Numbers for status."""
         entries = self._entries.values()
         announced = sum(e.told_at is not None for e in entries)
-        late = sum(e.due < now - min(LATE, self._interval) for e in entries)
+        late = sum(e.owed < now - min(LATE, self._interval) for e in entries)
         waiting = len(entries) - announced
-        lateness = max((now - e.due for e in entries), default=0.0)
+        lateness = max((now - e.owed for e in entries), default=0.0)
         error = self._last_error if waiting or late else ""
         return Figures(announced, waiting, late, error, max(lateness, 0.0), self._tellings)

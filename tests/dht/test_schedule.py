@@ -226,3 +226,22 @@ def test_a_node_that_can_not_keep_up_says_how_many_are_late_and_for_how_long() -
     figures = schedule.figures(1.5 * 86400.0)
     assert figures.late > 1_000
     assert figures.lateness > 3600.0
+
+
+def test_what_nobody_takes_is_late_though_it_is_tried_again_and_again() -> None:
+    schedule = make()
+    schedule.add(A, 0.0)
+    assert schedule.take(0.0, 9) == [A]
+    schedule.told(A, [b"p"], [], 0.0, "")
+    now = INTERVAL * 1.1
+    while now < 3 * INTERVAL:
+        for course in schedule.take(now, 9):
+            schedule.told(course, [], [], now, "nobody took it")
+        now = schedule.next_due()
+    figures = schedule.figures(now)
+    assert (figures.announced, figures.late, figures.last_error) == (0, 1, "nobody took it")
+    assert figures.lateness > INTERVAL
+    schedule.peers_came(now)
+    schedule.take(now + 60.0, 9)
+    schedule.told(A, [b"q"], [], now + 60.0, "")
+    assert schedule.figures(now + 61.0).lateness == 0.0

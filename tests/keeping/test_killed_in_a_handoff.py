@@ -75,7 +75,7 @@ def test_a_leaver_killed_at_steps_all_through_a_handoff(tmp_path: Path, both: bo
             assert complete(nodes, course) >= 2, steps
             # Nothing is left hanging: it leaves after all, and then the others have it.
             leaver.wait_until("peers", 2)
-            leaver.run("node", "leave", "--deadline", "60", timeout=90)
+            leaver.run("node", "leave", "--deadline", "240", timeout=270)
             assert complete(nodes[:2], course) == 2, steps
         else:
             assert not EVERY, "no end of steps"
