@@ -140,6 +140,7 @@ PURE = (
     "dht/receipts.py",
     "gossip/admission.py",
     "gossip/allowance.py",
+    "gossip/bodies.py",
     "gossip/envelope.py",
     "gossip/likeness.py",
     "gossip/meetings.py",

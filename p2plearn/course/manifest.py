@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
@@ -24,6 +23,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from p2plearn.course import msgpacking
+from p2plearn.course import text as text_rules
 from p2plearn.course.names import CID_BYTES, DAG_PB_CID, HASH_BYTES, RAW_CID
 from p2plearn.errors import PeerFault, UsageProblem
 
@@ -67,8 +67,6 @@ SIGNED_PREFIX = b"p2plearn manifest v1\n"
 
 # BCP 47 as far as its shape goes: subtags of 1 to 8 letters and digits, the first a language.
 _LANGUAGE = re.compile(r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]*")
 
 
@@ -194,16 +192,6 @@ def decode_manifest(raw: bytes) -> Manifest:
     except ValueError as wrong:
         raise PeerFault(f"bad manifest: {wrong}") from None
     return manifest
-
-
-def tidy(text: str, limit: int, *, lines: bool = False) -> str:
-    """``text`` as a manifest takes it: NFC, no control characters, no space around it, at most ``limit`` characters.
-
-    ``lines`` keeps line ends and tabs, for descriptions.
-    """
-    text = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode())
-    text = (_CONTROL_BUT_LINES if lines else _CONTROL).sub(" ", text.replace("\r\n", "\n"))
-    return unicodedata.normalize("NFC", text.strip()[:limit].strip())
 
 
 _T = TypeVar("_T")
@@ -338,7 +326,5 @@ def _check_number(what: str, value: int, least: int, most: int) -> None:
 def _check_text(what: str, text: str, limit: int, *, lines: bool = False) -> None:
     if len(text) > limit:
         raise BadManifest(f"the {what} has {len(text)} characters, more than {limit}")
-    if (_CONTROL_BUT_LINES if lines else _CONTROL).search(text):
-        raise BadManifest(f"the {what} holds a control character")
-    if not unicodedata.is_normalized("NFC", text):
-        raise BadManifest(f"the {what} is not in Unicode's composed form (NFC)")
+    if wrong := text_rules.fault(text, lines=lines):
+        raise BadManifest(f"the {what} {wrong}")

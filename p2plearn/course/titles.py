@@ -15,7 +15,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from p2plearn.course.manifest import MAX_LANGUAGE, MAX_TITLE, tidy
+from p2plearn.course.manifest import MAX_LANGUAGE, MAX_TITLE
+from p2plearn.course.text import tidy
 
 READ_AT_MOST = 64 * 1024
 """Bytes of a file worth reading: a title stands at the beginning. Also bounds what a crafted page can cost."""

@@ -10,9 +10,10 @@ import sqlite3
 import time
 from typing import Any
 
+from p2plearn.course.text import tidy_text
 from p2plearn.errors import Refused, UsageProblem
 from p2plearn.gossip import envelope as env
-from p2plearn.gossip.envelope import CATALOGUE, Content, tidy_text
+from p2plearn.gossip.envelope import CATALOGUE, Content
 from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.tables import Hiding, log_hiding
 from p2plearn.gossip.voice import Voice

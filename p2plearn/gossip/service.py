@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import trio
 
 from p2plearn.course.manifest import SignedManifest
+from p2plearn.course.text import tidy_text
 from p2plearn.errors import Refused, UsageProblem
 from p2plearn.gossip import envelope as env
 from p2plearn.gossip import renewal
 from p2plearn.gossip.discussion import Order
-from p2plearn.gossip.envelope import CATALOGUE, Envelope, tidy_text
+from p2plearn.gossip.envelope import CATALOGUE, Envelope
 from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.moderation import Moderation
 from p2plearn.people import (

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from p2plearn.course.manifest import SignedManifest
+from p2plearn.course.text import tidy_text
 from p2plearn.gossip import envelope as env
 from p2plearn.gossip import figures
 from p2plearn.gossip.envelope import CATALOGUE, Envelope
@@ -108,7 +109,7 @@ def the_impostor(stage: Stage) -> dict[str, Any]:
     eves = [person(f"eve {n}") for n in range(len(LOOKALIKES))]
     for eve, name in zip(eves, LOOKALIKES, strict=True):
         written = name.replace("FINGERPRINT", fingerprint(person("friend").key))
-        stage.hear(eve.says(env.Profile("", env.tidy_text(written))))
+        stage.hear(eve.says(env.Profile("", tidy_text(written))))
     honest = person("another ada")
     stage.hear(honest.says(env.Profile("", "Ada Byron")))
     shown = stage.reading.people([*(eve.key for eve in eves), honest.key, person("friend").key])

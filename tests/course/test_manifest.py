@@ -28,9 +28,9 @@ from p2plearn.course.manifest import (
     open_manifest,
     sign_manifest,
     signed_text,
-    tidy,
 )
 from p2plearn.course.names import DAG_PB_CID, RAW_CID, course_cid
+from p2plearn.course.text import tidy
 from p2plearn.errors import PeerFault, UsageProblem
 
 Vectors = Callable[[str], Any]

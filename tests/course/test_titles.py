@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2plearn.course.manifest import MAX_LANGUAGE, MAX_TITLE, tidy
+from p2plearn.course.manifest import MAX_LANGUAGE, MAX_TITLE
+from p2plearn.course.text import tidy
 from p2plearn.course.titles import READ_AT_MOST, About, is_telling, title_from
 
 FALLBACK = "folder"

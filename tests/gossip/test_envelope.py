@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from p2plearn.course.text import tidy_text
 from p2plearn.errors import PeerFault, UsageProblem
 from p2plearn.gossip import envelope as env
-from p2plearn.gossip.envelope import CATALOGUE, SIGNED_PREFIX, Content, open_envelope, seal, tidy_text
+from p2plearn.gossip.envelope import CATALOGUE, SIGNED_PREFIX, Content, open_envelope, seal
 from tests.gossip.people import COURSE, NOW, Person, person
 
 ids = st.binary(min_size=32, max_size=32).filter(any)
