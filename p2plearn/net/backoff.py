@@ -1,5 +1,8 @@
 """When what failed is worth another try: ever more seldom, until it works. Sans-IO: the clock is handed in.
 
+It counts failures. Heartbeats have a rule of their own (``dht.heartbeat``), a share of how long a node has been silent:
+that is known after a restart, too, and one that was heard a minute ago isn't asked seldom because of last week.
+
 Imports nothing.
 """
 
