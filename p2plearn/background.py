@@ -3,7 +3,7 @@
 The new process says over a pipe when it is ready, or what went wrong; so ``node start --detach`` returns neither too
 early nor without a reason.
 
-Imports ``client``, ``config``, ``errors``, ``lock``, ``operations`` and the standard library.
+Imports ``client``, ``config``, ``errors``, ``lock``, ``operations``, ``processes`` and the standard library.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from p2plearn.client import NodeClient, as_error
 from p2plearn.config import Home
 from p2plearn.errors import NoNode, P2plearnError
 from p2plearn.lock import holder
+from p2plearn.processes import state_of, why_silent
 
 READY_SECONDS = 60.0
 """A node is ready in two seconds; a slow disk after a crash, with a catalogue to rebuild, may take far longer."""
@@ -151,6 +152,16 @@ def stop_with_stdin() -> None:
     threading.Thread(target=wait, name="stop-with-stdin", daemon=True).start()
 
 
+def wake(home: Home) -> int:
+    """Have the node of ``home`` go on if its process is suspended: it can't stop, or answer, before. Its id, or 0."""
+    pid = holder(home.lock) or 0
+    if state_of(pid) != "T":
+        return 0
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+    return pid
+
+
 def stop(home: Home, client: NodeClient) -> dict[str, Any]:
     """Stop the node of ``home`` and wait until its process is gone: then its disk may be taken away, too.
 
@@ -176,8 +187,9 @@ def stop(home: Home, client: NodeClient) -> dict[str, Any]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
             if not _wait_until_free(home, pid, _TERM_SECONDS):
+                why, _ = why_silent(pid, state_of(pid))
                 raise P2plearnError(
-                    f"The node (process {pid}) has not ended {_TERM_SECONDS:.0f} s after SIGTERM.",
+                    f"The node has not ended {_TERM_SECONDS:.0f} s after SIGTERM: {why}.",
                     f"What it keeps survives this: kill -9 {pid}",
                 )
         has_ended(_TERM_SECONDS)

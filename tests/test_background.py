@@ -64,6 +64,16 @@ def test_detached_from_start_to_stop(tmp_path: Path) -> None:
     assert run_command("node", "stop", home=home).code == 0
 
 
+def test_a_suspended_node_is_woken_to_be_stopped(tmp_path: Path) -> None:
+    with RealNode(tmp_path / "home") as node:
+        os.kill(node.pid, signal.SIGSTOP)
+        ran = run_command("node", "stop", "--json", home=node.home.path)
+        assert ran.code == 0, ran.stderr
+        assert f"process {node.pid}) is suspended" in ran.stderr
+        assert not ran.last["signalled"]  # it stopped as it does when it is told to
+        assert node.stop() == 0
+
+
 def test_what_stops_it_from_starting_comes_back_with_its_exit_code(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     ran = run_command("node", "start", "--detach", "--no-mdns", "--listen", "nonsense", home=home.path)

@@ -115,6 +115,11 @@ def _show_started(scope: Scope, home: Home, facts: dict[str, Any]) -> None:
 @pass_scope
 def node_stop(scope: Scope, *, handoff: bool) -> int:
     """Stop the node and wait until it is down; says which courses have fewer copies then."""
+    from p2plearn import background
+    from p2plearn.terminal import note
+
+    if pid := background.wake(scope.home):
+        note(f"The node (process {pid}) is suspended (Ctrl-Z, SIGSTOP): it is woken, to end in good order.")
     if handoff or _leaves_on_stop(scope):
         return _leave(scope, LeaveRequest().deadline)
     _stop(scope)
