@@ -54,6 +54,7 @@ from p2plearn.net.reach.lending import LendingLimits
 from p2plearn.net.reach.reaching import ReachSettings
 from p2plearn.net.standing import Standing
 from p2plearn.network import Network, by_node
+from p2plearn.replication import Replication
 from p2plearn.service import NodeService
 from p2plearn.store.space import StoreLimits
 from p2plearn.store.store import Store
@@ -213,7 +214,8 @@ class _Node:
         inquiries = Inquiries(keeper)
         lookout = Lookout(keeper, network.told_providers, network.search, self._paths.absences)
         lookout.load()
-        custody = CustodyService(keeper, repair, inquiries, lookout, network.directory, self._people.title)
+        replication = Replication(keeper, repair, inquiries, lookout, self._people.title)
+        custody = CustodyService(keeper, repair, inquiries, replication, network.directory)
         service.join(network, custody)
         host.set_stream_handler(TProtocol(HEARTBEAT), by_node(keeper.vigil.serve))
         host.set_stream_handler(TProtocol(CUSTODY), by_node(keeper.serve))
@@ -227,7 +229,7 @@ class _Node:
             blame=network.blame,
         )
         host.set_stream_handler(TProtocol(SYNC), sync.serve)
-        self._people.join(sync, custody.copies)
+        self._people.join(sync, replication.copies)
         async with host.run([]):
             await self._listen(host)
             async with trio.open_nursery() as nursery:

@@ -130,7 +130,7 @@ class NodeService:
     async def status(self) -> dict[str, Any]:
         """See ``NodeOperations.status``."""
         usage = await trio.to_thread.run_sync(self._store.usage)
-        network, goodbyes = self.network.figures(), self.custody.goodbyes()
+        network, goodbyes = self.network.figures(), self.custody.replication.goodbyes()
         network["unreachable"] = {who: why for who, why in network["unreachable"].items() if who not in goodbyes}
         return {
             "peer_id": self.network.peer_id,
@@ -160,7 +160,7 @@ class NodeService:
             **network,
             "network_restarts": self._supervisor.restarts,
             "last_fault": self._supervisor.last_fault,
-            **await self.custody.figures(),
+            **await self.custody.replication.figures(),
             "people": await trio.to_thread.run_sync(self.people.figures),
         }
 
@@ -182,7 +182,7 @@ class NodeService:
                 "why": row.why,
                 "added": row.added,
                 "version": row.seq,
-                **self.custody.copies_here_and_away(row.course, row.bytes),
+                **self.custody.replication.copies_here_and_away(row.course, row.bytes),
             }
             for row in rows
         ]
@@ -194,7 +194,7 @@ class NodeService:
         signed = await trio.to_thread.run_sync(self._store.signed_manifest, name)
         if row is None or signed is None:
             raise _not_kept(course)
-        await self.custody.confirm([name])
+        await self.custody.replication.confirm([name])
         holding = await trio.to_thread.run_sync(self._store.holding, name)
         facts = course_facts(signed, None if holding is None else holding.index)
         warnings = await trio.to_thread.run_sync(self.people.warnings, name, row.author)
@@ -204,7 +204,7 @@ class NodeService:
             "complete": row.complete,
             "why": row.why,
             "added": row.added,
-            **self.custody.copies_of(name, row.bytes),
+            **self.custody.replication.copies_of(name, row.bytes),
             "told_peers": self.network.directory.announced(name),
             "link": format_link(name, self.network.addresses()[:LINK_ADDRESSES]),
         }
@@ -319,13 +319,14 @@ class NodeService:
         row = await trio.to_thread.run_sync(self._store.course, name)
         if row is None:
             raise _not_kept(course)
-        if not last_copy and not await self.custody.is_elsewhere(row, self.network.search):
+        if last_copy:
+            self.custody.removed(name)
+        elif not await self.custody.give_up(row, self.network.search):
             raise LastCopy(
                 f"No other node that answers now has a copy of {row.title!r}: with this one it may be gone for good.",
                 f"When other nodes are up, try again. To remove it all the same: p2plearn remove {course[:12]} --yes",
             )
         self.network.directory.withdraw(name)
-        await self.custody.removed(name)
         freed = await trio.to_thread.run_sync(self._store.remove, name)
         return {"course": course, "title": row.title, "freed": freed}
 
@@ -351,7 +352,7 @@ class NodeService:
 
     async def stop(self) -> dict[str, Any]:
         """See ``NodeOperations.stop``."""
-        fewer = await self.custody.short_without_me()
+        fewer = await self.custody.replication.short_without_me()
         self._stop()
         return {"fewer_copies": fewer}
 

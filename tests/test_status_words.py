@@ -47,6 +47,10 @@ def test_a_node_in_order_has_nothing_to_attend_to() -> None:
             "    efefefefefef Few: 1 of 3 copies",
         ),
         (
+            {"custody": {"give": 1 << 20, "given": 5 << 20}},
+            "! 5.0 MiB are kept for others, more than the 1.0 MiB that storage.give allows now: nothing new is",
+        ),
+        (
             {"dht": {"late": 2, "lateness": 7200.0, "peers": 3}},
             "! Telling the network what is here falls behind: 2 courses late",
         ),

@@ -10,7 +10,9 @@ Imports ``dht.custody``, ``dht.handoff``, ``dht.ledger``, ``dht.messages``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from p2plearn.dht.custody import Node, Unit, leads_repair, releases
@@ -188,6 +190,45 @@ class Promises:
         """``node`` has let go: this copy is free to be counted by the next."""
         if unit in self._made and self._made[unit][0] == node:
             del self._made[unit]
+
+
+@dataclass(eq=False, slots=True)
+class Removal:
+    """One try of a person to remove ``units``; ``yielded``: another, who relies on the copy here, came first."""
+
+    units: frozenset[Unit]
+    yielded: bool = False
+
+
+class Removals:
+    """What the person of node ``me`` is removing: it may be relied on by nobody, or else it stays.
+
+    Of two that ask each other at the same moment, so that each would go relying on the other, or neither could, the one
+    with the larger key yields.
+    """
+
+    def __init__(self, me: Node) -> None:
+        self._me = me
+        self._begun: set[Removal] = set()
+
+    @contextmanager
+    def of(self, units: Iterable[Unit]) -> Iterator[Removal]:
+        """While others are asked for theirs. It must not be carried out once it has ``yielded``."""
+        removal = Removal(frozenset(units))
+        self._begun.add(removal)
+        try:
+            yield removal
+        finally:
+            self._begun.discard(removal)
+
+    def vouches(self, unit: Unit, to: Node) -> bool:
+        """Whether ``to`` may rely on the copy here; then it isn't removed meanwhile."""
+        going = [removal for removal in self._begun if unit in removal.units]
+        if going and self._me < to:
+            return False
+        for removal in going:
+            removal.yielded = True
+        return True
 
 
 class LettingGo:

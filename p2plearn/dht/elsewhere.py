@@ -1,20 +1,25 @@
 """Whether others have what is here too, asked now: before the copy here goes because its person wants it to.
 
 What is on record won't do: it may be hours old, and those whom it names may have removed theirs since. Somebody counts
-who says afresh, signed, that they hold the unit, and then shows a random range of it.
+who answers RELEASE, so that they neither let go of the unit nor remove it at the same moment, and then shows a random
+range of it. That they answer that another relies on them is as good: whoever goes is relied on by nobody.
+
+Of all that go and rely on each other take the one that began last. Whoever vouched for it was not going then, nor began
+later, or has yielded (``duty.Removals``): so that one stays.
 
 Imports ``dht`` siblings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Final
 
 import trio
 
 from p2plearn.dht.custody import Node, Unit
 from p2plearn.dht.keeper import Keeper
+from p2plearn.dht.messages import Ack, Decline, Reason, Release
 
 SECONDS: Final = 5.0
 """For somebody to show a unit, however many are asked: a person waits, and one holder that is there is enough."""
@@ -35,10 +40,28 @@ Search = Callable[[bytes], Awaitable[Collection[Node]]]
 """Nodes that the network names for a course."""
 
 
-async def are_elsewhere(
+async def goes_if_elsewhere(
+    keeper: Keeper,
+    units: Sequence[Unit],
+    known: Callable[[Unit], Collection[Node]],
+    search: Search,
+    gone: Callable[[], None],
+) -> bool:
+    """Whether of each of ``units``, all of them here, somebody else shows a copy; ``known`` are asked first.
+
+    If so ``gone`` was called, which has this node count as a holder no more: from before the first question until then
+    it vouches for nobody else.
+    """
+    with keeper.kept.removals.of(units) as removal:
+        if not await _are_elsewhere(keeper, units, known, search) or removal.yielded:
+            return False
+        gone()
+        return True
+
+
+async def _are_elsewhere(
     keeper: Keeper, units: Iterable[Unit], known: Callable[[Unit], Collection[Node]], search: Search
 ) -> bool:
-    """Whether of each of ``units``, all of them here, somebody else shows a copy; ``known`` are asked first."""
     limit = trio.CapacityLimiter(AT_ONCE)
     everywhere = True
 
@@ -70,7 +93,7 @@ async def _somebody_shows(keeper: Keeper, unit: Unit, known: Collection[Node], s
         said = await keeper.asking.who_keeps(unit, node) or ()
         holders = {receipt.node for receipt in said if receipt.holds}
         also(holders)
-        if node in holders and await keeper.asking.challenge(unit, node):
+        if node in holders and await _vouches(keeper, unit, node) and await keeper.asking.challenge(unit, node):
             shown = True
             nursery.cancel_scope.cancel()
 
@@ -88,3 +111,11 @@ async def _somebody_shows(keeper: Keeper, unit: Unit, known: Collection[Node], s
             nursery.start_soon(near)
             nursery.start_soon(named)
     return shown
+
+
+async def _vouches(keeper: Keeper, unit: Unit, node: Node) -> bool:
+    """Whether ``node`` says, now, that it keeps a unit, and isn't about to go."""
+    answer = await keeper.asking.question(node, Release(unit))
+    if isinstance(answer, Ack):
+        return answer.receipt.unit == unit and answer.receipt.node == node and answer.receipt.holds
+    return isinstance(answer, Decline) and answer.reason is Reason.BUSY

@@ -131,6 +131,16 @@ class Keeper:
                 self._spawn(self.asking.tell, denial[0], [denial[1]])
         self.kept.news()
 
+    async def say_goodbye(self) -> None:
+        """This node leaves: tell those who count on it for what it could hand to nobody."""
+        told: dict[Node, list[Receipt]] = {}
+        for others, denial in await self.kept.take_leave():
+            for node in others:
+                told.setdefault(node, []).append(denial)
+        async with trio.open_nursery() as nursery:
+            for node, receipts in told.items():
+                nursery.start_soon(self.asking.exchange, node, receipts)
+
     async def look_for_damage(self, course: bytes) -> None:
         """Some of a course is gone from this disk: what isn't whole no longer counts, and is fetched again."""
         for others, denial in await self.kept.look_for_damage(course):

@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from p2plearn.dht.custody import COPIES, MOST_COPIES, Node, Unit, segments, slots_of
-from p2plearn.dht.duty import Promises
+from p2plearn.dht.duty import Promises, Removals
 from p2plearn.dht.ledger import Ledger
 from p2plearn.dht.receipts import Receipt, copies_asked, decode_receipt, sign_wish
 from p2plearn.errors import P2plearnError
@@ -58,6 +58,8 @@ class Kept:
         """Units that this node is about to let go; it promises them to nobody."""
         self.promises = Promises()
         """Who lets go relying on this node."""
+        self.removals = Removals(node)
+        """What the person of this node is removing."""
         self.changed = trio.Event()
         """Set when something about copies may have changed; whoever waits for it makes a new one."""
         self.damaged: dict[Unit, int] = {}
@@ -86,8 +88,8 @@ class Kept:
                 log.warning("%s.%d is damaged here: it will be fetched again", unit.course.hex()[:12], unit.segment)
                 continue
             self.ledger.restore(unit, row.size, receipts, known.author if known is not None else b"")
-            if mine is None:
-                await self.state(unit, row.size, 1, holds=True)
+            if mine is None or not mine.holds:  # it said goodbye, and is back
+                await self.state(unit, row.size, mine.copies if mine is not None else 1, holds=True)
         for row in await trio.to_thread.run_sync(self.store.custody.damaged):
             said = [decode_receipt(raw) for raw in row.receipts]
             unit = Unit(row.course, row.segment)
@@ -223,6 +225,21 @@ class Kept:
             return None
         others = entry.holders - {self.me}
         return others, self.ledger.state(unit, entry.size, entry.copies, False, int(time.time() * 1000))
+
+    async def take_leave(self) -> list[tuple[frozenset[Node], Receipt]]:
+        """This node goes for good, as far as can be told, with what nobody took: it is to be counted on no more.
+
+        What is here stays here and on record, and is stated anew at the next start. Returns who counted on each unit,
+        and the receipt that tells them; they pass it on.
+        """
+        told = []
+        for unit in self.ledger:
+            denial = self.deny(unit)
+            if denial is not None:
+                raw = [(self.me, denial[1].encode())]
+                await trio.to_thread.run_sync(self.store.custody.note, unit.course, unit.segment, raw)
+                told.append(denial)
+        return told
 
     def receipts_of(self, unit: Unit) -> list[Receipt]:
         """All that is known of a unit; nothing unless it is kept here."""

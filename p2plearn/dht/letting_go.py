@@ -40,6 +40,8 @@ async def grant(kept: Kept, unit: Unit, node: Node) -> Message:
         return Decline(Reason.NOT_HELD, "")
     if kept.leaving or unit in kept.releasing:
         return Decline(Reason.LEAVING, "")
+    if not kept.removals.vouches(unit, node):
+        return Decline(Reason.LEAVING, "")
     if not kept.promises.grant(unit, node, trio.current_time()):
         return Decline(Reason.BUSY, "")
     return Ack(await kept.state(unit, entry.size, entry.copies, holds=True))

@@ -23,6 +23,7 @@ from p2plearn.dht.lookout import Lookout
 from p2plearn.dht.messages import HEARTBEAT
 from p2plearn.dht.repair import Repair
 from p2plearn.identity import SigningKey
+from p2plearn.replication import Replication
 from p2plearn.store.store import Store
 from p2plearn.transfer.channel import Channel
 from p2plearn.transfer.fetch import FetchLimits
@@ -82,6 +83,7 @@ class Member:
         self.repair = Repair(self.keeper, chance=lambda: 0.0)
         self.inquiries = Inquiries(self.keeper)
         self.lookout = Lookout(self.keeper, self._records, self._search, self.home / "absences.json")
+        self.replication = Replication(self.keeper, self.repair, self.inquiries, self.lookout, lambda _: "")
         self.chunks = ChunkService(self._shelf, max_streams=16)
         self.nursery: trio.Nursery | None = None
         self.wires: list[Wire] = []

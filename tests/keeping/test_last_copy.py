@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
+import pytest
+import trio
+
 from p2plearn.dht.custody import Node, Unit
-from p2plearn.dht.elsewhere import are_elsewhere
+from p2plearn.dht.elsewhere import goes_if_elsewhere
 from tests.keeping.network import eventually, keepers, network
-from tests.keeping.room import Member, room
+from tests.keeping.room import Member, room, until
 from tests.keeping.test_rot import rot
 from tests.travel.course_folders import odd_folder
 
 
 async def elsewhere(member: Member, unit: Unit, *, on_record: bool = True, named: Collection[Node] = ()) -> bool:
+    """Whether it may remove what it has; it doesn't."""
+    return await goes(member, unit, lambda: None, on_record=on_record, named=named)
+
+
+async def goes(
+    member: Member, unit: Unit, gone: Callable[[], None], *, on_record: bool = True, named: Collection[Node] = ()
+) -> bool:
     async def search(_course: bytes) -> Collection[Node]:
         return named
 
@@ -21,7 +31,7 @@ async def elsewhere(member: Member, unit: Unit, *, on_record: bool = True, named
         entry = member.keeper.ledger.entry(unit)
         return entry.holders if on_record and entry is not None else ()
 
-    return await are_elsewhere(member.keeper, [unit], known, search)
+    return await goes_if_elsewhere(member.keeper, [unit], known, search, gone)
 
 
 async def test_one_holder_that_shows_it_is_enough_however_it_is_found(tmp_path: Path) -> None:
@@ -58,6 +68,35 @@ async def test_those_on_record_who_are_gone_or_removed_theirs_or_rotted_are_not_
         rot(rotten)
         assert len(teacher.counts(course)) == 4
         assert not await elsewhere(teacher, unit)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+async def test_of_all_who_remove_it_in_the_same_second_one_keeps_it(
+    tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2plearn.dht.elsewhere.SECONDS", 3.0)
+    async with room(tmp_path, count, grace=600.0) as members:
+        course = await members[0].publish(60_000, count)
+        unit = Unit(course, 0)
+        await until(lambda: all(len(each.counts(course)) == count for each in members))
+        told: dict[Node, bool] = {}
+
+        async def remove(member: Member) -> None:
+            told[member.node] = await goes(member, unit, lambda: member.keeper.forgotten(course))
+
+        async with trio.open_nursery() as nursery:
+            for each in members:
+                nursery.start_soon(remove, each)
+        stay = [each for each in members if each.keeps(course)]
+        assert {each.node for each in stay} == {node for node, went in told.items() if not went}
+        # The one with the largest key yields to each; others that found nobody else may try again.
+        assert max(told) in {each.node for each in stay}
+        if count == 2:
+            assert len(stay) == 1
+        # Who is left is told no for as long as it is alone.
+        for each in stay:
+            told[each.node] = await goes(each, unit, lambda each=each: each.keeper.forgotten(course))  # type: ignore[misc]
+        assert sum(each.keeps(course) for each in members) == 1
 
 
 def test_the_last_copy_stays_until_that_is_what_is_wanted(tmp_path: Path) -> None:
