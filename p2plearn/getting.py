@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import trio
 
-from p2plearn.course.index import FileEntry, Index
+from p2plearn.course.file_table import FileEntry
+from p2plearn.course.index import Index
 from p2plearn.course.manifest import SignedManifest
 from p2plearn.course.names import cid_text
 from p2plearn.custody_service import CustodyService

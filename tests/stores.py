@@ -8,7 +8,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from p2plearn.course.index import FileEntry, Index, decode_index
+from p2plearn.course.file_table import FileEntry
+from p2plearn.course.index import Index, decode_index
 from p2plearn.course.manifest import SignedManifest
 from p2plearn.store.download import Download
 from p2plearn.store.publish import Published, PublishMeta

@@ -11,16 +11,16 @@ Sans-IO. Imports ``errors`` and ``course``.
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from operator import itemgetter, ne
-from typing import NamedTuple
+from itertools import pairwise
 
 import msgpack
 
 from p2plearn.course import unixfs
+from p2plearn.course.digests import repeated
+from p2plearn.course.file_table import FileEntry, FileTable
 from p2plearn.course.manifest import (
     INDEX_PART,
     MAX_CHUNK,
@@ -34,6 +34,7 @@ from p2plearn.course.manifest import (
 )
 from p2plearn.course.names import HASH_BYTES
 from p2plearn.course.paths import MAX_PATH, BadPath, check_path, check_tree
+from p2plearn.course.patterns import pattern
 from p2plearn.errors import PeerFault, UsageProblem
 
 VERSION = 1
@@ -49,24 +50,13 @@ class BadIndex(ValueError):
     """An index breaks a rule; the message is the reason. Never leaves this module."""
 
 
-class FileEntry(NamedTuple):
-    """A file: its path, its size in bytes, its first slot and how many slots it has (none when empty)."""
-
-    path: str
-    size: int
-    first: int
-    count: int  # type: ignore[assignment] # tuple has a method of this name, which nobody needs here
-
-
 class Index:
     """The files and chunks of a course. Made by ``IndexBuilder`` and ``decode_index`` only; not to be changed."""
 
     __slots__ = ("bytes", "digests", "files", "folders", "lengths")
 
-    def __init__(
-        self, files: Sequence[FileEntry], folders: Sequence[str], digests: Binary, lengths: array[int]
-    ) -> None:
-        self.files = tuple(files)
+    def __init__(self, files: FileTable, folders: Sequence[str], digests: Binary, lengths: array[int]) -> None:
+        self.files = files
         """In canonical order: by the path's UTF-8 bytes."""
         self.folders = tuple(folders)
         """Paths of the folders that have nothing in them, in the same order."""
@@ -74,7 +64,7 @@ class Index:
         """SHA-256 of each slot's chunk, 32 bytes each, back to back."""
         self.lengths = lengths
         """Bytes of each slot's chunk."""
-        self.bytes = sum(file.size for file in self.files)
+        self.bytes = files.bytes
         """Bytes of all files."""
 
     def __len__(self) -> int:
@@ -112,15 +102,9 @@ class Index:
         return raw
 
     def select(self, patterns: Iterable[str]) -> tuple[FileEntry, ...]:
-        """The files that any of the patterns matches, in canonical order.
-
-        A pattern with a ``/`` is matched from the course's folder on, one without against each name in the path:
-        ``*.csv``, ``episodes/``, ``episodes/fig/*.svg``, ``**/fig``. ``*`` and ``?`` stop at a ``/``, ``**`` does
-        not, ``[…]`` is a set; what matches a folder selects everything in it. Upper and lower case differ. Raises
-        UsageProblem for a pattern that can't be read.
-        """
-        chosen = [_pattern(each) for each in patterns]
-        return tuple(file for file in self.files if any(pattern.match(file.path) for pattern in chosen))
+        """The files that any of the ``patterns`` (see there) matches, in canonical order. Raises UsageProblem."""
+        chosen = [pattern(each) for each in patterns]
+        return tuple(file for file in self.files if any(one.match(file.path) for one in chosen))
 
 
 def parts(raw: bytes) -> list[Part]:
@@ -134,7 +118,7 @@ class IndexBuilder:
     """Gathers a course's files and folders in any order; ``build`` puts them into the canonical one."""
 
     def __init__(self) -> None:
-        self._files: list[FileEntry] = []
+        self._files = FileTable()
         self._folders: list[str] = []
         self._digests = bytearray()
         self._lengths: array[int] = _u32()
@@ -144,16 +128,22 @@ class IndexBuilder:
 
         Raises BadPath for a path that no course may have, ValueError when the chunks aren't the file's.
         """
-        check_path(path)
-        first = len(self._lengths)
+        digests, lengths = bytearray(), _u32()
         for digest, length in chunks:
             if len(digest) != HASH_BYTES or not 1 <= length <= MAX_CHUNK:
                 raise ValueError(f"chunk of {length} bytes, digest of {len(digest)}")
-            self._digests += digest
-            self._lengths.append(length)
-        if sum(self._lengths[first:]) != size:
+            digests += digest
+            lengths.append(length)
+        self.add_run(path, size, digests, lengths)
+
+    def add_run(self, path: str, size: int, digests: bytes | bytearray | memoryview, lengths: array[int]) -> None:
+        """The same with the chunks' digests back to back. Raises BadPath, ValueError."""
+        check_path(path)
+        if len(digests) != HASH_BYTES * len(lengths) or sum(lengths) != size:
             raise ValueError(f"the chunks of {path!r} aren't its {size} bytes together")
-        self._files.append(FileEntry(path, size, first, len(self._lengths) - first))
+        self._digests += digests
+        self._lengths += lengths
+        self._files.append(path, size, len(lengths))
 
     def add_folder(self, path: str) -> None:
         """Add a folder that has nothing in it. Raises BadPath for a path that no course may have."""
@@ -161,23 +151,29 @@ class IndexBuilder:
         self._folders.append(path)
 
     def build(self) -> Index:
-        """The index. Raises BadPath when the paths don't make one tree, UsageProblem when there are too many."""
+        """The index; it takes over what was gathered.
+
+        Raises BadPath when the paths don't make one tree, UsageProblem when there are too many.
+        """
         if len(self._files) > MAX_FILES:
             raise UsageProblem(f"This course has {len(self._files)} files, more than {MAX_FILES}.")
         if len(self._lengths) > MAX_CHUNKS:
             raise UsageProblem(f"This course has {len(self._lengths)} chunks, more than {MAX_CHUNKS}.")
         folders = sorted(self._folders)
-        check_tree((file.path for file in self._files), folders, MAX_FOLDERS)
+        check_tree(self._files.paths(), folders, MAX_FOLDERS)
         # By code points, which is by UTF-8 bytes: UTF-8 was made so.
-        in_order = sorted(self._files, key=itemgetter(0))
-        files: list[FileEntry] = []
-        digests = bytearray()
-        lengths = _u32()
-        for path, size, first, count in in_order:
-            files.append(FileEntry(path, size, len(lengths), count))
-            digests += self._digests[HASH_BYTES * first : HASH_BYTES * (first + count)]
-            lengths += self._lengths[first : first + count]
-        return Index(files, folders, bytes(digests), lengths)
+        if any(path > following for path, following in pairwise(self._files.paths())):
+            self._sort()
+        return Index(self._files, folders, bytes(self._digests), self._lengths)
+
+    def _sort(self) -> None:
+        gathered, old_digests, old_lengths = self._files, self._digests, self._lengths
+        self._files, self._digests, self._lengths = FileTable(), bytearray(), _u32()
+        for number in sorted(range(len(gathered)), key=gathered.path):
+            path, size, first, count = gathered[number]
+            self._files.append(path, size, count)
+            self._digests += old_digests[HASH_BYTES * first : HASH_BYTES * (first + count)]
+            self._lengths += old_lengths[first : first + count]
 
 
 def decode_index(raw: bytes, manifest: Manifest) -> Index:
@@ -296,13 +292,12 @@ def _read(raw: bytes) -> Index:
     return Index(files, folders, digests, lengths)
 
 
-def _read_files(reader: msgpack.Unpacker) -> list[FileEntry]:
+def _read_files(reader: msgpack.Unpacker) -> FileTable:
     count = reader.read_array_header()
     if count > MAX_FILES:
         raise BadIndex(f"{count} files are more than {MAX_FILES}")
     header, unpack = reader.read_array_header, reader.unpack
-    files: list[FileEntry] = []
-    slot = 0
+    files = FileTable()
     for _ in range(count):
         if header() != 3:
             raise BadIndex("a file is not described by three values")
@@ -311,8 +306,7 @@ def _read_files(reader: msgpack.Unpacker) -> list[FileEntry]:
             raise BadIndex("a file is not described by path, size and number of chunks")
         if size < 0 or not 0 <= chunks <= MAX_CHUNKS:
             raise BadIndex(f"a file has {size} bytes in {chunks} chunks")
-        files.append(FileEntry(path, size, slot, chunks))
-        slot += chunks
+        files.append(path, size, chunks)
     return files
 
 
@@ -340,18 +334,16 @@ def _check(index: Index, kind: Kind) -> None:
     lengths = index.lengths
     if len(lengths) and not (min(lengths) >= 1 and max(lengths) <= MAX_CHUNK):
         raise BadIndex(f"a chunk has no bytes or more than {MAX_CHUNK}")
-    slots = 0
     before = ""
     for path, size, first, count in index.files:
         check_path(path)
         if path <= before:
             raise BadIndex(f"the file {path!r:.300} is not in its place")
         before = path
-        slots += count
         if sum(lengths[first : first + count]) != size:
             raise BadIndex(f"the chunks of {path!r:.300} aren't its {size} bytes together")
-    if slots != len(lengths):
-        raise BadIndex(f"the files have {slots} chunks, not {len(lengths)}")
+    if index.files.slots != len(lengths):
+        raise BadIndex(f"the files have {index.files.slots} chunks, not {len(lengths)}")
     _check_lengths_agree(index)
     before = ""
     for path in index.folders:
@@ -359,50 +351,13 @@ def _check(index: Index, kind: Kind) -> None:
         if path <= before:
             raise BadIndex(f"the folder {path!r:.300} is not in its place")
         before = path
-    check_tree((file.path for file in index.files), index.folders, MAX_FOLDERS)
+    check_tree(index.files.paths(), index.folders, MAX_FOLDERS)
     if kind == "file" and (len(index.files) != 1 or index.folders or "/" in index.files[0].path):
         raise BadIndex("a course of kind 'file' is one file in no folder")
 
 
 def _check_lengths_agree(index: Index) -> None:
     """Raise BadIndex if a digest comes with two lengths: only one can be true, and the store keeps one."""
-    # Most large courses repeat no chunk, which the digests' first 8 bytes show soonest.
-    if len(set(memoryview(index.digests).cast("Q")[:: HASH_BYTES // 8].tolist())) == len(index):
-        return
-    digests = [index.digests[at : at + HASH_BYTES] for at in range(0, len(index.digests), HASH_BYTES)]
-    known = dict(zip(digests, index.lengths, strict=True))
-    if any(map(ne, map(known.__getitem__, digests), index.lengths)):
+    lengths = index.lengths
+    if any(lengths[slot] != lengths[first] for first, *others in repeated(index.digests) for slot in others):
         raise BadIndex("a chunk is there with two lengths")
-
-
-def _pattern(glob: str) -> re.Pattern[str]:
-    """A regular expression for the whole or the beginning (up to a ``/``) of the paths that ``glob`` selects."""
-    wanted = glob.removeprefix("./").strip("/")
-    start = "" if "/" in glob.rstrip("/") else "(?:.*/)?"
-    regex = "".join(_translated(wanted))
-    # A name may hold a "[" or a "*": written out in full it is found too.
-    return re.compile(f"{start}(?:{regex}|{re.escape(wanted)})" + ("/" if glob.endswith("/") else "(?:/|$)"), re.DOTALL)
-
-
-def _translated(glob: str) -> Iterator[str]:
-    for token in _TOKENS.findall(glob):
-        if token.startswith("**"):
-            yield "(?:.*/)?" if token.endswith("/") else ".*"
-        elif token[0] == "[" and len(token) > 2:
-            yield _set(token[1:-1])
-        else:
-            yield {"*": "[^/]*", "?": "[^/]"}.get(token) or re.escape(token)
-
-
-_TOKENS = re.compile(r"(?:\*\*/)+|\*\*+|\[[!^]?\]?[^\]]*\]|.", re.DOTALL)
-
-
-def _set(inside: str) -> str:
-    """The regular expression of a glob's ``[inside]``, written so that no character in it means anything else."""
-    negated = inside[0] in "!^" and len(inside) > 1
-    members: list[str] = []
-    for first, last in re.findall(r"(.)(?:-(.))?", inside[negated:], re.DOTALL):
-        if last and first > last:
-            raise UsageProblem(f"The pattern's set [{inside}] has a range the wrong way round.")
-        members.append(re.escape(first) + (f"-{re.escape(last)}" if last else ""))
-    return f"(?!/)[{'^' if negated else ''}{''.join(members)}]"

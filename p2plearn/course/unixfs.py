@@ -26,7 +26,8 @@ from p2plearn.course.paths import tree_key
 from p2plearn.course.varint import varint
 
 if TYPE_CHECKING:  # index checks its root with this module
-    from p2plearn.course.index import FileEntry, Index
+    from p2plearn.course.file_table import FileEntry
+    from p2plearn.course.index import Index
     from p2plearn.course.manifest import Kind
 
 MAX_LINKS = 174
@@ -106,13 +107,17 @@ class _Roots:
 
 def _tree(index: Index, roots: _Roots) -> Generator[Block, None, bytes]:
     """The course's folder. Walks the paths in tree order, so only the folders above the current one are open."""
-    leaves = [(tree_key(file.path), number) for number, file in enumerate(index.files)]
-    leaves += [(tree_key(path), -1) for path in index.folders]
-    leaves.sort()
+    files, folders = index.files, index.folders
+
+    def key_of(leaf: int) -> str:
+        return tree_key(files.path(leaf) if leaf < len(files) else folders[leaf - len(files)])
+
+    leaves = array("I", sorted(range(len(files) + len(folders)), key=key_of))  # numbers: paths would be megabytes
     open_names: list[str] = []
     open_links: list[list[_Link]] = [[]]
     inside = ""
-    for key, number in leaves:
+    for leaf in leaves:
+        key = key_of(leaf)
         cut = key.rfind("\0") + 1
         if key[:cut] != inside:
             inside = key[:cut]
@@ -126,10 +131,10 @@ def _tree(index: Index, roots: _Roots) -> Generator[Block, None, bytes]:
                 open_names.append(name)
                 open_links.append([])
         name = key[cut:]
-        if number < 0:
+        if leaf >= len(files):
             open_links[-1].append(_Link(name.encode(), *(yield from _folder([]))))
         else:
-            open_links[-1].append(_Link(name.encode(), roots.cid(number), roots.size(number)))
+            open_links[-1].append(_Link(name.encode(), roots.cid(leaf), roots.size(leaf)))
     while open_names:
         yield from _close(open_names, open_links)
     cid, _ = yield from _folder(open_links[0])

@@ -24,7 +24,8 @@ from typing import Final
 
 import trio
 
-from p2plearn.course.index import FileEntry, Index
+from p2plearn.course.file_table import FileEntry
+from p2plearn.course.index import Index
 from p2plearn.course.manifest import MAX_CHUNK, SignedManifest, open_manifest
 from p2plearn.dht.custody import SEGMENT, Node, Unit, segments, slots_of
 from p2plearn.dht.kept import Kept

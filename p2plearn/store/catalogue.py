@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from p2plearn.course.digests import in_order
 from p2plearn.database import Database
 from p2plearn.store.durable import sync_directory
 from p2plearn.store.mirror import Mirror, Table
@@ -328,6 +329,17 @@ def add_chunks(db: sqlite3.Connection, rows: Iterable[tuple[bytes, int, int, int
     # Sorted, so that the B-tree is filled from left to right and its pages are touched once.
     statement = "INSERT OR REPLACE INTO chunks" if replace else "INSERT OR IGNORE INTO chunks"
     db.executemany(statement + " VALUES (?, ?, ?, ?)", sorted(rows))
+
+
+def add_slots(
+    db: sqlite3.Connection, digests: bytes, slots: Iterable[int], place: Callable[[int], tuple[int, int, int]]
+) -> None:
+    """Insert the chunks of a course's ``slots``; ``place`` gives extent, offset and length of one. The new place wins.
+
+    Sorted like ``add_chunks``, without a list of all rows. ``digests`` are those of all of the course's slots.
+    """
+    rows = ((digest, *place(slot)) for digest, slot in in_order(digests, slots))
+    db.executemany("INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, ?)", rows)
 
 
 def add_external(db: sqlite3.Connection, path: bytes, size: int, mtime_ns: int, inode: int) -> int:

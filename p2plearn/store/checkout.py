@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2plearn.course.index import FileEntry
+from p2plearn.course.file_table import FileEntry
 from p2plearn.errors import Interrupted, Refused
 from p2plearn.store.behind import STRIPE, Behind
 from p2plearn.store.durable import sync_filesystem, write_all

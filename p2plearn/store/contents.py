@@ -16,6 +16,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from p2plearn.store.durable import write_all
 
@@ -26,6 +27,9 @@ _ENTRY = struct.Struct(">32sQI")
 Entry = tuple[bytes, int, int]
 """(digest, offset, length) of a chunk."""
 
+_AT_ONCE = 4096
+"""Entries made and written at a time."""
+
 SMALL = 4096
 """Of shorter chunks one may by chance begin another; a match this long is taken at once."""
 
@@ -35,20 +39,25 @@ def size_for(count: int) -> int:
     return count * _ENTRY.size + _TAIL.size
 
 
-def encode(entries: Iterable[Entry]) -> bytes:
-    """The list's bytes."""
-    listed = b"".join(_ENTRY.pack(*entry) for entry in entries)
-    tail = _TAIL.pack(MAGIC, len(listed) // _ENTRY.size, hashlib.sha256(listed).digest())
-    return listed + tail
-
-
 def write(fd: int, entries: Iterable[Entry], end: int) -> int:
     """Put the list at ``end``, where no chunk is, and end the file there; its size then. Raises OSError."""
-    raw = encode(entries)
-    write_all(fd, [raw], end)
-    if os.fstat(fd).st_size != end + len(raw):
-        os.ftruncate(fd, end + len(raw))
-    return end + len(raw)
+    digest, count, at = hashlib.sha256(), 0, end
+    entries = iter(entries)
+    while True:
+        some = [_ENTRY.pack(*entry) for entry in islice(entries, _AT_ONCE)]
+        piece = b"".join(some)
+        digest.update(piece)
+        count += len(some)
+        last = len(some) < _AT_ONCE
+        if last:
+            piece += _TAIL.pack(MAGIC, count, digest.digest())
+        write_all(fd, [piece], at)
+        at += len(piece)
+        if last:
+            break
+    if os.fstat(fd).st_size != at:
+        os.ftruncate(fd, at)
+    return at
 
 
 def read(fd: int) -> list[Entry] | None:

@@ -24,12 +24,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from p2plearn.course.index import FileEntry
+from p2plearn.course.file_table import FileEntry
 from p2plearn.database import CommitInDoubt
 from p2plearn.errors import P2plearnError, StoreProblem
 from p2plearn.store import contents, resume
 from p2plearn.store.behind import Behind
-from p2plearn.store.catalogue import PlanRow, add_chunks, add_extent, forget_extent
+from p2plearn.store.catalogue import PlanRow, add_extent, add_slots, forget_extent
 from p2plearn.store.durable import Piece, sync_directory, sync_file
 from p2plearn.store.extents import create_extent, plan_layout, remove_extent
 from p2plearn.store.follow import Following
@@ -61,7 +61,7 @@ class Download(Holding):
         self._fds: dict[int, int] = {}
         self._marking = threading.Lock()
         """Held while slots are noted as written, never while they are."""
-        self._fresh: list[int] = []
+        self._fresh: array[int] = array("I")
         """Slots written since the last commit."""
         self._awaited: dict[int, int] = {}
         """By extent, about how many planned slots are still to come: a cheap hint, checked before it is relied on."""
@@ -326,18 +326,15 @@ class Download(Holding):
                 fresh = self._fresh[:]
                 # What is put from here on waits for the next commit; ``have_bytes`` already excludes it.
                 have_bytes = self.placement.have_bytes
-            rows = []
-            for slot in fresh:
-                if bit(self.placement.have, slot):
-                    place = (self._plan_extents[slot], self._plan_offsets[slot], self.index.lengths[slot])
-                    rows.append((self.index.digest(slot), *place))
+            here = array("I", (slot for slot in fresh if bit(self.placement.have, slot)))
+            extents, offsets, lengths = self._plan_extents, self._plan_offsets, self.index.lengths
             try:
-                for extent in {row[1] for row in rows}:
+                for extent in {extents[slot] for slot in here}:
                     sync_file(self._fds[extent])
             except OSError as error:
                 self._condemn(error)
             with self._parts.catalogue.writing() as db:
-                add_chunks(db, rows, replace=True)
+                add_slots(db, self.index.digests, here, lambda slot: (extents[slot], offsets[slot], lengths[slot]))
                 db.execute("UPDATE courses SET have_bytes = ? WHERE course = ?", (have_bytes, self.course))
                 done = [(extent,) for extent in list(self._fds) if self._finished(extent, len(fresh))]
                 db.executemany("DELETE FROM downloads WHERE extent = ?", done)
@@ -361,7 +358,7 @@ class Download(Holding):
         self._broken = f"The disk failed to keep what was fetched of the course {title!r}."
         problem = disk_problem(error, f"making the course {title!r} durable")
         self.placement.lost(list(self._fresh))
-        self._fresh.clear()
+        del self._fresh[:]
         # On a failing disk this may fail, too; then the next download hashes what it finds, as after a crash.
         with contextlib.suppress(P2plearnError), self._parts.catalogue.writing() as db:
             db.executemany("DELETE FROM downloads WHERE extent = ?", [(extent,) for extent in self._fds])

@@ -18,7 +18,8 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
-from p2plearn.course.index import FileEntry, Index
+from p2plearn.course.file_table import FileEntry
+from p2plearn.course.index import Index
 from p2plearn.store.behind import STRIPE, Behind
 from p2plearn.store.durable import Piece
 from p2plearn.store.gathering import Offer

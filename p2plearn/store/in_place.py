@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from p2plearn.course.index import FileEntry
+from p2plearn.course.file_table import FileEntry
 from p2plearn.errors import Interrupted
 from p2plearn.store.catalogue import add_external
 from p2plearn.store.course_files import CourseFileDamaged

@@ -27,6 +27,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from p2plearn.course.chunking import Chunker
+from p2plearn.course.index import Index
 from p2plearn.course.manifest import MAX_CHUNK
 from p2plearn.errors import Interrupted, P2plearnError
 from p2plearn.store import contents
@@ -42,6 +43,7 @@ _BUFFER = 4 * 1024 * 1024
 _BUFFERS = 5
 """Buffers in flight: one being filled, two at the workers, two between. 20 MiB in all."""
 _WORKERS = 2
+KNOWN = -1
 _SPACE_STEP = 64 * 1024 * 1024
 """How much is written between two looks at quota and disk."""
 
@@ -83,8 +85,9 @@ class Ingest:
         self.digests = bytearray()
         self.lengths = array("I")
         self.counts = array("I", bytes(4 * len(found.files)))
-        self.new: list[tuple[bytes, int, int, int]] = []
-        """Chunks that the catalogue has to learn: (digest, file number or 0, offset, length)."""
+        self.places = array("q")
+        """By slot the offset, in the new extent or without copying in its file, of a chunk that the catalogue has to
+        learn; ``KNOWN`` for one that is there already."""
         self.extent_name = ""
         self.extent_bytes = 0
         self._fd = -1
@@ -222,16 +225,17 @@ class Ingest:
             self.digests += digest
             self.lengths.append(length)
             if digest not in unseen:
+                self.places.append(KNOWN)
                 continue
             unseen.discard(digest)
             file = batch.files[number]
             if self._no_copy:
-                self.new.append((digest, file, batch.offsets[number], length))
+                self.places.append(batch.offsets[number])
                 continue
             if file != self._last_file:
                 self._last_file = file
                 cursor = start_of_file(cursor, self._found.files[file].size)
-            self.new.append((digest, 0, cursor, length))
+            self.places.append(cursor)
             start = batch.starts[number]
             if runs and cursor == self.extent_bytes and runs[-1][2] == start:
                 runs[-1] = (*runs[-1][:2], start + length)
@@ -260,13 +264,18 @@ class Ingest:
             self._parts.budget.check(self, held=held, more=self.extent_bytes, what="This course")
             self._parts.budget.promise(self, counted=more, disk=more)
 
+    def new(self) -> Iterator[int]:
+        """The slots whose chunks the catalogue has to learn."""
+        return (slot for slot, place in enumerate(self.places) if place != KNOWN)
+
     # The end --------------------------------------------------------------------------------------------------------
 
-    def settle(self) -> None:
-        """Make the new extent durable. Raises NoSpace, StoreProblem."""
+    def settle(self, index: Index) -> None:
+        """Make the new extent durable; from here on ``index`` has the digests. Raises NoSpace, StoreProblem."""
+        self.digests.clear()
         if self._fd < 0:
             return
-        listed = ((digest, offset, length) for digest, _, offset, length in self.new)
+        listed = ((index.digest(slot), self.places[slot], index.lengths[slot]) for slot in self.new())
         try:
             self.extent_bytes = contents.write(self._fd, listed, self.extent_bytes)
             sync_file(self._fd)

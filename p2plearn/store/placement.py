@@ -11,13 +11,14 @@ Imports ``course`` and siblings.
 
 from __future__ import annotations
 
-import bisect
 import threading
 import weakref
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from p2plearn.course.index import FileEntry, Index
+from p2plearn.course.digests import repeated
+from p2plearn.course.file_table import FileEntry
+from p2plearn.course.index import Index
 from p2plearn.course.manifest import SignedManifest
 from p2plearn.store.catalogue import Catalogue
 
@@ -159,12 +160,13 @@ class Placement:
             self.readers.add(reader)
             return len(self.readers) == 1
 
-    def just_written(self, digests: Collection[bytes]) -> None:
-        """Note that this process has hashed and written the chunks with these digests."""
+    def just_written(self, slots: Iterable[int]) -> None:
+        """Note that this process has hashed and written the chunks of these slots."""
         with self.lock:
-            for slot in range(len(self.index)):
-                if self.index.digest(slot) in digests and bit(self.have, slot):
-                    set_bit(self.good, slot)
+            for slot in slots:
+                for one in self.twins.get(slot, (slot,)):
+                    if bit(self.have, one):
+                        set_bit(self.good, one)
 
     def slots_of(self, digest: bytes) -> list[int]:
         """The slots with that digest."""
@@ -183,20 +185,11 @@ class Placement:
 
     def file_of(self, slot: int) -> FileEntry:
         """The file a slot belongs to."""
-        files = self.index.files
-        # The last file that begins at or before the slot; empty files, which begin where the next one does, sort lower.
-        return files[bisect.bisect_right(files, slot, key=lambda entry: entry.first) - 1]
+        return self.index.files[self.index.files.number_of(slot)]
 
 
 def _find_twins(index: Index) -> dict[int, tuple[int, ...]]:
-    first: dict[bytes, int] = {}
-    groups: dict[int, list[int]] = {}
-    digests = index.digests
-    for slot in range(len(index)):
-        leader = first.setdefault(digests[_DIGEST * slot : _DIGEST * (slot + 1)], slot)
-        if leader != slot:
-            groups.setdefault(leader, [leader]).append(slot)
-    return {slot: tuple(group) for group in groups.values() for slot in group}
+    return {slot: tuple(group) for group in repeated(index.digests) for slot in group}
 
 
 def _batches(slots: Iterable[int]) -> Iterator[list[int]]:

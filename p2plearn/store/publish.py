@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -26,7 +26,7 @@ from p2plearn.course.titles import READ_AT_MOST, is_telling, title_from
 from p2plearn.course.unixfs import Unrepresentable, root_cid
 from p2plearn.database import CommitInDoubt
 from p2plearn.errors import PeerFault, Refused, UsageProblem
-from p2plearn.store.catalogue import add_chunks, add_extent, add_external
+from p2plearn.store.catalogue import add_extent, add_external, add_slots
 from p2plearn.store.ingest import Ingest, Report
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.problems import disk_problem
@@ -103,7 +103,7 @@ def publish(
     try:
         ingest.run(report, cancelled)
         index = _index(found, ingest)
-        ingest.settle()
+        ingest.settle(index)
         published = _commit(store, found, ingest, index, meta, author, now, cutter.name)
     except CommitInDoubt:
         ingest.release()  # what was written stays until the next opening tells whether the course does
@@ -151,28 +151,30 @@ def _complete(meta: PublishMeta, source: Path, found: Scan) -> PublishMeta:
     if meta.title and meta.language:
         return meta
     telling: dict[str, bytes] = {}
-    for file in found.files if found.kind == "folder" else ():
-        if is_telling(file.path):
+    for number, path in enumerate(found.files.paths()) if found.kind == "folder" else ():
+        if is_telling(path):
             # One that can't be read is named when its turn to be published comes.
-            with contextlib.suppress(OSError), open(file.source, "rb") as opened:
-                telling[file.path] = opened.read(READ_AT_MOST)
+            with contextlib.suppress(OSError), open(found.files[number].source, "rb") as opened:
+                telling[path] = opened.read(READ_AT_MOST)
     about = title_from(telling, source.name)
     return dataclasses.replace(meta, title=meta.title or about.title, language=meta.language or about.language)
 
 
 def _index(found: Scan, ingest: Ingest) -> Index:
+    """The course's index; slots are numbered in it as they were read, since files were read in its order."""
     builder = IndexBuilder()
-    view, lengths, slot = memoryview(ingest.digests), ingest.lengths, 0
-    try:
-        for file, count in zip(found.files, ingest.counts, strict=True):
-            chunks = [(bytes(view[32 * n : 32 * n + 32]), lengths[n]) for n in range(slot, slot + count)]
-            builder.add_file(file.path, file.size, chunks)
-            slot += count
-        for folder in found.folders:
-            builder.add_folder(folder)
-        return builder.build()
-    except BadPath as error:
-        raise Refused(f"This can't be published: {error}.") from None
+    lengths, slot = ingest.lengths, 0
+    with memoryview(ingest.digests) as digests:
+        try:
+            for file, count in zip(found.files, ingest.counts, strict=True):
+                end = slot + count
+                builder.add_run(file.path, file.size, digests[32 * slot : 32 * end], lengths[slot:end])
+                slot = end
+            for folder in found.folders:
+                builder.add_folder(folder)
+            return builder.build()
+        except BadPath as error:
+            raise Refused(f"This can't be published: {error}.") from None
 
 
 def _commit(  # noqa: PLR0917 - the end of a pipeline: everything meets here
@@ -186,11 +188,11 @@ def _commit(  # noqa: PLR0917 - the end of a pipeline: everything meets here
     chunker_name: str,
 ) -> Published:
     kind = cast(Kind, found.kind)
-    raw = index.encode()
     try:
         root = root_cid(index, kind)
     except Unrepresentable as error:
         raise Refused(f"This can't be published: {error}.") from None
+    raw = index.encode()
     with store.gate:
         # One at a time from looking for the newest version to being it.
         head = _head(store, author.key, meta.title)
@@ -217,7 +219,7 @@ def _commit(  # noqa: PLR0917 - the end of a pipeline: everything meets here
             manifest = dataclasses.replace(manifest, series=Series(meta.title, before.series.seq + 1, head.course))
             new = dataclasses.replace(manifest, created=before.created, series=before.series) != before
         signed = sign_manifest(manifest, author.sign) if new or head is None else head
-        _record(store, found, ingest, signed, raw, now)
+        _record(store, found, ingest, signed, index, raw, now)
     return Published(signed, new, len(raw), tuple(found.warnings))
 
 
@@ -232,41 +234,50 @@ def _head(store: StoreParts, author: bytes, series: str) -> SignedManifest | Non
 
 
 def _record(  # noqa: PLR0917
-    store: StoreParts, found: Scan, ingest: Ingest, signed: SignedManifest, index_raw: bytes, now: int
+    store: StoreParts, found: Scan, ingest: Ingest, signed: SignedManifest, index: Index, index_raw: bytes, now: int
 ) -> None:
     """The commit point: chunks and course, in one transaction. Writes nothing if there is nothing new."""
     row = store.catalogue.course(signed.course)
+    anything = next(ingest.new(), None) is not None
     if row is None or not row.indexed:
         try:
             store.course_files.write(signed, index_raw)
         except OSError as error:
             raise disk_problem(error, "keeping the course's index") from error
-    elif row.complete and not ingest.new and row.why == "published":
+    elif row.complete and not anything and row.why == "published":
         return
+    places, lengths = ingest.places, index.lengths
     with store.catalogue.writing() as db:
         if ingest.extent_name:
             extent = add_extent(db, ingest.extent_name, ingest.extent_bytes)
-            add_chunks(db, ((one[0], extent, one[2], one[3]) for one in ingest.new), replace=True)
-        elif ingest.new:
-            _add_external(db, found, ingest)
+            add_slots(db, index.digests, ingest.new(), lambda slot: (extent, places[slot], lengths[slot]))
+        elif anything:
+            extents = _externals(db, found, index, ingest.new())
+            number_of = index.files.number_of
+            add_slots(
+                db, index.digests, ingest.new(), lambda slot: (extents[number_of(slot)], places[slot], lengths[slot])
+            )
         add_course(db, signed, why="published", now=now, indexed=True)
         db.execute("UPDATE courses SET have_bytes = bytes, why = 'published' WHERE course = ?", (signed.course,))
         head = (signed.manifest.author, signed.manifest.series.name, signed.raw, signed.signature)
         db.execute("INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?)", head)
     store.forget(signed.course)
-    placement = store.placement(signed.course)
-    if placement is not None and ingest.extent_name:
+    placement = store.placement_of(signed, index)
+    if ingest.extent_name:
         # What this publish wrote it has hashed; what was here before is hashed when it is first read.
-        placement.just_written({one[0] for one in ingest.new})
+        placement.just_written(ingest.new())
 
 
-def _add_external(db: sqlite3.Connection, found: Scan, ingest: Ingest) -> None:
+def _externals(db: sqlite3.Connection, found: Scan, index: Index, slots: Iterable[int]) -> dict[int, int]:
+    """By the number of the file, the extents of the user's files that ``slots`` lie in."""
     extents: dict[int, int] = {}
-    for number in sorted({one[1] for one in ingest.new}):
-        file = found.files[number]
-        path = os.fsencode(file.source)
-        extents[number] = add_external(db, path, file.size, file.mtime_ns, file.inode)
-    add_chunks(db, ((one[0], extents[one[1]], one[2], one[3]) for one in ingest.new), replace=True)
+    for slot in slots:
+        number = index.files.number_of(slot)
+        if number not in extents:
+            file = found.files[number]
+            path = os.fsencode(file.source)
+            extents[number] = add_external(db, path, file.size, file.mtime_ns, file.inode)
+    return extents
 
 
 def add_course(db: sqlite3.Connection, signed: SignedManifest, *, why: str, now: int, indexed: bool) -> None:

@@ -23,7 +23,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from p2plearn.course.index import FileEntry, Index
+from p2plearn.course.file_table import FileEntry
+from p2plearn.course.index import Index
 from p2plearn.course.manifest import SignedManifest
 from p2plearn.errors import Refused
 from p2plearn.store.checkout import CheckedOut, Progress, destination_problem, write_files

@@ -10,12 +10,16 @@ Imports ``course``, ``errors`` and siblings.
 
 from __future__ import annotations
 
+import heapq
 import os
 import stat
 import unicodedata
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from typing import overload
 
 from p2plearn.course.paths import BadPath, check_path
 from p2plearn.errors import Interrupted, Refused, UsageProblem
@@ -43,19 +47,81 @@ class SourceFile:
     inode: int
 
 
+class SourceFiles(Sequence[SourceFile]):
+    """Files to publish below ``root``, in flat arrays: there may be a million."""
+
+    def __init__(self, root: str) -> None:
+        self._below = root.rstrip("/") + "/"
+        self._paths = bytearray()
+        self._ends: array[int] = array("Q", [0])  # of file i's path is item i + 1
+        self._facts: array[int] = array("q")  # size, time and, as a signed number, inode of each
+        self._elsewhere: dict[str, str] = {}  # by path, those that aren't where their path says
+
+    def add(self, path: str, source: str, facts: os.stat_result) -> None:
+        """One more; ``path`` is one that a course may have."""
+        if source != self._below + path:
+            self._elsewhere[path] = source
+        self._paths += path.encode()
+        self._ends.append(len(self._paths))
+        self._facts.extend((facts.st_size, facts.st_mtime_ns, facts.st_ino - (facts.st_ino >> 63 << 64)))
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, at: int) -> SourceFile: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[SourceFile]: ...
+
+    def __getitem__(self, at: int | slice) -> SourceFile | list[SourceFile]:
+        """The file with that number from 0, or some of them."""
+        if isinstance(at, slice):
+            return [self[number] for number in range(*at.indices(len(self)))]
+        if not 0 <= at < len(self):
+            raise IndexError(at)
+        path = self.path(at)
+        size, mtime_ns, inode = self._facts[3 * at : 3 * at + 3]
+        return SourceFile(path, self._elsewhere.get(path) or self._below + path, size, mtime_ns, inode % (1 << 64))
+
+    def path(self, number: int) -> str:
+        """The path of a file in the course."""
+        return self._paths[self._ends[number] : self._ends[number + 1]].decode()
+
+    def paths(self) -> Iterator[str]:
+        """The path of each."""
+        return map(self.path, range(len(self)))
+
+    @property
+    def bytes(self) -> int:
+        """Their size together."""
+        return sum(self._facts[::3])
+
+    def sort(self) -> None:
+        """By their paths."""
+        found, facts, ends = self._paths, self._facts, self._ends
+        order = array("I", sorted(range(len(self)), key=self.path))
+        self._paths, self._facts, self._ends = bytearray(), array("q"), array("Q", [0])
+        for number in order:
+            self._paths += found[ends[number] : ends[number + 1]]
+            self._ends.append(len(self._paths))
+            self._facts += facts[3 * number : 3 * number + 3]
+
+
 @dataclass(slots=True)
 class Scan:
     """What was found. ``files`` and ``folders`` (the empty ones) are in the order of a course."""
 
     kind: str
-    files: list[SourceFile] = field(default_factory=list)
+    files: SourceFiles
     folders: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
     def bytes(self) -> int:
         """Size of all files together."""
-        return sum(file.size for file in self.files)
+        return self.files.bytes
 
 
 def scan(
@@ -85,19 +151,19 @@ class _Scanner:
         except OSError as error:
             raise UsageProblem(f"{source} can't be published: {_reason(error)}.") from None
         if stat.S_ISREG(facts.st_mode):
-            self._found = Scan("file")
+            self._found = Scan("file", SourceFiles(self._root))
             # What the user names is meant, link or not.
             self._add(source.name, self._root, facts)
         elif stat.S_ISDIR(facts.st_mode):
-            self._found = Scan("folder")
+            self._found = Scan("folder", SourceFiles(self._root))
             self._walk()
         else:
             raise UsageProblem(f"{source} can't be published: it is neither a folder nor a file.")
+        self._found.files.sort()
+        self._found.folders.sort()
         self._check_names()
         if self._problems:
             self._refuse()
-        self._found.files.sort(key=lambda file: file.path)
-        self._found.folders.sort()
         return self._found
 
     def _walk(self) -> None:
@@ -178,15 +244,13 @@ class _Scanner:
         if not os.access(where, os.R_OK):
             self._report(path, "can't be read (permission denied)")
             return False
-        self._found.files.append(SourceFile(path, where, facts.st_size, facts.st_mtime_ns, facts.st_ino))
+        self._found.files.add(path, where, facts)
         return True
 
     def _check_names(self) -> None:
-        seen: set[str] = set()
-        for path in [*(file.path for file in self._found.files), *self._found.folders]:
-            if path in seen:
+        for path, following in pairwise(heapq.merge(self._found.files.paths(), self._found.folders)):
+            if path == following:
                 self._problems.append(f"{path} is there twice, in two spellings of the same characters")
-            seen.add(path)
 
     def _refuse(self) -> None:
         problems = sorted(_printable(problem) for problem in self._problems)

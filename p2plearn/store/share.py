@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from p2plearn.course.index import FileEntry
+from p2plearn.course.file_table import FileEntry
 from p2plearn.store.durable import write_all
 from p2plearn.store.extents import ALIGNMENT, ExtentGone, ExternalChanged
 from p2plearn.store.holding import Holding

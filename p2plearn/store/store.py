@@ -24,7 +24,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
-from p2plearn.course.index import FileEntry, Index
+from p2plearn.course.file_table import FileEntry
+from p2plearn.course.index import Index
 from p2plearn.course.manifest import SignedManifest, open_manifest
 from p2plearn.errors import NoSpace, P2plearnError, PeerFault, Refused, StoreProblem, UsageProblem
 from p2plearn.store import opening

@@ -141,7 +141,9 @@ class Fetch:
         if self.signed is None or self.index is None:
             raise AssertionError("the index is known")
         self.standing.stage, self.standing.waiting_for = "reserving", "space on this disk"
-        landing = await land(self.signed, self.index_raw, self.index)
+        raw, self.index_raw = self.index_raw, None  # megabytes that nobody needs once the landing has them
+        landing = await land(self.signed, raw, self.index)
+        del raw
         wanted = landing.missing()
         self.scheduler = self.participants.scheduler = Scheduler(
             wanted,
@@ -155,6 +157,7 @@ class Fetch:
         self.standing.stage, self.standing.waiting_for = "fetching", ""
         self.standing.wanted_bytes = self.scheduler.remaining_bytes
         self.standing.files = FileCount(self.index, wanted)
+        del wanted
         if not self.scheduler.finished:
             nursery.start_soon(self._tick)
             nursery.start_soon(self.participants.answer_callers, nursery)

@@ -194,7 +194,7 @@ class Order(Generic[P]):
         return list(found)
 
     @staticmethod
-    def _offers(who: Held, todo: list[int]) -> bool:
+    def _offers(who: Held, todo: array[int]) -> bool:
         return any(who.has(slot) for slot in todo)
 
     @staticmethod
@@ -216,17 +216,17 @@ class Order(Generic[P]):
         return own
 
 
-def _cut(wanted: Sequence[int], length: Callable[[int], int]) -> list[list[int]]:
+def _cut(wanted: Sequence[int], length: Callable[[int], int]) -> list[array[int]]:
     """Blocks of neighbouring slots, each to be taken from its end."""
-    blocks: list[list[int]] = []
-    block: list[int] = []
+    blocks: list[array[int]] = []
+    block = array("I")
     size = 0
     for slot in wanted:
         block.append(slot)
         size += length(slot)
         if size >= BLOCK_BYTES or len(block) == BLOCK_SLOTS:
             blocks.append(block[::-1])
-            block, size = [], 0
+            block, size = array("I"), 0
     if block:
         blocks.append(block[::-1])
     return blocks

@@ -29,7 +29,11 @@ from p2plearn.transfer.session import Peer, Session
 from p2plearn.transfer.tally import Standing, Tally
 
 LOOK_AGAIN_SECONDS: Final = 15.0
-"""How often more peers are looked for while some are at work."""
+"""How often more peers are looked for while some are at work ..."""
+
+FIRST_LOOK_AGAIN_SECONDS: Final = 1.0
+"""... in the long run: the first time so soon, then after twice as long each time. Who begins along with a class finds
+nobody else at its first look; by the next those who began then have told that they have something."""
 
 LOOKUPS: Final = 3
 """Rounds of looking for providers without any that helps, before it is said that nobody has it."""
@@ -102,7 +106,7 @@ class Participants:
 
     async def look(self, nursery: trio.Nursery) -> None:
         """Keep enough peers at work; raise once there is nobody left to hope for."""
-        barren = verified = 0
+        barren = verified = calm = 0
         moved_at = lost_at = trio.current_time()
 
         async def begin(peer: Peer) -> None:
@@ -153,7 +157,8 @@ class Participants:
                 barren, lost_at = 0, trio.current_time()
                 if self.scheduler is None:
                     self._standing.waiting_for = f"a provider ({self._tally.words()})"
-                await self._rest(LOOK_AGAIN_SECONDS)
+                await self._rest(min(FIRST_LOOK_AGAIN_SECONDS * 2**calm, LOOK_AGAIN_SECONDS))
+                calm = min(calm + 1, 8)
                 continue
             if moved:
                 barren, lost_at = 0, trio.current_time()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import Counter
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from p2plearn.course.file_table import FileTable
 from p2plearn.course.index import Index
 from p2plearn.errors import IntegrityProblem, NobodyHasIt, P2plearnError, Refused
 
@@ -78,24 +78,19 @@ class FileCount:
     """How many of a course's files still lack something that is fetched; ``wanted`` are the slots that are."""
 
     def __init__(self, index: Index | None = None, wanted: Sequence[int] = ()) -> None:
-        self._firsts = [] if index is None else [file.first for file in index.files]
-        self._lacking = Counter(map(self._file, wanted))
-
-    def _file(self, slot: int) -> int:
-        # Files without chunks share their first slot with the file after them, which comes last.
-        return bisect_right(self._firsts, slot) - 1
+        self._files = FileTable() if index is None else index.files
+        self._lacks: array[int] = array("I", bytes(4 * len(self._files)))  # slots, by file
+        for slot in wanted:
+            self._lacks[self._files.number_of(slot)] += 1
+        self.lacking = len(self._lacks) - self._lacks.count(0)
+        """Files that lack something."""
 
     def verified(self, slot: int) -> None:
         """A wanted slot has come."""
-        file = self._file(slot)
-        self._lacking[file] -= 1
-        if self._lacking[file] <= 0:
-            del self._lacking[file]
-
-    @property
-    def lacking(self) -> int:
-        """Files that lack something."""
-        return len(self._lacking)
+        file = self._files.number_of(slot)
+        if self._lacks[file]:
+            self._lacks[file] -= 1
+            self.lacking -= not self._lacks[file]
 
 
 @dataclass(slots=True)

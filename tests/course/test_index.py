@@ -214,7 +214,7 @@ def test_a_large_index_is_read_quickly_and_kept_small(manifest_for: Make) -> Non
         now, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert now < files * 300 + len(kept) * 36 + 2**20
+    assert now < files * 80 + len(kept) * 36 + 2**18
     assert peak < now + 4 * len(raw) + files * 300
 
 
