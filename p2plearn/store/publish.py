@@ -172,9 +172,12 @@ def _index(found: Scan, ingest: Ingest) -> Index:
                 slot = end
             for folder in found.folders:
                 builder.add_folder(folder)
-            return builder.build()
+            index = builder.build()
         except BadPath as error:
             raise Refused(f"This can't be published: {error}.") from None
+    if index.digests != ingest.digests:
+        raise AssertionError("the places of chunks are noted by slots")
+    return index
 
 
 def _commit(  # noqa: PLR0917 - the end of a pipeline: everything meets here
