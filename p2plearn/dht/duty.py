@@ -197,6 +197,7 @@ class Removal:
     """One try of a person to remove ``units``; ``yielded``: another, who relies on the copy here, came first."""
 
     units: frozenset[Unit]
+    yields: Callable[[], None]
     yielded: bool = False
 
 
@@ -212,9 +213,11 @@ class Removals:
         self._begun: set[Removal] = set()
 
     @contextmanager
-    def of(self, units: Iterable[Unit]) -> Iterator[Removal]:
-        """While others are asked for theirs. It must not be carried out once it has ``yielded``."""
-        removal = Removal(frozenset(units))
+    def of(self, units: Iterable[Unit], yields: Callable[[], None]) -> Iterator[Removal]:
+        """While others are asked for theirs. It must not be carried out once it has ``yielded``; ``yields`` is called
+        then.
+        """
+        removal = Removal(frozenset(units), yields)
         self._begun.add(removal)
         try:
             yield removal
@@ -228,6 +231,7 @@ class Removals:
             return False
         for removal in going:
             removal.yielded = True
+            removal.yields()
         return True
 
 

@@ -52,11 +52,11 @@ async def goes_if_elsewhere(
     If so ``gone`` was called, which has this node count as a holder no more: from before the first question until then
     it vouches for nobody else.
     """
-    with keeper.kept.removals.of(units) as removal:
-        if not await _are_elsewhere(keeper, units, known, search) or removal.yielded:
-            return False
-        gone()
-        return True
+    with trio.CancelScope() as asking, keeper.kept.removals.of(units, asking.cancel) as removal:
+        if await _are_elsewhere(keeper, units, known, search) and not removal.yielded:
+            gone()
+            return True
+    return False
 
 
 async def _are_elsewhere(

@@ -18,10 +18,14 @@ SMALL, LARGE = b"\1" * 32, b"\2" * 32
 
 def test_of_two_that_ask_each_other_the_one_with_the_larger_key_yields() -> None:
     small, large = Removals(SMALL), Removals(LARGE)
-    with small.of([UNIT, OTHER]) as first, large.of([UNIT]) as second:
+    heard: list[str] = []
+    with (
+        small.of([UNIT, OTHER], lambda: heard.append("small")) as first,
+        large.of([UNIT], lambda: heard.append("large")) as second,
+    ):
         assert not small.vouches(UNIT, LARGE)
         assert large.vouches(UNIT, SMALL)
-        assert (first.yielded, second.yielded) == (False, True)
+        assert (first.yielded, second.yielded, heard) == (False, True, ["large"])
         assert large.vouches(OTHER, SMALL)  # which it isn't removing
     assert small.vouches(UNIT, LARGE)  # it is over, however it ended
 
@@ -40,7 +44,7 @@ def test_never_are_all_gone(events: list[tuple[int, int]]) -> None:
             continue
         if me not in under_way:
             stack = ExitStack()
-            under_way[me] = stack.enter_context(removals[me].of([UNIT])), stack
+            under_way[me] = stack.enter_context(removals[me].of([UNIT], lambda: None)), stack
             relies.discard(me)
         elif other != me:
             if other in keeps and removals[other].vouches(UNIT, me):
