@@ -90,7 +90,7 @@ class CustodyService:
         with trio.move_on_after(PUBLISH_SECONDS):
             await self.repair.place(units, tell)
         await self.replication.confirm([course], since=begun)
-        return self.replication.copies_of(course, size)
+        return self.replication.copies_of(course, size, complete=True)
 
     # -- removing, and what changes by itself -------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""How courses stand: copies that are there, away, asked for; what has too few, and what is lost. In words and figures.
+"""How courses stand, told to a person: what is known of copies is gathered here, and counted by ``dht.standing``.
 
 What a person is told rests on nodes that are there now; what repair waits for is another matter (``Keeper.counted``).
 
@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import trio
 
 from p2plearn.dht.custody import Node, Unit, peer_id_of, segments
 from p2plearn.dht.inquiries import Inquiries
 from p2plearn.dht.keeper import Keeper
-from p2plearn.dht.ledger import Entry
 from p2plearn.dht.liveness import Life
 from p2plearn.dht.lookout import Lookout
 from p2plearn.dht.repair import Repair
+from p2plearn.dht.standing import Known, Standing, Whereabouts, standing
 from p2plearn.net.addresses import peer_name
 from p2plearn.store.catalogue import CourseRow
 
@@ -28,23 +28,6 @@ CONFIRM_SECONDS: Final = 5.0
 
 MOST_NAMED: Final = 1000
 """Courses of one kind that ``status`` names."""
-
-
-class _Stands(NamedTuple):
-    """Who has a course and is ``there`` now; how many copies more are ``away``; how many were asked for; all ``nodes``
-    that are said to have it; its entry if it is kept for others.
-    """
-
-    there: frozenset[Node]
-    away: int
-    wanted: int
-    nodes: frozenset[Node]
-    entry: Entry | None
-
-    @property
-    def copies(self) -> int:
-        """Copies that are there now."""
-        return len(self.there)
 
 
 class Replication:
@@ -60,67 +43,79 @@ class Replication:
         self._title_of = title_of
         self._store = keeper.store
 
-    def copies_of(self, course: bytes, size: int) -> dict[str, Any]:
-        """Copies of a course of ``size`` bytes as this node knows them; ``copies`` 0 if it knows of none.
+    def copies_of(self, course: bytes, size: int, *, complete: bool) -> dict[str, Any]:
+        """Copies of a course of ``size`` bytes as this node knows them, and where; ``complete``: all of it is here.
 
-        ``copies`` are there now, ``copies_away`` more are on nodes that are away, for less than the grace period. Of
-        several segments the one with the fewest. What was fetched here and is kept by enough others is a copy, too.
+        The figures are those of ``facts``. Of a course of several segments it is said how each stands, and who holds
+        which. Who is ``gone`` counts no more.
         """
-        stands = self._stands(course, size)
-        since = {node: receipt.time // 1000 for node, receipt in stands.entry.receipts.items()} if stands.entry else {}
-        return {
-            "copies": stands.copies,
-            "copies_away": stands.away,
-            "copies_wanted": stands.wanted,
-            "where": [
-                {"peer_id": name_of(node), "life": self._life(node, node in stands.there)}
-                | ({"since": since[node]} if node in since else {})
-                for node in sorted(stands.nodes)
-            ],
-        }
+        stands = self._stands(course, size, complete=complete)
+        since: dict[Node, int] = {}
+        for unit in units_of(course, size):
+            entry = self._keeper.ledger.entry(unit)
+            for node, receipt in entry.receipts.items() if entry is not None else ():
+                since[node] = max(receipt.time // 1000, since.get(node, 0))
+        where = []
+        for node, (whereabouts, parts) in stands.where.items():
+            row: dict[str, Any] = {"peer_id": name_of(node), "life": self._life(node, whereabouts)}
+            row |= {"segments": list(parts)} if stands.count > 1 else {}
+            where.append(row | ({"since": since[node]} if node in since else {}))
+        each = [
+            {"segment": number, "copies": len(one.there), "copies_away": len(one.away), "copies_wanted": one.wanted}
+            for number, one in stands.segments.items()
+        ]
+        return _facts(stands) | {"where": where} | ({"segments": each} if stands.count > 1 else {})
 
     def copies(self, course: bytes, size: int = 0) -> int:
         """Copies, those on nodes that are away for now included; without ``size`` those of the first segment."""
-        stands = self._stands(course, size)
+        stands = self._stands(course, size, complete=False)
         return stands.copies + stands.away
 
-    def copies_here_and_away(self, course: bytes, size: int) -> dict[str, int]:
-        """``copies`` and ``copies_away`` alone: for many courses at once."""
-        stands = self._stands(course, size)
-        return {"copies": stands.copies, "copies_away": stands.away}
+    def facts(self, row: CourseRow) -> dict[str, int]:
+        """``copies`` that are there now, ``copies_away`` that are away for now, ``copies_wanted`` (0: nobody said).
 
-    def _stands(self, course: bytes, size: int) -> _Stands:
-        every = [Unit(course, segment) for segment in range(segments(size))]
-        keeper, vigil = self._keeper, self._keeper.vigil
-        entries = [entry for unit in every if (entry := keeper.ledger.entry(unit)) is not None]
-        heard = [told for unit in every if (told := self._inquiries.heard.get(unit)) is not None]
-        if entries:
-            # ``min`` takes the first segment of those with equally few.
-            there, entry = min(((keeper.there(e), e) for e in entries), key=lambda each: len(each[0]))
-            lacking = [told for told in heard if len(told.holders) < min(len(there), told.wanted)]
-            if not lacking:
-                away = len(keeper.counted(entry) - there)
-                return _Stands(there, away, entry.copies, entry.holders, entry)
-            heard = lacking  # a segment that others keep, and fewer of them
-        harmed = [unit for unit in every if unit in keeper.kept.damaged]
-        if harmed and not entries:  # what is left of it here is no copy
-            worst = min(harmed, key=lambda unit: len(keeper.kept.others.get(unit, ())))
-            others = keeper.kept.others.get(worst, frozenset())
-            there = frozenset(filter(vigil.is_heard, others))
-            return _Stands(there, len(others - there), keeper.kept.damaged[worst], others, None)
-        if not heard:
-            return _Stands(frozenset(), 0, 0, frozenset(), None)
-        told = min(heard, key=lambda told: len(told.holders))
-        mine = not entries  # fetched, so all of it is here
-        nodes = told.holders | {keeper.ledger.me} if mine else told.holders
-        there = frozenset(node for node in nodes if not vigil.is_silent(node))
-        return _Stands(there, len(nodes - there), told.wanted, nodes, None)
+        Of a course of several segments those of the one that is worst off. What was fetched here counts only where
+        others have fewer than asked for.
+        """
+        return _facts(self._stands(row.course, row.bytes, complete=row.complete))
 
-    def _life(self, node: Node, there: bool) -> str:
+    def _stands(self, course: bytes, size: int, *, complete: bool) -> Standing:
+        every = units_of(course, size)
+        known = {unit.segment: told for unit in every if (told := self._known(unit, complete=complete)) is not None}
+        return standing(known, len(every))
+
+    def _known(self, unit: Unit, *, complete: bool) -> Known | None:
+        """What is known of a unit: by its receipts if it is kept here, else by what others said when they were asked.
+
+        What is damaged here is no copy; what was fetched may be one.
+        """
+        keeper, kept = self._keeper, self._keeper.kept
+        entry, told = keeper.ledger.entry(unit), self._inquiries.heard.get(unit)
+        if entry is not None:
+            return Known({node: keeper.whereabouts(node) for node in entry.holders}, entry.copies)
+        if unit in kept.damaged:
+            others = {node: keeper.whereabouts(node) for node in kept.others.get(unit, ())}
+            return Known(others, kept.damaged[unit])
+        if told is not None:
+            nobody_for = trio.current_time() - self._inquiries.nobody_since.get(unit, math.inf)
+            mine = keeper.ledger.me if complete else None
+            by_hearsay = {node: self._whereabouts(node) for node in told.holders}
+            return Known(by_hearsay, told.wanted, mine, searched=nobody_for >= keeper.limits.grace)
+        return Known({}, 0, keeper.ledger.me) if complete else None
+
+    def _whereabouts(self, node: Node) -> Whereabouts:
+        """Of somebody who said that he holds a unit, which this node may not keep itself."""
+        if node in self._keeper.vigil.detector:
+            return self._keeper.whereabouts(node)
+        return Whereabouts.AWAY if self._keeper.vigil.is_silent(node) else Whereabouts.THERE
+
+    def _life(self, node: Node, whereabouts: Whereabouts) -> str:
         if node == self._keeper.ledger.me:
             return "this node"
+        if whereabouts is Whereabouts.GONE:
+            return "gone"
         life = self._keeper.vigil.detector.life(node)
-        return life.value if there or life is not Life.ALIVE else "not heard"
+        return life.value if whereabouts is Whereabouts.THERE or life is not Life.ALIVE else "not heard"
 
     def goodbyes(self) -> set[str]:
         """Peer ids of nodes that left by telling so."""
@@ -146,49 +141,36 @@ class Replication:
         rows = await trio.to_thread.run_sync(self._store.courses)
         given = await trio.to_thread.run_sync(self._store.custody.given)
         now = trio.current_time()
+        lost = self._lost(rows)
+        gone = {each["course"] for each in lost}  # of which no more copies can be made
         return {
             "custody": {
                 "give": self._keeper.limits.give,
                 "given": given,
                 **self._repair.figures(),
                 "leaving": self._keeper.kept.leaving,
-                "under_replicated": self._short(rows, without_me=False),
-                "lost": await self._lost(rows),
+                "under_replicated": [
+                    each for each in self._short(rows, without_me=False) if each["course"] not in gone
+                ],
+                "lost": lost + await self._named(self._lookout.watch.lost(now)),
                 "out_of_reach": await self._named(
                     {c: s for c, s in self._lookout.watch.away(now).items() if s < self._keeper.limits.grace}
                 ),
             }
         }
 
-    async def _lost(self, rows: list[CourseRow]) -> list[dict[str, Any]]:
-        """Courses that are gone, in part or as a whole, as far as this node can tell."""
-        lost = [
-            {"course": row.course.hex(), "title": row.title, "missing_bytes": row.bytes - row.have_bytes}
-            for row in rows
-            if not row.complete and row.why == "published" and not self._may_come_back(row.course)
-        ]
-        before = trio.current_time() - self._keeper.limits.grace
-        parts: dict[bytes, list[int]] = {}
-        for unit, told in self._inquiries.heard.items():
-            if not told.holders and self._inquiries.nobody_since.get(unit, math.inf) <= before:
-                parts.setdefault(unit.course, []).append(unit.segment)
+    def _lost(self, rows: list[CourseRow]) -> list[dict[str, Any]]:
+        """Courses of which something is neither here nor with anybody who may come back, as far as can be told."""
+        lost = []
         for row in rows:
-            segments = sorted(parts.get(row.course, ()))
-            if segments and not row.complete:
-                lost.append({"course": row.course.hex(), "title": row.title, "missing_segments": segments})
-        return lost + await self._named(self._lookout.watch.lost(trio.current_time()))
-
-    def _may_come_back(self, course: bytes) -> bool:
-        """Whether somebody holds what is damaged here of a course, and hasn't been away for the grace period."""
-        kept, detector, now = self._keeper.kept, self._keeper.vigil.detector, trio.current_time()
-        harmed = [kept.others.get(unit, frozenset()) for unit in kept.damaged if unit.course == course]
-        return bool(harmed) and all(
-            any(
-                detector.gone_for(node, now) < self._keeper.limits.grace and not detector.gone_for_good(node, now)
-                for node in others
-            )
-            for others in harmed
-        )
+            if row.complete:
+                continue
+            stands = self._stands(row.course, row.bytes, complete=False)
+            # Of what was published here and isn't all here, nobody else was ever heard to have it.
+            if stands.lost or (row.why == "published" and not stands.segments):
+                facts = {"course": row.course.hex(), "title": row.title, "missing_bytes": row.bytes - row.have_bytes}
+                lost.append(facts | ({"missing_segments": list(stands.lost)} if stands.count > 1 else {}))
+        return lost
 
     async def _named(self, away: Mapping[bytes, float]) -> list[dict[str, Any]]:
         """Courses nobody of whose holders is there, the longest away first."""
@@ -202,11 +184,11 @@ class Replication:
     def _short(self, rows: list[CourseRow], *, without_me: bool) -> list[dict[str, Any]]:
         short = []
         for row in rows:
-            stands = self._stands(row.course, row.bytes)
-            copies = max(stands.copies - without_me, 0)
-            if stands.wanted and copies < stands.wanted:
-                facts = {"copies": copies, "copies_away": stands.away, "copies_wanted": stands.wanted}
-                short.append({"course": row.course.hex(), "title": row.title, **facts})
+            stands = self._stands(row.course, row.bytes, complete=row.complete)
+            if without_me:
+                stands = stands.without(self._keeper.ledger.me)
+            if stands.short:
+                short.append({"course": row.course.hex(), "title": row.title, **_facts(stands)})
         return short
 
     async def short_without_me(self) -> list[dict[str, Any]]:
@@ -214,6 +196,15 @@ class Replication:
         rows = await trio.to_thread.run_sync(self._store.courses)
         await self.confirm(row.course for row in rows)
         return self._short(rows, without_me=True)
+
+
+def _facts(stands: Standing) -> dict[str, Any]:
+    return {"copies": stands.copies, "copies_away": stands.away, "copies_wanted": stands.wanted}
+
+
+def units_of(course: bytes, size: int) -> list[Unit]:
+    """The units of a course of ``size`` bytes."""
+    return [Unit(course, segment) for segment in range(segments(size))]
 
 
 def name_of(node: Node) -> str:

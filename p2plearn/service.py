@@ -182,7 +182,7 @@ class NodeService:
                 "why": row.why,
                 "added": row.added,
                 "version": row.seq,
-                **self.custody.replication.copies_here_and_away(row.course, row.bytes),
+                **self.custody.replication.facts(row),
             }
             for row in rows
         ]
@@ -204,7 +204,7 @@ class NodeService:
             "complete": row.complete,
             "why": row.why,
             "added": row.added,
-            **self.custody.replication.copies_of(name, row.bytes),
+            **self.custody.replication.copies_of(name, row.bytes, complete=row.complete),
             "told_peers": self.network.directory.announced(name),
             "link": format_link(name, self.network.addresses()[:LINK_ADDRESSES]),
         }

@@ -290,19 +290,27 @@ def _fact_rows(facts: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             rows += _fact_rows(value, f"{label} ")
         elif isinstance(value, list | tuple):
-            items = [_holder(item) if name == "where" else _value(name, item) for item in value]
+            say = _IN_WORDS.get(name)
+            items = [say(item) if say and isinstance(item, Mapping) else _value(name, item) for item in value]
             rows += [(label if not place else "", item) for place, item in enumerate(items)]
         else:
             rows.append((label, _value(name, value)))
     return rows
 
 
-def _holder(each: object) -> str:
-    """Who has a copy, how that node is, and since when it has said so."""
-    if not isinstance(each, Mapping):
-        return str(each)
+def _holder(each: Mapping[str, Any]) -> str:
+    """Who has a copy, or which segments of a large course, how that node is, and since when it has said so."""
+    parts = ", ".join(str(number) for number in each.get("segments", ()))
+    of = f", segment{'s' * (',' in parts)} {parts}" if parts else ""
     since = f", keeps it since {_value('since', each['since'])}" if "since" in each else ""
-    return f"{each.get('peer_id', '?')}: {each.get('life', '?')}{since}"
+    return f"{each.get('peer_id', '?')}: {each.get('life', '?')}{of}{since}"
+
+
+_IN_WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "where": _holder,
+    "segments": lambda each: f"{each.get('segment', '?')}: {copies_of(each)}",
+}
+"""Lists of objects, and how one of each is said."""
 
 
 def _value(name: str, value: object) -> str:

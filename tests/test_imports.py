@@ -137,6 +137,7 @@ PURE = (
     "dht/liveness.py",
     "dht/handoff.py",
     "dht/ledger.py",
+    "dht/standing.py",
     "dht/watch.py",
     "dht/messages.py",
     "dht/receipts.py",

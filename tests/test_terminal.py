@@ -153,3 +153,13 @@ def test_who_keeps_a_course_is_said_in_words() -> None:
     assert "12D3A: this node, keeps it since 1970-01-01 00:00 UTC" in said
     assert "12D3B: down" in said
     assert "peer_id" not in said
+
+
+def test_of_a_large_course_it_is_said_who_keeps_which_segments() -> None:
+    where = [{"peer_id": "12D3A", "life": "alive", "segments": [0, 2]}, {"peer_id": "12D3B", "life": "gone",
+             "segments": [1]}]  # fmt: skip
+    segments = [{"segment": 0, "copies": 1, "copies_away": 0, "copies_wanted": 2}]
+    said = views.course({"where": where, "segments": segments})
+    assert "12D3A: alive, segments 0, 2" in said
+    assert "12D3B: gone, segment 1" in said
+    assert "0: 1 of 2" in said

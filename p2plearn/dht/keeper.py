@@ -43,6 +43,7 @@ from p2plearn.dht.messages import (
     Withdraw,
 )
 from p2plearn.dht.receipts import Receipt
+from p2plearn.dht.standing import Whereabouts
 from p2plearn.store.store import Store
 from p2plearn.transfer.channel import StreamOver
 from p2plearn.transfer.courtesy import Courtesy
@@ -166,7 +167,14 @@ class Keeper:
 
     def there(self, entry: Entry) -> frozenset[Node]:
         """Who holds a unit and is there now, as far as a person may be told: this node, and who was heard lately."""
-        return frozenset(node for node in self.counted(entry) if node == self.ledger.me or self.vigil.is_heard(node))
+        return frozenset(node for node in entry.holders if self.whereabouts(node) is Whereabouts.THERE)
+
+    def whereabouts(self, node: Node) -> Whereabouts:
+        """Where a holder is, as far as a person may be told: who is gone counts for repair neither."""
+        if node == self.ledger.me or self.vigil.is_heard(node):
+            return Whereabouts.THERE
+        gone = self.vigil.detector.gone_for_good(node, trio.current_time()) or self._is_gone(node)
+        return Whereabouts.GONE if gone else Whereabouts.AWAY
 
     def _is_gone(self, node: Node) -> bool:
         return self.vigil.detector.gone_for(node, trio.current_time()) >= self.limits.grace
