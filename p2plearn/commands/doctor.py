@@ -25,8 +25,8 @@ _MARKS = {"good": "ok   ", "note": "note ", "bad": "BAD  "}
 def doctor(scope: Scope, *, address: str, bundle: Path | None) -> int:
     """Say why this machine and others can't see each other, and what to do.
 
-    With an ADDRESS (/ip4/…/tcp/…/p2p/…, or host:port), try to reach that node step by step. Exits with 1 when
-    something is bad.
+    With an ADDRESS (/ip4/…/tcp/…/p2p/…, a WebSocket's, one by way of a relay, or host:port), try to reach that node
+    step by step. Exits with 1 when something is bad.
     """
     from p2plearn.doctor.collect import collect  # with libp2p, which takes a second
     from p2plearn.doctor.judge import judge
@@ -69,6 +69,7 @@ def _knock(scope: Scope, address: str) -> tuple[dict[str, Any], Finding]:
         ahead,
         behind,
         machine.clock_set() if ahead or behind else None,
+        "/p2p-circuit" in address,
     )
     return dataclasses.asdict(found), explain(tried, machine.list_interfaces())
 
@@ -80,11 +81,11 @@ def _tell(scope: Scope, findings: list[Finding], knocked: dict[str, Any], bundle
         facts: dict[str, Any] = {"findings": [dataclasses.asdict(each) for each in findings]}
         scope.emit(facts | ({"knock": knocked} if knocked else {}) | ({"bundle": str(bundle)} if bundle else {}))
         return
+    width = max((len(step["name"]) for step in knocked.get("steps", [])), default=0)
     for step in knocked.get("steps", []):
         words = plain(step["words"])
-        click.echo(
-            f"{'BAD  ' if step['fault'] else 'ok   '}{step['name']:<12}{step['seconds']:5.1f} s  {words}".rstrip()
-        )
+        mark = "BAD  " if step["fault"] else "ok   "
+        click.echo(f"{mark}{step['name']:<{width}} {step['seconds']:5.1f} s  {words}".rstrip())
     if knocked:
         click.echo()
     for each in findings:

@@ -18,7 +18,7 @@ import stat
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +29,7 @@ import trio
 from p2plearn.client import NodeClient, start_command
 from p2plearn.config import Home, Settings
 from p2plearn.doctor.facts import Facts, Interface, Multicast, Port
-from p2plearn.doctor.knocking import compare
+from p2plearn.doctor.knocking import compare, key_of
 from p2plearn.doctor.ports import had_by_node, try_port, untold
 from p2plearn.errors import P2plearnError
 from p2plearn.identity import refuse_if_rotten
@@ -53,6 +53,11 @@ NODE_SECONDS: Final = 20.0
 
 BOOTSTRAP_SECONDS: Final = 4.0
 MOST_BOOTSTRAP: Final = 4
+ENOUGH_CLOCKS: Final = 2
+"""Other clocks by which this one can be judged: with one alone, either may be wrong."""
+
+_TIMES: Final = (Path("/var/lib/systemd/timesync/clock"), Path("/var/lib/chrony/drift"), Path("/var/lib/ntp/drift"))
+"""What time services write, of which the date is what counts."""
 
 _SHIPPED: Final = [
     file for folder in Path(__file__).parents[1:3] if (file := folder / "bootstrap_nodes.toml").is_file()
@@ -70,6 +75,9 @@ def collect(home: Home, *, named: bool) -> Facts:
     status, peers = _ask(home) if pid is not None else (None, ())
     interfaces = list_interfaces()
     bootstrap, offsets = _bootstrap(home, settings)
+    if len(offsets) < ENOUGH_CLOCKS:
+        _, more = _knock_at(_connected(peers), key_of(home))
+        offsets += more
     # A node may run with another setting than the file has: --no-mdns.
     mdns = settings.flag("network.mdns") if status is None else bool(status.get("lan", {}).get("on"))
     return Facts(
@@ -91,6 +99,8 @@ def collect(home: Home, *, named: bool) -> Facts:
         multicast=ask_lan(interfaces, _service(home)) if mdns else None,
         contained=_contained(),
         clock_set=clock_set(),
+        newest_file=_have_passed(home),
+        hardware_clock=hardware_clock(),
         bootstrap=bootstrap,
         clock_offsets=offsets,
     )
@@ -103,14 +113,30 @@ def _of_home(home: Home) -> dict[str, Any]:
     except OSError:
         nearest = next((parent for parent in home.path.parents if parent.exists()), Path("/"))
         return {"home_exists": False, "free_disk": _free(nearest)}
-    files = (home.people, home.traffic, home.peers, home.providers, home.log, home.lock)
     return {
         "home_mode": stat.S_IMODE(facts.st_mode),
         "home_is_mine": facts.st_uid == os.geteuid(),
         "key_problems": key_problems(home),
         "free_disk": _free(home.path),
-        "newest_file": max((path.stat().st_mtime for path in files if path.exists()), default=None),
     }
+
+
+def _have_passed(home: Home) -> float | None:
+    """When the latest of some files was written that are only ever written with the time as it is."""
+    files = (home.people, home.traffic, home.peers, home.providers, home.log, home.lock, Path(__file__), *_TIMES)
+    moments = []
+    for path in files:
+        with contextlib.suppress(OSError):
+            moments.append(path.stat().st_mtime)
+    return max(moments, default=None)
+
+
+def hardware_clock(file: Path = Path("/sys/class/rtc/rtc0/since_epoch")) -> float | None:
+    """What the hardware's clock says, seconds since 1970, read as UTC; None where there is none that can be read."""
+    try:
+        return float(file.read_text("ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 def key_problems(home: Home) -> tuple[tuple[str, str], ...]:
@@ -277,12 +303,23 @@ def _bootstrap(home: Home, settings: Settings) -> tuple[tuple[tuple[str, str], .
     addresses = [
         f"{address}/p2p/{node.peer.peer_id}" for node in nodes[:MOST_BOOTSTRAP] for address in node.peer.addrs[:1]
     ]
+    found, offsets = _knock_at(addresses, group.key if group is not None else b"")
+    return tuple((address, _fault(found[address])) for address in addresses), offsets
 
+
+def _connected(peers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where some of the peers are that the running node called, and so can be called."""
+    called = [peer for peer in peers if peer.get("direction") == "outbound" and peer.get("way") == "direct"]
+    return [str(peer["addresses"][0]) for peer in called if peer.get("addresses")][:MOST_BOOTSTRAP]
+
+
+def _knock_at(addresses: Sequence[str], key: bytes) -> tuple[dict[str, Knock], tuple[float, ...]]:
+    """What came of each, and how the clocks of those that tell differ from this one."""
     found: dict[str, Knock] = {}
     offsets: list[float] = []
 
     async def ask(address: str) -> None:
-        tried = await compare(address, group.key if group is not None else b"", BOOTSTRAP_SECONDS)
+        tried = await compare(address, key, BOOTSTRAP_SECONDS)
         found[address] = tried
         offset = _offset(tried, time.time())
         if offset is not None:
@@ -295,7 +332,7 @@ def _bootstrap(home: Home, settings: Settings) -> tuple[tuple[tuple[str, str], .
 
     if addresses:
         trio.run(ask_all)
-    return tuple((address, _fault(found[address])) for address in addresses), tuple(offsets)
+    return found, tuple(offsets)
 
 
 def _fault(tried: Knock) -> str:

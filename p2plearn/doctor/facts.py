@@ -95,10 +95,13 @@ class Facts:
     clock_set: bool | None = None
     """Whether the system says that its clock is kept right by a time service."""
     clock_offsets: tuple[float, ...] = ()
-    """Seconds by which the clocks of bootstrap nodes are ahead of this one (negative: behind), at least; 0 for one that
-    agrees.
+    """Seconds by which the clocks of bootstrap nodes, or of connected ones where those are too few, are ahead of this
+    one (negative: behind), at least; 0 for one that agrees.
     """
     newest_file: float | None = None
-    """When the latest change was made to this home, seconds since 1970: a clock that says less went back."""
+    """A moment that has passed, seconds since 1970: the latest change to this home, to the program, or to what the
+    system keeps of the time. A clock that says less went back."""
+    hardware_clock: float | None = None
+    """What the machine's own clock (that with the battery) says, seconds since 1970, read as UTC."""
     bootstrap: tuple[tuple[str, str], ...] | None = ()
     """Bootstrap nodes: address, and the fault of reaching it (empty: it answers); None: they couldn't be asked."""

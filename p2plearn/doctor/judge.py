@@ -23,6 +23,9 @@ MADE: Final = 1_767_225_600.0
 SKEW_SECONDS: Final = 600.0
 """What others sign may be this far in our future before it is refused, so that is where a clock begins to matter."""
 
+ZONES_SECONDS: Final = 14 * 3600.0
+"""The time zone farthest from UTC; all are whole quarters of an hour."""
+
 SETTLED_SECONDS: Final = 600.0
 """After which a node that has company should have been called by somebody."""
 
@@ -103,12 +106,21 @@ def _clock(facts: Facts) -> Finding | None:
         far = f"at least {min(map(abs, offsets)) / 3600:,.1f} hours {'behind' if offsets[0] > 0 else 'ahead of'}"
         if len(offsets) > 1:
             return Finding(
-                "clock", "bad", f"This machine's clock is {far} those of all {len(offsets)} bootstrap nodes that tell.",
+                "clock", "bad", f"This machine's clock is {far} those of all {len(offsets)} nodes that tell.",
                 "Set it: `timedatectl set-ntp true`, or by hand; then stop the node and start it anew.",
             )  # fmt: skip
         return Finding(
-            "clock", "note", f"This machine's clock is {far} that of the bootstrap node: one of the two is wrong.",
+            "clock", "note", f"This machine's clock is {far} that of the one node that tells: one of the two is wrong.",
             "Compare it with a watch, and set it: `timedatectl set-ntp true`; then stop the node and start it anew.",
+        )  # fmt: skip
+    apart = _off_hardware(facts)
+    if apart:
+        far = f"{abs(apart) / 3600:,.1f} hours {'behind' if apart > 0 else 'ahead of'}"
+        return Finding(
+            "clock", "bad", f"This machine's clock is {far} the one in its hardware (that with the battery), and no "
+            "time service says which is right.",
+            "Compare both with a watch (`date -u`, `hwclock --show`) and set the wrong one: `timedatectl set-ntp "
+            "true`, then `hwclock --systohc`.",
         )  # fmt: skip
     early = int((facts.status or {}).get("people", {}).get("dropped", {}).get("early", 0))
     if early:
@@ -122,6 +134,17 @@ def _clock(facts: Facts) -> Finding | None:
             "If it is more than ten minutes off, set it: `timedatectl set-ntp true`.",
         )  # fmt: skip
     return Finding("clock", "good", "The clock makes sense.")
+
+
+def _off_hardware(facts: Facts) -> float:
+    """Seconds by which the hardware's clock is ahead of the system's, 0 where that says nothing."""
+    # Kept right, the system's is the better one; and some nodes agree with it.
+    if facts.hardware_clock is None or facts.clock_set is not False or facts.clock_offsets:
+        return 0.0
+    apart = facts.hardware_clock - facts.now
+    # Systems beside Windows keep local time in it: then they differ by a time zone.
+    zone = abs(apart) <= ZONES_SECONDS and abs(apart - round(apart / 900.0) * 900.0) < 120.0
+    return 0.0 if zone or abs(apart) <= SKEW_SECONDS else apart
 
 
 def _node(facts: Facts) -> Finding | None:

@@ -16,7 +16,7 @@ from p2plearn.config import Home
 from p2plearn.doctor.judge import SKEW_SECONDS
 from p2plearn.errors import P2plearnError
 from p2plearn.membership import group_of
-from p2plearn.net.knock import STEP_SECONDS, Knock, knock
+from p2plearn.net.knock import BEYOND, STEP_SECONDS, Knock, knock
 from p2plearn.net.tls import BACKDATED_SECONDS
 
 LONG_AGO: Final = 1.0
@@ -47,7 +47,8 @@ async def compare(address: str, key: bytes, seconds: float = STEP_SECONDS) -> Kn
 def _refused(found: Knock) -> bool:
     """Whether it hung up once it had seen the certificate."""
     failed = next((step for step in found.steps if step.fault), None)
-    return failed is not None and failed.name in {"membership", "identify"} and failed.fault != "timeout"
+    at = failed.name.removeprefix(BEYOND) if failed is not None else ""
+    return failed is not None and at in {"membership", "identify"} and failed.fault != "timeout"
 
 
 def key_of(home: Home) -> bytes:

@@ -5,6 +5,7 @@ Imports ``facts`` and ``judge``.
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from typing import Final
 
 from p2plearn.doctor.facts import Interface
 from p2plearn.doctor.judge import SKEW_SECONDS, Finding
+
+BEYOND: Final = "beyond-"
+"""Before the names of the steps with the node itself, once a relay has put the call through (``net.knock``)."""
 
 FIREWALL: Final = "There, allow the port: `sudo ufw allow {port}/tcp`, or in Windows let Python through the firewall."
 
@@ -34,6 +38,8 @@ class Tried:
     """Seconds by which the other's clock is behind this one, at least; 0: it isn't known to be."""
     clock_set: bool | None = None
     """Whether the system says that a time service keeps this machine's clock right."""
+    relayed: bool = False
+    """Whether the address leads there by way of a relay; then ``target`` is the relay's."""
 
 
 def explain(tried: Tried, interfaces: Sequence[Interface]) -> Finding:
@@ -41,12 +47,18 @@ def explain(tried: Tried, interfaces: Sequence[Interface]) -> Finding:
     if tried.behind > 0 or tried.ahead > SKEW_SECONDS:
         return _clocks(tried)
     if not tried.fault:
-        return Finding("reach", "good", "Every step went well: the two can see each other.")
+        by_way = " by way of the relay, and try to do without it once they talk" if tried.relayed else ""
+        return Finding("reach", "good", f"Every step went well: the two can see each other{by_way}.")
     place = _place(tried.target, interfaces)
-    for reason in (_by_step, place and _by_place, _by_connection):
+    if tried.step.startswith(BEYOND):
+        return _beyond(tried)
+    for reason in (_by_the_web, _by_relay, _by_step, place and _by_place, _by_connection):
         found = reason(tried, place) if callable(reason) else None
         if found is not None:
-            return Finding("reach", "bad", *found)
+            words, todo = found
+            if tried.relayed and tried.step not in {"read", "relay"}:
+                words = f"The relay can't be reached, to begin with. {words}"
+            return Finding("reach", "bad", words, todo)
     return Finding("reach", "bad", f"It failed at {tried.step}: {tried.words}.", "Try again; --debug shows more.")
 
 
@@ -101,6 +113,68 @@ _PRIVATE = [
 _DOCKER = ipaddress.ip_network("172.17.0.0/16")
 
 
+def _beyond(tried: Tried) -> Finding:
+    """What went wrong with the node itself, once the relay had put the call through."""
+    found = _by_step(dataclasses.replace(tried, step=tried.step.removeprefix(BEYOND)), "")
+    words, todo = found or (f"It failed at {tried.step}: {tried.words}.", "Try again; --debug shows more.")
+    return Finding(
+        "reach", "bad", f"The relay puts the call through, but not all is well with the node there. {words}", todo
+    )
+
+
+def _by_relay(tried: Tried, _: str) -> tuple[str, str] | None:
+    """What a relay says of the call that it was asked for."""
+    if tried.step != "relay":
+        return None
+    return _RELAYS.get(
+        tried.fault,
+        (
+            f"The relay is there, but puts no call through: {tried.words}.",
+            "Over there, `p2plearn node status` shows its addresses of now: copy a fresh one.",
+        ),
+    )
+
+
+_RELAYS: Final = {
+    "no-reservation": (
+        "The relay is there, but the node has no place at it: it stopped, sleeps, or is at another relay by now.",
+        "See that the node runs, and copy a fresh address from `p2plearn node status` over there.",
+    ),
+    "connection-failed": (
+        "The relay is there and has a place for the node, but can't get through to it: it is off, or lost its network.",
+        "See that the node there runs and is online; its place ends by itself.",
+    ),
+    "resource-limit-exceeded": (
+        "The relay has as many calls as it lends at a time.",
+        "Try again in some minutes. Whoever runs it can raise relay.calls; a public node more is better still.",
+    ),
+    "permission-denied": (
+        "The node in between doesn't relay, or not now (relay.serve, metered, paused, or its monthly cap is used up).",
+        "Use another address of the node: `p2plearn node status` over there shows those of now.",
+    ),
+    "protocol": (
+        "The node in between is there, but it is no relay.",
+        "Use another address of the node: `p2plearn node status` over there shows those of now.",
+    ),
+}
+
+
+def _by_the_web(tried: Tried, _: str) -> tuple[str, str] | None:
+    """What goes wrong where a web server should be, or a node that looks like one."""
+    if tried.step == "web-tls":
+        return (
+            f"What answers at port {tried.port} there speaks no TLS, which …/wss and …/tls/ws ask for: {tried.words}.",
+            "Without a web server in front, the node's address ends with /ws; with one, see that its HTTPS works.",
+        )
+    if tried.step == "websocket":
+        return (
+            f"What answers at port {tried.port} there opens no WebSocket: {tried.words}.",
+            "A web server there must pass upgrades on to the node's /ws port (docs/reaching.md has the lines). If the "
+            "node itself listens there, its address says whether it ends with /ws: `p2plearn node status` over there.",
+        )
+    return None
+
+
 def _by_step(tried: Tried, _: str) -> tuple[str, str] | None:
     """What is clear from the step alone."""
     if tried.step == "read":
@@ -128,7 +202,8 @@ def _by_step(tried: Tried, _: str) -> tuple[str, str] | None:
     if tried.fault == "hung-up":
         return (
             "It takes the connection and hangs up without a word.",
-            "It may be of a closed group that this machine has no key of, full, or behind a proxy that cuts it.",
+            "It may be of a closed group that this machine has no key of, full, or behind a proxy that cuts it; or it "
+            "takes WebSockets there, and its address ends with /ws.",
         )
     if tried.fault == "wrong-peer":
         return (

@@ -2,11 +2,14 @@
 
     read, resolve, route, tcp, multistream, tls, identify
 
-In a closed group there are two more: ``group`` before multistream, ``membership`` after tls.
+A WebSocket's address has ``websocket`` after tcp (``web-tls`` before that where it is inside a web server's TLS), and
+in a closed group there is ``group`` before multistream, ``membership`` after tls. By way of a relay these steps lead to
+the relay; then ``relay`` asks it for a call, and ``beyond-multistream`` to ``beyond-identify`` are those with the node
+itself, inside that call.
 
-In: an address as a person has it (a multiaddr, with or without ``/p2p/``, or ``host:port``). Out: the steps, up to the
-first that failed. One TCP connection at most for each address the name stands for, until one gets through; every wait
-is bounded. The key used is made for the occasion: nothing of this home is shown to who answers.
+In: an address as a person has it (see ``knock_address``). Out: the steps, up to the first that failed. One TCP
+connection at most for each address the name stands for, until one gets through; every wait is bounded. The key used is
+made for the occasion: nothing of this home is shown to who answers.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, cast
 
 import trio
 from cryptography import x509
@@ -27,16 +31,25 @@ from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.keys import KeyPair
 from libp2p.custom_types import TProtocol
 from libp2p.identity.identify.identify import parse_identify_response
+from libp2p.io.abc import ReadWriteCloser
 from libp2p.io.exceptions import IOException
 from libp2p.network.connection.exceptions import RawConnError
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.envelope import consume_envelope
 from libp2p.peer.id import ID
 from libp2p.security.tls.certificate import verify_certificate_chain
+from libp2p.transport.exceptions import OpenConnectionError
 from multiaddr import Multiaddr
 
+from p2plearn.net.addresses import CIRCUIT, Reach, reach_of_ip
 from p2plearn.net.group import Door, NotInGroup
-from p2plearn.net.tcp import TcpStream
+from p2plearn.net.knock_address import Asked, Unreadable, read
+from p2plearn.net.knock_lines import StepFailed, agree
+from p2plearn.net.reach.circuit import status_words
+from p2plearn.net.reach.streams import OVER, receive, relayed, send
+from p2plearn.net.reach.websocket import WebServerTls, WebSocketStream, shake_hands
+from p2plearn.net.reach.wire import HOP, Hop, HopKind, Status, decode_hop, encode_hop
+from p2plearn.net.tcp import TcpStream, cables
 from p2plearn.net.tls import BACKDATED_SECONDS, VALID_SECONDS, TlsPipe, TlsSession, TlsTransport
 from p2plearn.net.tls import PROTOCOL as TLS
 from p2plearn.net.yamux import PROTOCOL as YAMUX
@@ -48,9 +61,10 @@ STEP_SECONDS: Final = 6.0
 MOST_ADDRESSES: Final = 4
 """Addresses of one name that are tried."""
 
-MULTISTREAM: Final = "/multistream/1.0.0"
+BEYOND: Final = "beyond-"
+"""Before the names of the steps with a node that a relay leads to."""
+
 IDENTIFY: Final = "/ipfs/id/1.0.0"
-_MOST_LINE: Final = 1024
 _MOST_IDENTIFY: Final = 64 * 1024
 
 
@@ -89,13 +103,6 @@ class Knock:
         return next((step.fault for step in self.steps if step.fault), "")
 
 
-class _Failed(Exception):
-    def __init__(self, fault: str, words: str) -> None:
-        super().__init__(words)
-        self.fault = fault
-        self.words = words
-
-
 async def knock(
     address: str, seconds: float = STEP_SECONDS, key: bytes = b"", valid_from: float | None = None
 ) -> Knock:
@@ -106,18 +113,18 @@ async def knock(
     """
     found = Knock(address)
     try:
-        host, port, expected = await _step(found, "read", seconds, lambda: _read(address))
-        found.port = port
-        targets = await _step(found, "resolve", seconds, lambda: _resolve(host, port))
-    except _Failed:
+        asked = await _step(found, "read", seconds, lambda: _read(address))
+        found.port = asked.port
+        targets = await _step(found, "resolve", seconds, lambda: _resolve(asked))
+    except StepFailed:
         return found
     keys = create_new_key_pair()
     caller = _Caller(seconds, key, keys, TlsTransport(keys, valid_from=valid_from))
     before = list(found.steps)
     for target in targets:
         found.steps = list(before)
-        with contextlib.suppress(_Failed):  # the step says it
-            await _try(found, target, expected, caller)
+        with contextlib.suppress(StepFailed):  # the step says it
+            await _try(found, target, asked, caller)
             break
     return found
 
@@ -132,27 +139,82 @@ class _Caller:
     transport: TlsTransport
 
 
-async def _try(found: Knock, target: str, expected: str, caller: _Caller) -> None:
-    seconds, key = caller.seconds, caller.key
-    found.target, port = target, found.port
+async def _try(found: Knock, target: str, asked: Asked, caller: _Caller) -> None:
+    seconds, port = caller.seconds, asked.port
+    found.target = target
     found.source = await _step(found, "route", seconds, lambda: _route(target, port))
     stream = await _step(found, "tcp", seconds, lambda: _connect(target, port))
-    raw = RawConnection(TcpStream(stream), True)
-    door, nonces = Door(key), b""
+    failed: StepFailed | None = None
     try:
-        if key:
-            nonces = await _step(found, "group", seconds, lambda: door.knock(raw))
-        await _step(found, "multistream", seconds, lambda: _agree(raw, str(TLS)))
-        session = await _step(found, "tls", seconds, lambda: _secure(found, raw, caller.transport, expected))
-        if key:
-            me, other = ID.from_pubkey(caller.keys.public_key), session.get_remote_peer()
-            await _step(
-                found, "membership", seconds, lambda: door.bind(session, nonces, me, called=other, am_caller=True)
-            )
-        await _step(found, "identify", seconds, lambda: _identify(found, session))
+        async with trio.open_nursery() as nursery:
+            try:
+                wire = await _wire(found, TcpStream(stream), asked, seconds)
+                muxed = await _talk(found, RawConnection(wire, True), asked.peer, caller, nursery)
+                if asked.beyond:
+                    raw = await _step(found, "relay", seconds, lambda: _through(muxed, asked.beyond))
+                    found.peer, found.agent, found.their_clock = "", "", 0.0
+                    await _talk(found, raw, asked.beyond, caller, nursery, lead=BEYOND)
+            except StepFailed as problem:  # a nursery would wrap it up
+                failed = problem
+            nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(stream)
+    if failed is not None:
+        raise failed
+
+
+async def _wire(found: Knock, tcp: TcpStream, asked: Asked, seconds: float) -> ReadWriteCloser:
+    """What the connection's bytes go over, as the address has it."""
+    if not asked.web:
+        return tcp
+    below: ReadWriteCloser = tcp
+    if asked.tls:
+        below = inside = WebServerTls(tcp, asked.name or None)
+        await _step(found, "web-tls", seconds, inside.handshake)
+    return cast(ReadWriteCloser, await _step(found, "websocket", seconds, lambda: _web(below, asked)))
+
+
+async def _web(below: ReadWriteCloser, asked: Asked) -> WebSocketStream:
+    host = asked.name or (f"[{asked.host}]" if asked.family is socket.AF_INET6 else asked.host)
+    try:
+        return await shake_hands(below, f"{host}:{asked.port}")
+    except OpenConnectionError as problem:
+        raise StepFailed("websocket", str(problem)) from problem
+
+
+async def _talk(
+    found: Knock, raw: RawConnection, expected: str, caller: _Caller, nursery: trio.Nursery, *, lead: str = ""
+) -> YamuxConn:
+    """From the first byte to who answers, ``expected`` unless that is empty; ``lead`` goes before the steps' names."""
+    seconds, key = caller.seconds, caller.key
+    door, nonces = Door(key), b""
+    if key:
+        nonces = await _step(found, f"{lead}group", seconds, lambda: door.knock(raw))
+    await _step(found, f"{lead}multistream", seconds, lambda: agree(raw, str(TLS)))
+    session = await _step(found, f"{lead}tls", seconds, lambda: _secure(found, raw, caller.transport, expected))
+    if key:
+        me, other = ID.from_pubkey(caller.keys.public_key), session.get_remote_peer()
+        bind = partial(door.bind, session, nonces, me, called=other, am_caller=True)
+        await _step(found, f"{lead}membership", seconds, bind)
+    muxed = YamuxConn(session, session.get_remote_peer())
+    await _step(found, f"{lead}identify", seconds, lambda: _identify(found, session, muxed, nursery))
+    return muxed
+
+
+async def _through(muxed: YamuxConn, beyond: str) -> RawConnection:
+    """Have the relay at the other end of ``muxed`` put a call through."""
+    stream: Any = await muxed.open_stream()
+    try:
+        await agree(stream, HOP)
+        await send(stream, encode_hop(Hop(HopKind.CONNECT, ID.from_string(beyond).to_bytes())))
+        answer = decode_hop(await receive(stream))
+    except OVER as problem:
+        raise StepFailed("hung-up", str(problem) or "it hung up") from problem
+    if answer.kind is not HopKind.STATUS or answer.status != Status.OK:
+        words = status_words(answer.status)
+        raise StepFailed(words.replace(" ", "-"), f"the relay answers: {words}")
+    return relayed(stream, Multiaddr(f"/{CIRCUIT}/p2p/{beyond}"), initiator=True)
 
 
 async def _step(found: Knock, name: str, seconds: float, act: Callable[[], Awaitable[Any]]) -> Any:
@@ -161,7 +223,7 @@ async def _step(found: Knock, name: str, seconds: float, act: Callable[[], Await
     try:
         with trio.fail_after(seconds):
             value = await act()
-    except _Failed as failed:
+    except StepFailed as failed:
         fault, words = failed.fault, failed.words
     except NotInGroup as stranger:
         fault, words = "group", str(stranger)
@@ -179,7 +241,7 @@ async def _step(found: Knock, name: str, seconds: float, act: Callable[[], Await
             words = ", ".join(value)
     found.steps.append(Step(name, fault, words, time.perf_counter() - began))
     if fault:
-        raise _Failed(fault, words)
+        raise StepFailed(fault, words)
     return value
 
 
@@ -195,30 +257,25 @@ def _of_os(error: OSError) -> str:
     }.get(error.errno or 0, "network")  # fmt: skip
 
 
-async def _read(text: str) -> tuple[str, int, str]:
-    """Host, port and peer id ("" if none is named) of an address."""
+async def _read(text: str) -> Asked:
     await trio.lowlevel.checkpoint()
-    if text.startswith("/"):
-        try:
-            address = Multiaddr(text)
-            kinds = [part.name for part in address.protocols()]
-            host = address.value_for_protocol(kinds[0])
-            port = int(address.value_for_protocol("tcp"))
-        except Exception as error:  # whatever a part's codec raises
-            raise _Failed("address", f"it is no address with a TCP port: {error}") from None
-        if kinds not in ([kinds[0], "tcp"], [kinds[0], "tcp", "p2p"]) or kinds[0] not in {
-            "ip4", "ip6", "dns", "dns4", "dns6",
-        }:  # fmt: skip
-            raise _Failed("address", "only plain TCP addresses can be tried step by step")
-        return str(host), port, address.get_peer_id() or ""
-    host, _, word = text.rpartition(":")
-    if not host or not word.isascii() or not word.isdecimal() or not 0 < int(word) < 65536:
-        raise _Failed("address", "write it as /ip4/192.0.2.7/tcp/4017 or as host:port")
-    return host.removeprefix("[").removesuffix("]"), int(word), ""
+    try:
+        return read(text)
+    except Unreadable as problem:
+        raise StepFailed("address", str(problem)) from None
 
 
-async def _resolve(host: str, port: int) -> list[str]:
-    rows = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+async def _resolve(asked: Asked) -> list[str]:
+    if reach_of_ip(asked.host) is Reach.LINK and ":" in asked.host and "%" not in asked.host:
+        # A node calls such a one by every cable, too: which it was heard on isn't in the address.
+        hosts = [f"{asked.host}%{zone}" for zone in cables()] or [asked.host]
+    else:
+        hosts = [asked.host]
+    rows = [
+        row
+        for host in hosts
+        for row in await trio.socket.getaddrinfo(host, asked.port, asked.family, type=socket.SOCK_STREAM)
+    ]
     numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
     return list(dict.fromkeys(socket.getnameinfo(row[4], numeric)[0] for row in rows))[:MOST_ADDRESSES]
 
@@ -248,62 +305,6 @@ async def _connect(target: str, port: int) -> trio.SocketStream:
     return trio.SocketStream(sock)
 
 
-async def _greeted(conn: Any) -> None:
-    """The other's greeting, which is always the same: the first byte that differs tells a stranger."""
-    greeting = bytes([len(MULTISTREAM) + 1]) + MULTISTREAM.encode() + b"\n"
-    at = 0
-    while at < len(greeting):
-        part = await _read_some(conn, len(greeting) - at)
-        if part != greeting[at : at + len(part)] or (at and not part):
-            raise _Failed("stranger", "what answers there is another program, not p2plearn")
-        if not part:
-            raise _Failed("hung-up", "it took the connection and hung up without a word")
-        at += len(part)
-
-
-async def _read_some(conn: Any, most: int) -> bytes:
-    """Up to ``most`` bytes; empty when the other hung up, in whatever way."""
-    try:
-        return bytes(await conn.read(most))
-    except (IOException, RawConnError, EOFError):
-        return b""
-
-
-async def _line(conn: Any) -> str:
-    """A line of multistream-select: a length, the text, a newline."""
-    length = shift = 0
-    while True:
-        byte = await _read_some(conn, 1)
-        if not byte:
-            raise _Failed("hung-up", "it hung up in the middle of agreeing on a protocol")
-        length |= (byte[0] & 0x7F) << shift
-        shift += 7
-        if byte[0] < 0x80:
-            break
-        if shift > 14:
-            raise _Failed("protocol", "its answer breaks the rules of multistream-select")
-    raw = b""
-    while len(raw) < min(length, _MOST_LINE):
-        part = await _read_some(conn, min(length, _MOST_LINE) - len(raw))
-        if not part:
-            raise _Failed("hung-up", "it hung up in the middle of a line")
-        raw += part
-    if length > _MOST_LINE or not raw.endswith(b"\n"):
-        raise _Failed("protocol", "its answer breaks the rules of multistream-select")
-    return raw[:-1].decode("utf-8", "replace")
-
-
-async def _agree(conn: Any, protocol: str) -> None:
-    """Agree on ``protocol`` by multistream-select 1.0.0."""
-    for word in (MULTISTREAM, protocol):
-        line = word.encode() + b"\n"
-        await conn.write(bytes([len(line)]) + line)
-    await _greeted(conn)
-    answer = await _line(conn)
-    if answer != protocol:
-        raise _Failed("protocol", f"it doesn't speak {protocol}")
-
-
 async def _secure(found: Knock, raw: RawConnection, transport: TlsTransport, expected: str) -> TlsSession:
     pipe = TlsPipe(raw, transport.create_ssl_context(server_side=False), server_side=False)
     certificate = x509.load_der_x509_certificate(await pipe.handshake())
@@ -312,7 +313,7 @@ async def _secure(found: Knock, raw: RawConnection, transport: TlsTransport, exp
     remote = ID.from_pubkey(key)
     found.peer = str(remote)
     if expected and found.peer != expected:
-        raise _Failed("wrong-peer", f"{found.peer} answers there")
+        raise StepFailed("wrong-peer", f"{found.peer} answers there")
     return TlsSession(transport, raw, pipe, remote, key, is_initiator=True)
 
 
@@ -323,34 +324,33 @@ def _check_dates(found: Knock, certificate: x509.Certificate) -> None:
     if begin > now:
         ours = (end - begin).total_seconds() == VALID_SECONDS  # other programs backdate theirs by less, or not at all
         found.their_clock = begin.timestamp() + (BACKDATED_SECONDS if ours else 0.0)
-        raise _Failed("clock", f"its certificate is valid only from {begin:%Y-%m-%d %H:%M} UTC on")
+        raise StepFailed("clock", f"its certificate is valid only from {begin:%Y-%m-%d %H:%M} UTC on")
     if end < now:
         found.their_latest = end.timestamp()
-        raise _Failed("clock", f"its certificate was valid until {end:%Y-%m-%d %H:%M} UTC")
+        raise StepFailed("clock", f"its certificate was valid until {end:%Y-%m-%d %H:%M} UTC")
 
 
-async def _identify(found: Knock, session: TlsSession) -> str:
-    await _agree(session, str(TProtocol(YAMUX)))
-    muxed = YamuxConn(session, session.get_remote_peer())
+async def _identify(found: Knock, session: TlsSession, muxed: YamuxConn, nursery: trio.Nursery) -> str:
+    """Who it says it is; ``muxed`` then runs in ``nursery``."""
+    await agree(session, str(TProtocol(YAMUX)))
+    nursery.start_soon(muxed.start)
+    await muxed.event_started.wait()
+    stream = await muxed.open_stream()
+    await agree(stream, IDENTIFY)
     raw = b""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(muxed.start)
-        await muxed.event_started.wait()
-        stream = await muxed.open_stream()
-        await _agree(stream, IDENTIFY)
-        while len(raw) <= _MOST_IDENTIFY:
-            try:
-                part = await stream.read(_MOST_IDENTIFY)
-            except Exception:  # the end of a stream is an exception of libp2p's here
-                break
-            if not part:
-                break
-            raw += part
-        nursery.cancel_scope.cancel()
+    while len(raw) <= _MOST_IDENTIFY:
+        try:
+            part = await stream.read(_MOST_IDENTIFY)
+        except Exception:  # the end of a stream is an exception of libp2p's here
+            break
+        if not part:
+            break
+        raw += part
     said = parse_identify_response(raw)
     found.agent = said.agent_version[:100]
     try:
-        found.seen_as = str(Multiaddr(said.observed_addr)) if said.observed_addr else ""
+        # Beyond a relay, it is the relay's that is seen.
+        found.seen_as = found.seen_as or (str(Multiaddr(said.observed_addr)) if said.observed_addr else "")
     except Exception:  # the other may say anything
         found.seen_as = ""
     try:

@@ -129,7 +129,7 @@ async def _open_on_any_cable(host: str, port: int) -> trio.SocketStream:
                 sock.close()
 
     async with trio.open_nursery() as nursery:
-        for zone in _cables():
+        for zone in cables():
             nursery.start_soon(attempt, zone)
     for extra in found[1:]:
         extra.socket.close()
@@ -138,7 +138,7 @@ async def _open_on_any_cable(host: str, port: int) -> trio.SocketStream:
     return found[0]
 
 
-def _cables() -> list[int]:
+def cables() -> list[int]:
     """Numbers of the interfaces with a link-local IPv6 address of their own, at most ``MAX_CABLES``."""
     zones: list[int] = []
     try:

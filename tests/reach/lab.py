@@ -26,7 +26,7 @@ from tests.namespaces import ip, join, namespaces
 from tests.reach import router
 
 EVERY = pytest.mark.skipif(
-    not os.environ.get("P2PLEARN_ALL_REACH"), reason="not yet seen to pass often beside others; P2PLEARN_ALL_REACH=1"
+    not os.environ.get("P2PLEARN_ALL_REACH"), reason="takes as long as all others here; P2PLEARN_ALL_REACH=1"
 )
 """Marks tests that a push does not wait for."""
 

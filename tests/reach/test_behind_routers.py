@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.nodes import RealNode, run_command
-from tests.reach.lab import EVERY, Lab, Machine, random_course
+from tests.reach.lab import Lab, Machine, random_course
 
 LISTEN = ("/ip4/0.0.0.0/tcp/4017",)
 KIB = 1024
@@ -63,7 +63,6 @@ def test_a_course_gets_from_home_to_home(tmp_path: Path) -> None:
         assert relayed_bytes(relay) > 500 * KIB
 
 
-@EVERY
 @pytest.mark.parametrize("way", ["pmp", "upnp"])
 def test_a_router_that_forwards_ports_makes_a_home_public_until_the_node_stops(tmp_path: Path, way: str) -> None:
     """(The machine in the open listens for WebSockets alone, on the web's port.)"""

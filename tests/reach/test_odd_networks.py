@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.namespaces import ip
 from tests.nodes import RealNode, run_command
 from tests.reach.lab import EVERY, Lab, random_course
@@ -108,6 +110,7 @@ class Sleeper:
 
 
 @EVERY
+@pytest.mark.timeout(600)
 def test_after_an_hour_of_sleep_everything_that_others_forgot_is_there_again(tmp_path: Path) -> None:
     """The relay's and the routers' hour is made by having them forget: connections, places, forwarded ports."""
     course = random_course(tmp_path / "course", 100 * KIB)
@@ -149,7 +152,6 @@ def test_after_an_hour_of_sleep_everything_that_others_forgot_is_there_again(tmp
         assert same(course, tmp_path / "out")
 
 
-@EVERY
 def test_ipv6_networks_with_a_router_between_are_one_network(tmp_path: Path) -> None:
     """Two networks of nothing but IPv6: no multicast reaches from one to the other, addresses do."""
     course = random_course(tmp_path / "course", 300 * KIB)

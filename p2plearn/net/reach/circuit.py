@@ -106,7 +106,7 @@ class Circuits(ITransport):
                 await send(stream, encode_hop(Hop(HopKind.CONNECT, target.to_bytes())))
                 answer = decode_hop(await receive(stream))
             if answer.kind is not HopKind.STATUS or answer.status != Status.OK:
-                raise OpenConnectionError(f"the relay refused the call: {_words(answer.status)}")
+                raise OpenConnectionError(f"the relay refused the call: {status_words(answer.status)}")
             done = True
         except OpenConnectionError:
             raise
@@ -165,7 +165,7 @@ class Circuits(ITransport):
                     await stream.reset()
         if answer.kind is not HopKind.STATUS or answer.status != Status.OK:
             self.gone(relay)
-            raise RelayRefused(_words(answer.status))
+            raise RelayRefused(status_words(answer.status))
         where = self._where(relay)
         if where is None:
             raise RelayRefused("it is connected through another relay, or called us")
@@ -200,7 +200,8 @@ class Circuits(ITransport):
         return bool(kinds) and all(kind is ConnectionType.RELAYED for kind in kinds)
 
 
-def _words(status: int) -> str:
+def status_words(status: int) -> str:
+    """What a relay answers, in words."""
     try:
         return Status(status).name.lower().replace("_", " ")
     except ValueError:

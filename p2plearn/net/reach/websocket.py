@@ -68,6 +68,13 @@ class WebServerTls(ReadWriteCloser):
         self._wire = wire
         self._tls = trio.SSLStream(wire.stream, _context(), server_hostname=name, https_compatible=True)
 
+    async def handshake(self) -> None:
+        """Shake hands with the web server now, rather than at the first word; raises ConnectionClosedError."""
+        try:
+            await self._tls.do_handshake()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ConnectionClosedError(f"TLS ended: {error.__cause__ or error}", transport="wss") from error
+
     async def read(self, n: int | None = None) -> bytes:
         """Up to ``n`` bytes, empty at the end; raises ConnectionClosedError."""
         try:
@@ -201,6 +208,13 @@ class WebSocketStream(ReadWriteCloser):
             await self._wire.write(data)
 
 
+async def shake_hands(wire: ReadWriteCloser, host: str) -> WebSocketStream:
+    """A WebSocket over ``wire``, as the one that dialled ``host`` (with its port); raises OpenConnectionError."""
+    socket = WebSocketStream(wire, WSConnection(ConnectionType.CLIENT))
+    await socket.open(Request(host=host, target="/"))
+    return socket
+
+
 class WebSocketListener(TcpListener):
     """Listens on one address, for WebSockets alone, and those not inside TLS."""
 
@@ -266,11 +280,10 @@ class WebSocketTransport(ITransport):
             raise OpenConnectionError(f"{maddr} is no TCP address")
         name = spelt["name"] or (spelt["host"] if spelt["kind"].startswith("dns") else None)
         inside = wire if spelt["tls"] is None else WebServerTls(wire, name)
-        socket = WebSocketStream(inside, WSConnection(ConnectionType.CLIENT))
         host = f"[{spelt['host']}]" if spelt["kind"] == "ip6" else spelt["host"]
         done = False
         try:
-            await socket.open(Request(host=f"{name or host}:{spelt['port']}", target="/"))
+            socket = await shake_hands(inside, f"{name or host}:{spelt['port']}")
             done = True
         finally:
             if not done:
