@@ -136,7 +136,10 @@ class Archives:
             intake = Intake(self._store, self._people.feed, house, source, report)
             result = intake.run()
             if intake.unread:
-                result.problem = "its blocks are in another order than p2plearn's: save it to a file, and import that"
+                result.problem = (
+                    "a course's beginning was damaged, or is in another order than p2plearn's, and a pipe can't be read "
+                    "twice: save it to a file, and import that"
+                )
             elif result.cut and not result.problem:
                 result.problem = f"it ends in the middle, after {result.read} bytes"
         return result, [self._facts(arrival) for arrival in result.courses]

@@ -17,7 +17,8 @@ import click
 from p2plearn import __version__
 from p2plearn.commands import archive, courses, doctor, group, home, node, people, plan, service
 from p2plearn.commands.scope import Group, Scope
-from p2plearn.errors import Interrupted, NoSpace, P2plearnError, UsageProblem
+from p2plearn.commands.usage import in_our_words
+from p2plearn.errors import Interrupted, NoSpace, P2plearnError
 from p2plearn.operations import SCHEMA
 
 EXIT_CODES = """\
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo(help_.format_message())
         return 0
     except click.ClickException as problem:
-        return _fail(scope, _usage(problem))
+        return _fail(scope, in_our_words(problem))
     except (click.Abort, KeyboardInterrupt):
         return _fail(scope, Interrupted(scope.interrupted))
     except P2plearnError as error:
@@ -95,13 +96,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _give_up_stdout() -> None:
     """Nobody reads it, or nothing can be written to it: or the last flush complains."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _usage(problem: click.ClickException) -> UsageProblem:
-    message = problem.format_message()
-    context = getattr(problem, "ctx", None)
-    hint = f"Try: {context.command_path} --help" if isinstance(context, click.Context) else ""
-    return UsageProblem(message, hint)
 
 
 def _fail(scope: Scope, error: P2plearnError) -> int:

@@ -9,6 +9,7 @@ Imports nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, TypeVar
 
 E = TypeVar("E", bound=Exception)
@@ -126,6 +127,17 @@ class StoreProblem(P2plearnError):
 
 class PeerFault(Exception):
     """A peer broke a format or a protocol: refuse the input, count it against the peer, carry on."""
+
+
+def did_you_mean(word: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
+    """A question that names what ``word`` may be a misspelling of, for a hint; empty when nothing known is like it.
+
+    ``likeness``: from 0 (the nearest, however far) to 1, difflib's ratio.
+    """
+    import difflib  # late: only a mistake needs it
+
+    near = difflib.get_close_matches(word, list(known), 1, likeness)
+    return f"Did you mean {near[0]!r}?" if near else ""
 
 
 def first_error(group: BaseExceptionGroup[E]) -> E:

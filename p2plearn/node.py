@@ -364,12 +364,15 @@ def _multiaddr(text: str) -> Multiaddr:
         address = Multiaddr(text)
         host, *port = [part.name for part in address.protocols()]
         if host not in {"ip4", "ip6"} or port not in (["tcp"], ["tcp", "ws"]):
-            raise ValueError("a node listens on an IP address and a TCP port")
-    except Exception as error:  # the library raises whatever a part's codec does
-        hint = "An example: --listen /ip4/0.0.0.0/tcp/4017"
+            raise ValueError
+    except Exception:  # the library raises whatever a part's codec does, in words of its own
+        hint = (
+            "It takes an IP address of this machine and a TCP port: --listen /ip4/0.0.0.0/tcp/4017 (0.0.0.0 stands for "
+            "every address it has, port 0 for any that is free)."
+        )
         if text.endswith(("/wss", "/tls/ws")):
             hint = "Listen on …/ws, have a web server pass calls on to it, and name its address in network.announce."
-        raise UsageProblem(f"“{text}” is no address to listen on: {error}.", hint) from None
+        raise UsageProblem(f"“{text}” is no address to listen on.", hint) from None
     return address
 
 

@@ -139,10 +139,10 @@ def test_no_command_at_all_is_answered_with_help(run: Shell) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["node", "status"], ["node", "peers"], ["node", "stop"], ["node", "pause"], ["node", "resume"],
+        ["node", "status"], ["node", "peers"], ["node", "pause"], ["node", "resume"],
         ["publish", "/"], ["get", "ab" * 32], ["list"],
         ["info", "ab" * 32], ["info", "abababab"], ["verify"], ["remove", "ab" * 32],
-        ["export", "ab" * 32, "-o", "x.car"], ["import", "x.car"],
+        ["export", "ab" * 32, "-o", "x.car"], ["import", "-"],
     ],
 )  # fmt: skip
 def test_without_a_node_the_command_that_starts_one_is_told(run: Shell, arguments: list[str]) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 import click
 
 from p2plearn.commands.scope import Command, PathWord, Scope, held_course, pass_scope
+from p2plearn.commands.usage import no_such_path
 from p2plearn.errors import IntegrityProblem, NoSpace, Refused, UsageProblem
 from p2plearn.operations import ExportRequest, ImportRequest, ImportResult
 
@@ -87,6 +88,8 @@ def import_(scope: Scope, *, file: Path) -> int:
     """Take in the courses, and what people said, of a file that `p2plearn export` wrote (- for standard input)."""
     from p2plearn import terminal, views
 
+    if str(file) != "-" and not os.path.lexists(file):
+        raise no_such_path(file)  # known without a node, and of more use than that none runs
     scope.interrupted = "Interrupted. What was taken in is kept: the same command goes on from there."
     client = scope.client()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from p2plearn.commands.scope import Command, PathWord, Scope, held_course, pass_scope, seconds_of
+from p2plearn.commands.usage import no_such_path
 from p2plearn.errors import IntegrityProblem, LastCopy, UsageProblem
 from p2plearn.operations import GetRequest, PublishRequest, VerifyRequest
 
@@ -41,7 +42,7 @@ def publish(
 
     scope.interrupted = "Interrupted: nothing was published. The same command does it."
     if not os.path.lexists(path):
-        raise UsageProblem(f"There is no {path}.")
+        raise no_such_path(path)
     request = PublishRequest(
         path=os.path.abspath(path), title=title, description=description, tags=tags, language=language,
         license=license_, chunker=chunker or "", follow_symlinks=follow_symlinks, skip_special=skip_special,

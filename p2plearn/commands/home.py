@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from p2plearn.commands.scope import Command, Group, PathWord, Scope, pass_scope
+from p2plearn.commands.usage import no_such_path
 from p2plearn.config import Settings, choose_home, spell
 from p2plearn.errors import P2plearnError, UsageProblem
 from p2plearn.lock import holder
@@ -79,6 +80,8 @@ def demo(scope: Scope, path: Path | None) -> None:
     """Watch a course travel between three nodes on this machine."""
     from p2plearn.demo import run_demo
 
+    if path is not None and not path.exists():
+        raise no_such_path(path)
     scope.interrupted = "Interrupted; everything of the demo is cleaned up."
     result = run_demo(path, as_json=scope.as_json, debug=scope.debug)
     if scope.as_json:

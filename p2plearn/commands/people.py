@@ -14,6 +14,7 @@ import click
 
 from p2plearn import people
 from p2plearn.commands import people_words
+from p2plearn.commands.scope import course_word
 from p2plearn.errors import UsageProblem
 
 if TYPE_CHECKING:
@@ -52,16 +53,6 @@ def _answer(scope: Scope, facts: dict[str, Any], words: str) -> None:
     scope.emit(facts) if scope.as_json else click.echo(words)
 
 
-def _course(text: str) -> str:
-    """A course as the node takes it: hash, CID or link; or the beginning of a hash, which the node looks up."""
-    short = text.strip().lower()
-    if 8 <= len(short) < 64 and not set(short) - set("0123456789abcdef"):
-        return short
-    from p2plearn.course.names import parse_link
-
-    return parse_link(text).course.hex()
-
-
 def _words(given: str | None, option: str | None, before: str = "") -> str:
     """A text: as argument, as option, from standard input, or from the editor."""
     text = given if given is not None else option
@@ -90,7 +81,7 @@ def rate(scope: Scope, *, course: str, stars: int | None, review: str, withdraw:
     """Give a course 1 to 5 stars; your latest rating counts."""
     if withdraw == (stars is not None):
         raise UsageProblem("Give either a number of stars, 1 to 5, or --withdraw.")
-    facts = _ask(scope, "rate", people.RateRequest(_course(course), stars or 0, review))
+    facts = _ask(scope, "rate", people.RateRequest(course_word(course), stars or 0, review))
     _answer(scope, facts, "Your rating is withdrawn." if withdraw else f"Rated {'★' * (stars or 0)}.")
 
 
@@ -99,7 +90,7 @@ def rate(scope: Scope, *, course: str, stars: int | None, review: str, withdraw:
 @click.pass_obj
 def ratings(scope: Scope, course: str) -> None:
     """What a course is worth to people you trust, and to everyone."""
-    facts = _ask(scope, "ratings", people.RatingsRequest(_course(course)))
+    facts = _ask(scope, "ratings", people.RatingsRequest(course_word(course)))
     _answer(scope, facts, people_words.ratings(facts))
 
 
@@ -139,7 +130,7 @@ def _say(scope: Scope, role: str, request: people.PostRequest) -> None:
 @click.pass_obj
 def ask(scope: Scope, *, course: str, text: str | None, option: str | None, path: str) -> None:
     """Ask a question about a course; prints its id."""
-    _say(scope, "Question", people.PostRequest("question", _words(text, option), course=_course(course), path=path))
+    _say(scope, "Question", people.PostRequest("question", _words(text, option), course=course_word(course), path=path))
 
 
 @click.command("answer")
@@ -161,7 +152,7 @@ def answer(scope: Scope, *, question: str, text: str | None, option: str | None)
 def comment(scope: Scope, *, about: str, text: str | None, option: str | None, path: str) -> None:
     """Comment on a course, or on somebody's post."""
     words = _words(text, option)
-    _say(scope, "Comment", people.PostRequest("comment", words, course=_course(about), path=path))
+    _say(scope, "Comment", people.PostRequest("comment", words, course=course_word(about), path=path))
 
 
 @click.command("edit")
@@ -213,7 +204,7 @@ def moderate(scope: Scope, *, post: str, action: str, reason: str) -> None:
 @click.pass_obj
 def discussion(scope: Scope, *, course: str, order: str, limit: int, follow: bool) -> None:
     """What was said about a course: questions, answers, comments."""
-    request = people.DiscussionRequest(_course(course), order, limit)
+    request = people.DiscussionRequest(course_word(course), order, limit)
     facts = _ask(scope, "discussion", request)
     _answer(scope, facts, people_words.discussion(facts))
     if follow:
@@ -298,7 +289,7 @@ def _shun(scope: Scope, how: str, given: dict[str, Any]) -> None:
 
 def _course_or_name(text: str) -> str:
     try:
-        return _course(text)
+        return course_word(text)
     except UsageProblem:
         return text
 

@@ -42,7 +42,7 @@ def _rate(text: str | float) -> float:
     if span is None:
         raise click.BadParameter(f"{match[3]!r} is no span of time here; take hour, day, week, month or year.")
     if not match[2] and not match[3] and float(match[1]) > 1.0:
-        raise click.BadParameter(f"{text!r} alone is {match[1]} times all nodes a day; did you mean {match[1]}%/day?")
+        raise click.BadParameter(f"{text!r} alone is {match[1]} times all nodes a day. Did you mean '{match[1]}%/day'?")
     return float(match[1]) * (0.01 if match[2] else 1.0) / span
 
 

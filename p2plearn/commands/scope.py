@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from p2plearn.commands.usage import no_such_command
 from p2plearn.config import Home, choose_home, parse_seconds
 from p2plearn.errors import UsageProblem
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 LEAST_PREFIX: Final = 8
 """Digits of a hash that are enough to name a course held here."""
+
+_LISTED: Final = "`p2plearn list` shows the courses that are kept here."
 
 
 class PathWord(click.Path):
@@ -30,7 +33,7 @@ class PathWord(click.Path):
     ) -> str | bytes | os.PathLike[str]:
         """The path; fails for an empty word."""
         if not os.fspath(value):
-            self.fail("is empty; name it (. is the folder you are in).", param, ctx)
+            self.fail("an empty word is no path; . is the folder you are in.", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -121,6 +124,14 @@ class Group(click.Group):
                 with formatter.section(title):
                     formatter.write_dl(rows)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that ``args`` begin with; raises UsageProblem when there is none of that name."""
+        if args[0] not in self.commands and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise no_such_command(args[0], list(self.commands), ctx)
+        return super().resolve_command(ctx, args)
+
     def list_commands(self, _: click.Context) -> list[str]:
         """Their names."""
         return list(self.commands)
@@ -139,18 +150,32 @@ def seconds_of(text: str | float) -> float:
         raise click.BadParameter(f"{problem}.") from None
 
 
-def held_course(client: NodeClient, text: str) -> str:
-    """The course (64 hex digits) that ``text`` names: hash, CID, link, or the beginning of a hash held here."""
+def course_word(text: str) -> str:
+    """What names a course that is known here, as the node takes it: 64 hex digits, or ``LEAST_PREFIX`` and more that
+    its hash begins with. Raises UsageProblem.
+    """
+    short = text.strip().lower()
+    if 0 < len(short) < 64 and not set(short) - set("0123456789abcdef"):
+        if len(short) < LEAST_PREFIX:
+            raise UsageProblem(f"{short!r} is too short: give at least {LEAST_PREFIX} digits of the hash.", _LISTED)
+        return short
     from p2plearn.course.names import parse_link
 
-    prefix = text.strip().lower()
-    if len(prefix) >= 64 or not prefix or set(prefix) - set("0123456789abcdef"):
+    try:
         return parse_link(text).course.hex()
-    if len(prefix) < LEAST_PREFIX:
-        raise UsageProblem(f"{prefix!r} is too short: give at least {LEAST_PREFIX} digits of the hash.")
+    except UsageProblem as wrong:
+        enough = f"Of one that is here already, the first {LEAST_PREFIX} digits of its hash are enough."
+        raise UsageProblem(wrong.message, f"{wrong.hint}\n{enough} {_LISTED}".strip()) from None
+
+
+def held_course(client: NodeClient, text: str) -> str:
+    """The course (64 hex digits) that ``text`` names: hash, CID, link, or the beginning of a hash held here."""
+    prefix = course_word(text)
+    if len(prefix) == 64:
+        return prefix
     found = sorted({str(row["course"]) for row in client.courses() if str(row["course"]).startswith(prefix)})
     if not found:
-        raise UsageProblem(f"No course here begins with {prefix}.", "`p2plearn list` shows those that are.")
+        raise UsageProblem(f"No course here begins with {prefix}.", _LISTED)
     if len(found) > 1:
         raise UsageProblem(f"{len(found)} courses here begin with {prefix}: {', '.join(found)}.", "Give more digits.")
     return found[0]

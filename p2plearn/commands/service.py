@@ -22,6 +22,11 @@ _ELSEWHERE: Final = (
     "Install p2plearn where all can read it: sudo python3 -m venv /opt/p2plearn, as docs/operations.md says."
 )
 
+_UNHEARD: Final = (
+    "systemd can't be spoken to from here: under su or sudo, in a container and over some remote logins there is no "
+    "session of yours. Log in as the user whose node it is; or run it without systemd: p2plearn node start --detach"
+)
+
 
 @click.group(cls=Group)
 def service() -> None:
@@ -62,10 +67,15 @@ def service_install(scope: Scope, *, system: bool, no_start: bool) -> None:
         raise P2plearnError("There is no systemctl here: this system is not run by systemd.", "See `node start -h`.")
     path = _path(system=system)
     text = _unit(scope, system=system)
+    before = path.read_text(encoding="utf-8") if path.exists() else None
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     if not no_start:
-        _systemctl(system, "daemon-reload")
+        try:
+            _systemctl(system, "daemon-reload")
+        except P2plearnError as error:
+            _take_back(path, before)
+            raise P2plearnError(error.message, "Nothing was installed. " + _UNHEARD) from None
         _systemctl(system, "enable", "--now", units.NAME)
     _tell(scope, path, started=not no_start, system=system)
 
@@ -84,6 +94,14 @@ def service_remove(scope: Scope, *, system: bool) -> None:
     if shutil.which("systemctl") is not None:
         _systemctl(system, "daemon-reload")
     scope.emit({"removed": str(path)}) if scope.as_json else click.echo(f"Removed {path}; the node's home stays.")
+
+
+def _take_back(path: Path, before: str | None) -> None:
+    """Leave the unit as it was before an install that systemd didn't hear of."""
+    if before is None:
+        path.unlink()
+    else:
+        path.write_text(before, encoding="utf-8")
 
 
 def _path(*, system: bool) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 from p2plearn.config.home import Home
 from p2plearn.config.table import BY_NAME, SETTINGS
 from p2plearn.config.values import Row, Value, parse
-from p2plearn.errors import UsageProblem
+from p2plearn.errors import UsageProblem, did_you_mean
 
 
 def environment_name(name: str) -> str:
@@ -135,10 +135,7 @@ def _refuse_unknown(environment: Mapping[str, str]) -> None:
 
 
 def _nearest(name: str) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.0)
-    return f"Did you mean {near[0]!r}? `p2plearn config show` lists them all."
+    return f"{did_you_mean(name, BY_NAME, likeness=0.0)} `p2plearn config show` lists them all."
 
 
 def _read_toml(file: Path) -> dict[str, object]:

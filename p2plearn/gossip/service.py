@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import logging
 import random
 import time
@@ -18,7 +17,7 @@ import trio
 
 from p2plearn.course.manifest import SignedManifest
 from p2plearn.course.text import tidy_text
-from p2plearn.errors import Refused, UsageProblem
+from p2plearn.errors import Refused, UsageProblem, did_you_mean
 from p2plearn.gossip import envelope as env
 from p2plearn.gossip import renewal
 from p2plearn.gossip.discussion import Order
@@ -147,8 +146,7 @@ class People(Moderation):
         with holding:
             files = [entry.path for entry in holding.index.files]
         if path not in files and not any(name.startswith(f"{path}/") for name in files):
-            near = difflib.get_close_matches(path, files, 1)
-            hint = f"Did you mean {near[0]}?" if near else f"`p2plearn info {course.hex()[:12]}` names its files."
+            hint = did_you_mean(path, files) or f"`p2plearn info {course.hex()[:12]}` names its files."
             raise UsageProblem(f"The course has no file {path!r:.200}.", hint)
 
     async def _above(self, request: PostRequest) -> Envelope | None:

@@ -183,8 +183,8 @@ def read_peer(text: str, where: str = "") -> PeerInfo:
     lead = f"{where}: " if where else ""
     try:
         address = Multiaddr(text)
-    except Exception as error:  # multiaddr's parsers raise whatever the codec of a part raises
-        raise UsageProblem(f"{lead}“{text}” is no multiaddr: {error}", _EXAMPLE) from None
+    except Exception:  # multiaddr's parsers raise whatever the codec of a part raises, in their own words
+        raise UsageProblem(f"{lead}“{text}” is no address of a node.", _EXAMPLE) from None
     try:
         info: PeerInfo = info_from_p2p_addr(address)
     except Exception:
@@ -200,8 +200,8 @@ def read_address(text: str, where: str) -> Multiaddr:
         address = Multiaddr(text)
         if reach(address) > Reach.NONE and not is_relayed(address):
             return bare(address)
-    except Exception as error:  # multiaddr's parsers raise whatever the codec of a part raises
-        raise UsageProblem(f"{where}: “{text}” is no multiaddr: {error}", _ANNOUNCED) from None
+    except Exception:  # as above
+        raise UsageProblem(f"{where}: “{text}” is no address of a node.", _ANNOUNCED) from None
     raise UsageProblem(f"{where}: “{text}” is not an address that can be dialled over TCP.", _ANNOUNCED)
 
 
@@ -211,7 +211,7 @@ def full(address: Multiaddr, peer: ID) -> str:
 
 
 _ANNOUNCED = "An address looks like /dns4/courses.example.org/tcp/443/wss or /ip4/192.0.2.7/tcp/4017"
-_EXAMPLE = "An address looks like /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…"
+_EXAMPLE = "An address looks like /ip4/192.0.2.7/tcp/4017/p2p/12D3KooW…"
 
 
 def peer_name(peer_id: bytes) -> str:

@@ -1,0 +1,116 @@
+"""What a mistake at the command line is answered with: what is wrong, and what to do instead, in our own words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from p2plearn.cli import main
+from p2plearn.errors import did_you_mean
+
+Say = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Say:
+    """Runs a command for a home without a node; the exit code, and what stderr had."""
+    for name in list(os.environ):
+        if name.startswith("P2PLEARN_"):
+            monkeypatch.delenv(name)
+
+    def run(*words: object) -> tuple[int, str]:
+        code = main(["--home", str(tmp_path / "home"), *map(str, words)])
+        return code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("plan --nodes x --leave-rate 5%", "--nodes takes a whole number from 1 to 10,000,000.\n  Try: p2plearn plan"),
+        ("plan --nodes 0 --leave-rate 5%", "--nodes takes a whole number from 1 to 10,000,000."),
+        ("plan --leave-rate 5%", "--nodes is missing."),
+        ("rate abcdabcd 9", "STARS takes a whole number from 1 to 5."),
+        ("rate", "HASH is missing."),
+        ("publish . --chunker rabin", "--chunker takes one of these words: fastcdc, fixed."),
+        ("completion powershell", "SHELL takes one of these words: bash, zsh, fish."),
+        ("get ab --timeout soon", "--timeout: 'soon' is no length of time; write it like 30s, 5 min, 2h or 1.5."),
+        (
+            "publish My Course",
+            "That is more than this command takes: Course\n  A name or a text with spaces in it needs",
+        ),
+        ("list --jsn", "There is no option --jsn here.\n  Did you mean '--json'? Try: p2plearn list --help"),
+        ("list --zzz", "There is no option --zzz here.\n  Try: p2plearn list --help"),
+        ("publsh .", "There is no command 'publsh' here.\n  Did you mean 'publish'? Try: p2plearn --help"),
+        ("trust ad", "There is no command 'ad' here.\n  Did you mean 'add'? Try: p2plearn trust --help"),
+        ("info 3f9a", "'3f9a' is too short: give at least 8 digits of the hash.\n  `p2plearn list` shows"),
+        ("ratings 3f9a", "'3f9a' is too short: give at least 8 digits of the hash."),
+        ("info 3f9a…c1", "is no hex digit."),
+        ("info 3f9a…c1", "the first 8 digits of its hash are enough."),
+        ("node start --listen foo", "“foo” is no address to listen on.\n  It takes an IP address of this machine and"),
+        (
+            "node start --bootstrap foo",
+            "“foo” is no address of a node.\n  An address looks like /ip4/192.0.2.7/tcp/4017",
+        ),
+    ],
+)
+def test_it_is_said_what_is_taken_instead(say: Say, line: str, said: str) -> None:
+    code, err = say(*line.split())
+    assert code == 2
+    assert err.startswith("p2plearn: ")
+    assert said in err
+
+
+def test_an_empty_path_is_no_path(say: Say) -> None:
+    assert say("publish", "") == (2, "p2plearn: PATH: an empty word is no path; . is the folder you are in.\n"
+                                     "  Try: p2plearn publish --help\n")  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["publish", "demo", "import"])
+def test_a_path_that_is_not_there_is_told_before_that_no_node_runs_and_where_it_goes_wrong(
+    say: Say, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "courses").mkdir()
+    (tmp_path / "courses" / "python").touch()
+    code, err = say(command, tmp_path / "courses" / "pyhton" / "1.md")
+    assert code == 2
+    assert f"There is no {tmp_path}/courses/pyhton/1.md.\n  {tmp_path}/courses is there, but nothing in it is" in err
+    assert "'pyhton'. Did you mean 'python'?" in err
+    code, err = say(command, tmp_path / "courses" / "python" / "1.md")
+    assert code == 2
+    assert f"{tmp_path}/courses/python can't be looked into: Not a directory." in err
+
+
+def test_there_is_one_spelling_of_a_guess() -> None:
+    assert did_you_mean("pyhton", ["perl", "python"]) == "Did you mean 'python'?"
+    assert did_you_mean("pyhton", ["java"]) == ""
+    assert did_you_mean("pyhton", ["java"], likeness=0.0) == "Did you mean 'java'?"
+    assert did_you_mean("pyhton", []) == ""
+
+
+@pytest.mark.parametrize("before", [None, "[Unit]\nDescription=an older one\n"])
+def test_an_install_that_systemd_does_not_hear_of_leaves_nothing_behind(
+    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    # In place of systemd's own, whose session this machine may or may not have: says what it says without one.
+    program = tmp_path / "systemctl"
+    program.write_text("#!/bin/sh\necho 'Failed to connect to bus: No medium found' >&2\nexit 1\n")
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    unit = tmp_path / "config" / "systemd" / "user" / "p2plearn.service"
+    if before is not None:
+        unit.parent.mkdir(parents=True)
+        unit.write_text(before)
+    code, err = say("service", "install")
+    assert code == 1
+    assert "`systemctl --user daemon-reload` failed: Failed to connect to bus: No medium found." in err
+    assert "Nothing was installed." in err
+    assert "p2plearn node start --detach" in err
+    assert (unit.read_text() if unit.exists() else None) == before
+    assert say("service", "install", "--no-start")[0] == 0
+    assert "ExecStart=" in unit.read_text()
