@@ -137,8 +137,8 @@ class Archives:
             result = intake.run()
             if intake.unread:
                 result.problem = (
-                    "a course's beginning was damaged, or is in another order than p2plearn's, and a pipe can't be read "
-                    "twice: save it to a file, and import that"
+                    "a course's beginning was damaged, or is in another order than p2plearn's, and a pipe can't be "
+                    "read twice: save it to a file, and import that"
                 )
             elif result.cut and not result.problem:
                 result.problem = f"it ends in the middle, after {result.read} bytes"

@@ -172,8 +172,7 @@ def stop(home: Home, client: NodeClient) -> dict[str, Any]:
     begun = time.monotonic()
     pid = holder(home.lock)
     if pid is None:
-        client.status()  # raises NoNode with the usual words
-        raise NoNode(f"No node is running for {home.path}.")
+        raise NoNode(f"No node is running for {home.path}.", "There is nothing to stop.")
     with _process(pid) as has_ended:
         asked = True
         fewer: list[dict[str, Any]] = []

@@ -70,6 +70,14 @@ def test_an_empty_path_is_no_path(say: Say) -> None:
                                      "  Try: p2plearn publish --help\n")  # fmt: skip
 
 
+def test_who_stops_a_node_is_not_told_to_start_one(say: Say, tmp_path: Path) -> None:
+    code, err = say("node", "stop")
+    assert code == 3
+    assert err == f"p2plearn: No node is running for {tmp_path}/home.\n  There is nothing to stop.\n"
+    # To hand over takes a node that runs.
+    assert "Start one: p2plearn" in say("node", "leave")[1]
+
+
 @pytest.mark.parametrize("command", ["publish", "demo", "import"])
 def test_a_path_that_is_not_there_is_told_before_that_no_node_runs_and_where_it_goes_wrong(
     say: Say, tmp_path: Path, command: str
