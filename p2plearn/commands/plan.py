@@ -16,7 +16,7 @@ from p2plearn.commands.scope import Command, Scope, pass_scope, seconds_of
 from p2plearn.config import Settings, parse_size
 from p2plearn.errors import UsageProblem
 from p2plearn.planning.answer import Answer, Question, Row, answer
-from p2plearn.planning.durability import DAY, MOST_COPIES
+from p2plearn.planning.durability import DAY, MOST_COPIES, USUAL_COPIES
 
 _RATE: Final = re.compile(
     r"\s*([0-9]{1,9}(?:\.[0-9]{1,12})?)\s*(%?)\s*(?:(?:/|a |per )\s*([a-z]+))?\s*", re.ASCII | re.IGNORECASE
@@ -99,10 +99,9 @@ def _size(text: str | int) -> int:
 @click.option(
     "--copies",
     type=click.IntRange(1, MOST_COPIES),
-    default=3,
-    show_default=True,
+    default=None,
     metavar="r",
-    help="Copies of each course.",
+    help="Copies of each course.  [default: 3, or as many as there are nodes]",
 )
 @click.option("--graceful", type=_share, default=0.0, metavar="SHARE", help=GRACEFUL_HELP + "  [default: 0]")
 @click.option(
@@ -163,7 +162,7 @@ def _size(text: str | int) -> int:
 )
 @pass_scope
 def plan(
-    scope: Scope, *, nodes: int, leave_rate: float, copies: int, graceful: float, online: float,
+    scope: Scope, *, nodes: int, leave_rate: float, copies: int | None, graceful: float, online: float,
     join_rate: float | None, courses: int | None, course_size: int, period: float, goal: float,
     grace: float | None, repair_time: float, mass_loss: float,
 ) -> None:  # fmt: skip
@@ -172,9 +171,14 @@ def plan(
     It needs no node and asks none: the figures come from formulas that the simulator of this project is held against.
     Failures that hit many nodes at one moment are beyond them, but for the one of --mass-loss.
     """
+    from p2plearn.terminal import count
+
+    if copies is None:
+        copies = min(USUAL_COPIES, nodes)
     if copies > nodes:
         raise UsageProblem(
-            f"{nodes} nodes can't keep {copies} copies: each keeps one.", f"Say --copies {nodes} or fewer."
+            f"{count(nodes, 'node')} can't keep {copies} copies: each keeps one.",
+            f"Say --copies {nodes}{' or fewer' if nodes > 1 else ''}.",
         )
     settings = Settings.load(scope.home.path)
     question = Question(
@@ -234,7 +238,9 @@ def _words(found: Answer) -> str:
         f"A copy whose node is gone is made again after {span(q.window)}.",
         "",
         f"Expect to lose a course within {span(q.period)} with a chance of {percent(asked.loss)}: "
-        f"{_amount(asked.expected_lost)} of {count(q.courses, 'course')}.",
+        f"{_amount(asked.expected_lost)} of {count(q.courses, 'course')}."
+        if asked.loss > 0.0
+        else f"No course is expected to be lost within {span(q.period)}.",
     ]
     lines += _advice(found)
     if found.nodes_at_end < max(q.copies, 0.9 * q.nodes):
@@ -249,6 +255,8 @@ def _words(found: Answer) -> str:
 
 
 def _advice(found: Answer) -> list[str]:
+    from p2plearn.terminal import count
+
     q = found.question
     if found.enough is None:
         return [
@@ -259,7 +267,8 @@ def _advice(found: Answer) -> list[str]:
         return [f"Ask for {found.enough} copies to bring that to {percent(better.loss)} (goal: {percent(q.goal)})."]
     if found.enough == q.copies:
         return [f"{q.copies} copies are the fewest that meet the goal of {percent(q.goal)}."]
-    return [f"That meets the goal of {percent(q.goal)}; {found.enough} would, too ({percent(better.loss)})."]
+    chance = f" ({percent(better.loss)})" if better.loss > 0.0 else ""
+    return [f"That meets the goal of {percent(q.goal)}; {count(found.enough, 'copy', 'copies')} would, too{chance}."]
 
 
 def _amount(number: float) -> str:

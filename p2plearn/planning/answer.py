@@ -83,8 +83,8 @@ def row(question: Question, copies: int) -> Row:
         durability.mass_loss(q.nodes, copies, round(q.mass * q.nodes)),
         durability.reachable(copies, q.online),
         disk,
-        # Whoever leaves, with or without a word, has what it kept copied once.
-        disk * q.leave_rate * DAY,
+        # Whoever leaves, with or without a word, has what it kept copied once; of an only copy, without a word, nobody.
+        disk * (q.leave_rate if copies > 1 else q.leave_rate - q.crash_rate) * DAY,
     )
 
 

@@ -29,6 +29,7 @@ from typing import Final
 DAY: Final = 86400.0
 YEAR: Final = 365.0 * DAY
 
+USUAL_COPIES: Final = 3
 MOST_COPIES: Final = 32
 """As many as `publish --copies` takes."""
 

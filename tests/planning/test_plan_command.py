@@ -95,7 +95,9 @@ def test_a_network_that_shrinks_or_cannot_be_helped_is_said_to(plan: Plan) -> No
     assert "No number of copies" in out
     _, out, _ = plan("--nodes 4 --leave-rate 0 --goal 0")
     assert "none of them ever leaving" in out
+    assert "No course is expected to be lost within" in out
     assert "meets the goal" in out
+    assert "(0)" not in out
     _, out, _ = plan("--nodes 10000000 --leave-rate 1%/year --copies 32")
     assert "32 copies" in out
 
@@ -127,6 +129,20 @@ def test_mistakes_are_refused_in_words(plan: Plan, words: str, said: str) -> Non
     code, out, _ = plan(words + " --json")
     assert code == 2
     assert json.loads(out)["event"] == "error"
+
+
+def test_of_one_node_no_more_is_asked_than_it_can_keep(plan: Plan) -> None:
+    assert plan.facts("--nodes 1 --leave-rate 1%/day")["question"]["copies"] == 1
+    assert "1 node can't keep 3 copies" in plan("--nodes 1 --leave-rate 1%/day --copies 3")[2]
+
+
+def test_an_only_copy_that_is_gone_is_not_copied_again(plan: Plan) -> None:
+    only, two = plan.facts("--nodes 20 --leave-rate 5%/day")["rows"][:2]
+    assert only["repair_bytes_per_day"] == 0.0
+    assert two["repair_bytes_per_day"] > 0.0
+    only, two = plan.facts("--nodes 20 --leave-rate 5%/day --graceful 50%")["rows"][:2]
+    # Half of those that leave hand it over; of two copies the other is there to copy from.
+    assert only["repair_bytes_per_day"] == pytest.approx(two["repair_bytes_per_day"] / 4)
 
 
 @pytest.mark.parametrize(
