@@ -277,7 +277,8 @@ class CourseDHT(KadDHT):
         async def ask(name: bytes) -> None:
             peer = ID(name)
             try:
-                answer = await self.queries.ask(peer, request)
+                lookup.held_up(name)
+                answer = await self.queries.ask(peer, request, begun=lambda: lookup.begun(name, trio.current_time()))
                 told_over = self._hearsay.told_over(peer)
                 heard_over.set(told_over)
                 nearer = self._hearsay.learn(answer.closerPeers, told_over)

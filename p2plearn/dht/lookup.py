@@ -82,6 +82,16 @@ class Lookup:
                 asked.append(candidate.name)
         return asked
 
+    def held_up(self, name: bytes) -> None:
+        """The question to ``name`` waits here for others: that is no slowness of ``name``'s. ``begun`` ends it."""
+        if name in self._candidates:
+            self._candidates[name].asked_at = float("inf")
+
+    def begun(self, name: bytes, now: float) -> None:
+        """``name`` is really asked from ``now`` on."""
+        if name in self._candidates:
+            self._candidates[name].asked_at = now
+
     def answered(self, name: bytes, nearer: Iterable[bytes], now: float) -> None:
         """``name`` answered at ``now`` and knows ``nearer``."""
         candidate = self._candidates.get(name)

@@ -6,7 +6,7 @@ Whatever goes wrong with a peer is a ``QueryFailed``. Imports only libp2p and tr
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -43,22 +43,30 @@ class Queries:
         self._protocol = protocol
         self._shares: dict[ID, trio.CapacityLimiter] = {}
 
-    async def ask(self, peer: ID, request: Message, seconds: float = QUERY_SECONDS) -> Message:
-        """Ask ``peer`` one thing; raises QueryFailed."""
+    async def ask(
+        self, peer: ID, request: Message, seconds: float = QUERY_SECONDS, begun: Callable[[], None] = lambda: None
+    ) -> Message:
+        """Ask ``peer`` one thing; raises QueryFailed. ``begun`` is called when it is its turn among all questions."""
         answers: list[Message] = []
-        async with self.stream(peer, seconds) as stream:
+        async with self.stream(peer, seconds, begun) as stream:
             await send(stream, request)
             answers.append(await receive(stream, request.type))
         return answers[0]
 
     @asynccontextmanager
-    async def stream(self, peer: ID, seconds: float) -> AsyncIterator[INetStream]:
-        """A stream to ``peer`` for at most ``seconds``; whatever goes wrong is a QueryFailed, and resets it."""
+    async def stream(
+        self, peer: ID, seconds: float, begun: Callable[[], None] = lambda: None
+    ) -> AsyncIterator[INetStream]:
+        """A stream to ``peer`` for at most ``seconds``; whatever goes wrong is a QueryFailed, and resets it.
+
+        The seconds run from when there is a place for it, and ``begun`` is called then.
+        """
         stream: INetStream | None = None
         done = False
         share = self._shares.setdefault(peer, trio.CapacityLimiter(STREAMS_PER_PEER))
         try:
             async with share:
+                begun()
                 with trio.fail_after(seconds):
                     stream = await self._host.new_stream(peer, [self._protocol])
                     yield stream

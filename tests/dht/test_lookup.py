@@ -82,6 +82,20 @@ def test_on_a_slow_line_everybody_is_waited_for() -> None:
     assert lookup.slow(9.0) == [b"b"]
 
 
+def test_a_question_that_waits_here_is_nobody_elses_slowness() -> None:
+    lookup = Lookup(b"x", [b"a", b"b"])
+    assert set(lookup.next(0.0)) == {b"a", b"b"}
+    lookup.held_up(b"b")
+    lookup.answered(b"a", [], 0.1)
+    assert not lookup.finished(9.0)
+    assert lookup.slow(9.0) == []
+    assert lookup.wake_at(9.0) == float("inf")
+    lookup.begun(b"b", 9.0)
+    assert not lookup.finished(9.5)
+    assert lookup.finished(10.0)
+    assert lookup.slow(10.0) == [b"b"]
+
+
 def test_a_liar_that_names_thousands_costs_a_bounded_number_of_questions() -> None:
     chance = random.Random(3)
     lookup = Lookup(b"x", [b"liar"])
