@@ -165,8 +165,9 @@ def wake(home: Home) -> int:
 def stop(home: Home, client: NodeClient) -> dict[str, Any]:
     """Stop the node of ``home`` and wait until its process is gone: then its disk may be taken away, too.
 
-    Returns ``pid``, ``seconds``, ``signalled`` (it didn't react to the call and was sent SIGTERM) and ``fewer_copies``
-    (courses that have fewer copies than asked for without it). Raises NoNode
+    Returns ``pid``, ``seconds``, ``signalled`` (it didn't react to the call and was sent SIGTERM), ``fewer_copies``
+    (courses that have fewer copies than asked for without it) and ``unconfirmed`` (peer ids of nodes that may have
+    copies of these, and didn't answer at once); ``told``: whether the node said so, else its log does. Raises NoNode
     when there is none, P2plearnError when it won't end.
     """
     begun = time.monotonic()
@@ -175,9 +176,9 @@ def stop(home: Home, client: NodeClient) -> dict[str, Any]:
         raise NoNode(f"No node is running for {home.path}.", "There is nothing to stop.")
     with _process(pid) as has_ended:
         asked = True
-        fewer: list[dict[str, Any]] = []
+        words: dict[str, Any] = {}
         try:
-            fewer = client.stop()
+            words = client.stop()
         except P2plearnError:
             asked = False
         signalled = False
@@ -192,7 +193,14 @@ def stop(home: Home, client: NodeClient) -> dict[str, Any]:
                     f"What it keeps survives this: kill -9 {pid}",
                 )
         has_ended(_TERM_SECONDS)
-    return {"pid": pid, "seconds": round(time.monotonic() - begun, 3), "signalled": signalled, "fewer_copies": fewer}
+    return {
+        "pid": pid,
+        "seconds": round(time.monotonic() - begun, 3),
+        "signalled": signalled,
+        "told": bool(words),
+        "fewer_copies": list(words.get("fewer_copies", ())),
+        "unconfirmed": list(words.get("unconfirmed", ())),
+    }
 
 
 @contextlib.contextmanager

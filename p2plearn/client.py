@@ -53,9 +53,12 @@ _SHORT_CALL_SECONDS = 60.0
 _SILENT_SECONDS = 4.0
 """After which whoever waits is told what is known of a node that is silent, and one that can't answer is given up."""
 
+_WELL_SECONDS = 1.0
 _SETTING_SECONDS = 5.0
 _STOP_CALL_SECONDS = 10.0
 """A node that doesn't react to being stopped is sent a signal instead; nobody wants to wait a minute for that."""
+
+_HEADERS = {"Host": "p2plearn.local", "Connection": "close"}
 
 OnProgress = Callable[[Progress], None]
 OnSilence = Callable[[str], None]
@@ -92,8 +95,13 @@ class NodeClient:
         return self._short("GET", "/v1/status")
 
     def leaves_on_stop(self) -> bool:
-        """Whether its own setting makes a stop a leave; asked shortly, for it may hang."""
-        return bool(self._short("GET", "/v1/status", None, _SETTING_SECONDS).get("leaves_on_stop"))
+        """Whether a stop is to hand over first, by the node's own setting; asked shortly, for it may hang.
+
+        Not when it does so already, or has: then the next stop is meant to end it. Nor while it is paused.
+        """
+        facts = self._short("GET", "/v1/status", None, _SETTING_SECONDS)
+        leaving = dict(facts.get("custody") or {}).get("leaving")
+        return bool(facts.get("leaves_on_stop")) and not leaving and not facts.get("paused")
 
     def metrics(self) -> str:
         """Its figures in Prometheus' text format."""
@@ -134,15 +142,16 @@ class NodeClient:
         """Free what nobody needs any more (``freed``, ``courses``), or say what would go."""
         return self._short("POST", "/v1/gc", {"dry_run": dry_run})
 
-    def stop(self) -> list[dict[str, Any]]:
-        """Ask the node to stop; returns at once, it may take a few seconds more.
+    def stop(self) -> dict[str, Any]:
+        """Ask the node to stop; returns soon, it may take a few seconds more.
 
-        Returns the courses that have fewer copies than asked for from then on.
+        ``fewer_copies``: courses that have fewer copies than asked for from then on; ``unconfirmed``: peer ids of
+        nodes that have copies, and didn't answer so soon. Empty if it stopped before it could answer.
         """
         try:
-            return list(self._short("POST", "/v1/stop", {}, _STOP_CALL_SECONDS).get("fewer_copies", ()))
+            return self._short("POST", "/v1/stop", {}, _STOP_CALL_SECONDS)
         except _Lost:
-            return []  # it stopped before it could answer
+            return {}
 
     # -- long calls ---------------------------------------------------------------------------------------------------
 
@@ -219,7 +228,20 @@ class NodeClient:
             raise self._silent("doesn't answer")
         if pid:
             why, _ = why_silent(pid, state)
-            self._on_silence(f"The node doesn't answer so far: {why}. Waiting up to {seconds:.0f} s for it …")
+            said = "is at it, and may wait for other nodes" if self._is_well() else f"doesn't answer so far: {why}"
+            self._on_silence(f"The node {said}. Waiting up to {seconds:.0f} s for it …")
+
+    def _is_well(self) -> bool:
+        """Whether the node answers another call at once, so that it is neither busy nor hangs."""
+        connection = _Connection(self._home.socket, _WELL_SECONDS)
+        try:
+            connection.connect()
+            connection.request("GET", "/v1/peers", headers=_HEADERS)
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
 
     def _silent(self, what: str) -> P2plearnError:
         """The error for a node that ``what``: with what is known of its process."""
@@ -254,7 +276,7 @@ class NodeClient:
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None, seconds: float | None) -> _Connection:
         """Send a call; raises NoNode when there is nobody to send it to."""
-        headers = {"Host": "p2plearn.local", "Connection": "close"}
+        headers = dict(_HEADERS)
         raw = None
         if body is not None:
             raw = json.dumps(body).encode("ascii")

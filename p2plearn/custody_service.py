@@ -2,7 +2,7 @@
 
 How courses stand is told by ``replication``.
 
-Imports ``dht``, ``identity``, ``operations``, ``replication``, ``store``.
+Imports ``dht``, ``errors``, ``identity``, ``operations``, ``replication``, ``store``.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from p2plearn.dht.directory import Directory
 from p2plearn.dht.elsewhere import Search, goes_if_elsewhere
 from p2plearn.dht.inquiries import Inquiries
 from p2plearn.dht.keeper import Keeper
+from p2plearn.dht.parting import ASK_SECONDS, WITHDRAW_SECONDS, Parting
 from p2plearn.dht.receipts import Receipt
 from p2plearn.dht.repair import Handover, Repair
+from p2plearn.errors import Refused
 from p2plearn.identity import SigningKey
 from p2plearn.operations import LeaveResult, Progress, Report
-from p2plearn.replication import Replication, name_of
+from p2plearn.replication import CONFIRM_SECONDS, Replication, name_of
 from p2plearn.store.catalogue import CourseRow
 
 logger = logging.getLogger(__name__)
@@ -33,8 +35,8 @@ LEAVE_SECONDS: Final = 600.0
 PUBLISH_SECONDS: Final = 60.0
 """For which a publish waits for copies; after that they go on being made behind its back."""
 
-WITHDRAW_SECONDS: Final = 5.0
-"""To tell those who name this node for what it handed over; who isn't reached does so for up to a day."""
+LAST_WORDS_SECONDS: Final = 10.0
+"""For which what was said of a stop holds: whoever asked for it was told, and the log has the same."""
 
 LEAST_SECONDS: Final = 1.0
 """Between two looks for what is blocked, however short the heartbeat interval is."""
@@ -57,6 +59,10 @@ class CustodyService:
         self.replication = replication
         self._directory = directory
         self._store = keeper.store
+        self._parting: Parting | None = None
+        self._leave: tuple[trio.CancelScope, trio.Event] | None = None
+        """A leave under way: what it hands over in, and its end."""
+        self._last_words: tuple[float, dict[str, Any]] | None = None
 
     # -- publishing --------------------------------------------------------------------------------------------------
 
@@ -89,7 +95,7 @@ class CustodyService:
 
         with trio.move_on_after(PUBLISH_SECONDS):
             await self.repair.place(units, tell)
-        await self.replication.confirm([course], since=begun)
+        await self.replication.confirm([course], CONFIRM_SECONDS, since=begun)
         return self.replication.copies_of(course, size, complete=True)
 
     # -- removing, and what changes by itself -------------------------------------------------------------------------
@@ -164,19 +170,41 @@ class CustodyService:
     async def leave(self, deadline: float, report: Report) -> LeaveResult:
         """Hand over all that this node keeps, within ``deadline`` seconds; it serves on until it is stopped.
 
-        When the caller hangs up, the node stays and keeps what it has.
+        When the caller hangs up, the node stays and keeps what it has. Raises Refused when one is under way already.
         """
-        begun = trio.current_time()
+        if self._leave is not None:
+            raise Refused(
+                "This node is leaving already: p2plearn node status says how far it is.",
+                "Wait for that, or stop it as it stands: p2plearn node stop",
+            )
+        handing_over, ended = self._leave = trio.CancelScope(), trio.Event()
+        try:
+            return await self._hand_over(Parting(trio.current_time(), deadline), handing_over, report)
+        finally:
+            self._leave = None
+            ended.set()
+
+    async def end_leave(self) -> None:
+        """Have a leave that is under way end now, as it stands, and tell its caller so; harmless if there is none."""
+        if self._leave is not None:
+            handing_over, ended = self._leave
+            handing_over.cancel()
+            with trio.move_on_after(2 * ASK_SECONDS):
+                await ended.wait()
+
+    async def _hand_over(self, parting: Parting, handing_over: trio.CancelScope, report: Report) -> LeaveResult:
+        self._parting = parting
         rows = await trio.to_thread.run_sync(self._store.courses)
         for row in rows:
             if row.complete and row.why != "custody":
                 # What was fetched has custodians of its own, as a rule: offered to the nearest nodes it is found there.
                 await self.keeper.kept.adopt(row.course, 0)
         titles = {row.course: row.title for row in rows}
-        handover = Handover()
+        handover, circle = Handover(), self.keeper.kept.circle()
         left = False
         try:
-            with trio.move_on_after(deadline):
+            handing_over.deadline = trio.current_time() + parting.hands_over_for(trio.current_time())
+            with handing_over:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._tell, handover, report)
                     await self.repair.leave(handover)
@@ -184,20 +212,23 @@ class CustodyService:
             left = True
         finally:
             self.keeper.kept.leaving = left
-        await self.replication.confirm(unit.course for unit in self.keeper.ledger)
+        # Who keeps courses with this node is asked, and so hears that it leaves.
+        circle |= self.keeper.kept.circle()
+        await self.keeper.vigil.confirm(circle, parting.asks_for(trio.current_time()), everybody=False)
+        unplaced: dict[Unit, dict[str, int]] = {}
         for unit in self.keeper.ledger:
             entry = self.keeper.ledger.entry(unit)
             if entry is not None:
-                handover.unplaced[unit] = (len(self.keeper.there(entry)) - 1, entry.copies)
+                others, there = self.keeper.counted(entry) - {self.keeper.ledger.me}, self.keeper.there(entry)
+                unplaced[unit] = {
+                    "copies": len(others & there), "copies_away": len(others - there), "copies_wanted": entry.copies
+                }  # fmt: skip
         return LeaveResult(
             units=handover.total,
             bytes=handover.bytes,
-            seconds=trio.current_time() - begun,
+            seconds=trio.current_time() - parting.begun,
             placed=tuple(self._placed(unit, receipts, titles) for unit, receipts in handover.placed.items()),
-            unplaced=tuple(
-                {**_named(unit, titles), "copies": have, "copies_wanted": wanted}
-                for unit, (have, wanted) in handover.unplaced.items()
-            ),
+            unplaced=tuple({**_named(unit, titles), **stands} for unit, stands in unplaced.items()),
         )
 
     def _placed(self, unit: Unit, receipts: tuple[Receipt, ...], titles: dict[bytes, str]) -> dict[str, Any]:
@@ -208,16 +239,33 @@ class CustodyService:
 
     async def before_stop(self, *, leave: bool) -> None:
         """Before the node goes: hand over first if that is wanted, and say what has fewer copies without it."""
-        if leave and not self.keeper.kept.leaving:
+        await self.end_leave()
+        if leave and not self.keeper.kept.leaving and self._leave is None:
             result = await self.leave(LEAVE_SECONDS, lambda progress: None)
+            self._last_words = None
             logger.info("handed over %d of %d units", len(result.placed), result.units)
-        for course in await self.replication.short_without_me():
+        await self.say_last_words()
+        if self.keeper.kept.leaving:
+            await self._take_leave()
+
+    async def say_last_words(self, *, ask: bool = True) -> None:
+        """Have the log name what has fewer copies without this node; unless others may be asked, as it is known now."""
+        words = await self.last_words(ask=ask)
+        for course in words["fewer_copies"]:
             logger.warning(
                 "%s (%s) has %d of %d copies without this node",
                 course["title"], course["course"][:12], course["copies"], course["copies_wanted"],
             )  # fmt: skip
-        if self.keeper.kept.leaving:
-            await self._take_leave()
+        for peer in words["unconfirmed"]:
+            logger.warning("%s may have copies of these, and did not answer now", peer)
+
+    async def last_words(self, *, ask: bool = True) -> dict[str, Any]:
+        """What a stop does to copies (see ``Replication.short_without_me``): found out once for whoever asks."""
+        now = trio.current_time()
+        if self._last_words is None or now - self._last_words[0] > LAST_WORDS_SECONDS:
+            seconds = ASK_SECONDS if ask and not self.keeper.kept.leaving else 0.0  # a leave asks by itself
+            self._last_words = now, await self.replication.short_without_me(seconds)
+        return self._last_words[1]
 
     async def _take_leave(self) -> None:
         """Have nobody sent here any more for what was handed over, nor count on this node for what wasn't.
@@ -228,7 +276,8 @@ class CustodyService:
         for row in await trio.to_thread.run_sync(self._store.courses):
             if row.course not in stays:
                 self._directory.withdraw(row.course)
-        with trio.move_on_after(WITHDRAW_SECONDS):
+        now = trio.current_time()
+        with trio.move_on_after(WITHDRAW_SECONDS if self._parting is None else self._parting.withdraws_for(now)):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._directory.withdrawn)
                 nursery.start_soon(self.keeper.say_goodbye)

@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,6 +75,9 @@ SHIPPED_BOOTSTRAP: Final = next(
     (file for folder in Path(__file__).parents[:2] if (file := folder / "bootstrap_nodes.toml").is_file()), None
 )
 """The list that comes with p2plearn: in the package once installed, at the top of a source tree."""
+
+_LAST_WORDS_SECONDS: Final = 0.5
+"""After a second signal, for the log to name what has fewer copies now."""
 
 Ready = Callable[[dict[str, Any]], None]
 
@@ -161,7 +164,7 @@ class _Node:
             await self._take_part(service, chunks, courtesy, task_status)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_heed_signals, stopping)
+            nursery.start_soon(_heed_signals, stopping, service.say_last_words)
             await nursery.start(courtesy.run)
             await nursery.start(supervisor.run, take_part)
             await nursery.start(server.serve, service, self._paths.socket, self._lock)
@@ -173,7 +176,9 @@ class _Node:
             self._notifier.ready(f"{service.network.peer_id} at {', '.join(addresses)}")
             nursery.start_soon(self._notifier.keep_alive)
             await stopping.wait()
-            leave = service.leaves_on_stop
+            leave = service.leaves_on_stop and not courtesy.paused
+            if service.leaves_on_stop and not leave:
+                logger.warning("this node is paused: nothing is handed over")
             self._notifier.stopping("handing over" if leave else "", seconds=LEAVE_SECONDS if leave else 0.0)
             await service.custody.before_stop(leave=leave)
             logger.info("stopping")
@@ -376,10 +381,14 @@ def _multiaddr(text: str) -> Multiaddr:
     return address
 
 
-async def _heed_signals(stopping: trio.Event) -> None:
+async def _heed_signals(stopping: trio.Event, last_words: Callable[[], Awaitable[None]]) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async for number in signals:
             if stopping.is_set():
                 logger.warning("second signal: stopping at once")
-                os._exit(128 + number)
+                try:
+                    with trio.move_on_after(_LAST_WORDS_SECONDS):
+                        await last_words()
+                finally:
+                    os._exit(128 + number)
             stopping.set()

@@ -64,7 +64,7 @@ class PublishResult(Wire):
     """What was published. ``new`` is false when the very same course was here already.
 
     ``copies``: verified ones that are there now, this node's included, of the ``copies_wanted``; ``copies_away`` more
-    are on nodes that are away.
+    are on nodes that are away. ``paused``: this node is, so that no copies are made.
     """
 
     course: str
@@ -81,6 +81,7 @@ class PublishResult(Wire):
     warnings: tuple[str, ...] = ()
     copies_wanted: int = 1
     copies_away: int = 0
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,8 @@ class LeaveResult(Wire):
     """What became of the ``units`` (courses, or 256 MiB segments of large ones) that were kept here.
 
     ``placed``: ``course``, ``segment``, ``title``, ``receipts`` (``peer_id`` and the signed ``receipt`` in hex);
-    ``unplaced``: ``course``, ``segment``, ``title``, ``copies`` elsewhere, ``copies_wanted``.
+    ``unplaced``: ``course``, ``segment``, ``title``, ``copies`` elsewhere, ``copies_away`` (more, on nodes that are
+    away), ``copies_wanted``. The others had enough copies elsewhere.
     """
 
     units: int
@@ -339,5 +341,8 @@ class NodeOperations(Protocol):
         ...
 
     async def stop(self) -> dict[str, Any]:
-        """Ask the node to stop; returns at once: ``fewer_copies``, courses with fewer copies than asked for then."""
+        """Ask the node to stop; returns before it does. ``fewer_copies``: courses with fewer copies than asked for.
+
+        ``unconfirmed``: peer ids of nodes that may have copies of these, and didn't answer within a second.
+        """
         ...

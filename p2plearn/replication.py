@@ -24,7 +24,10 @@ from p2plearn.net.addresses import peer_name
 from p2plearn.store.catalogue import CourseRow
 
 CONFIRM_SECONDS: Final = 5.0
-"""For others to say that they are there, before a person is told how many copies there are."""
+"""For others to say that they are there, before a person is told that the laptop may be closed."""
+
+LOOK_SECONDS: Final = 2.0
+"""The same for a person who looks how a course stands: who answers later is shown as not heard."""
 
 MOST_NAMED: Final = 1000
 """Courses of one kind that ``status`` names."""
@@ -121,10 +124,13 @@ class Replication:
         """Peer ids of nodes that left by telling so."""
         return {name_of(node) for node in self._keeper.vigil.goodbyes}
 
-    async def confirm(self, courses: Iterable[bytes], since: float | None = None) -> None:
-        """Ask everybody who is said to hold one of these whether they are there, but for whom was heard ``since``.
+    async def confirm(
+        self, courses: Iterable[bytes], seconds: float = LOOK_SECONDS, since: float | None = None
+    ) -> set[Node]:
+        """Ask those who are said to hold one of these whether they are there, but for whom was heard ``since``.
 
-        For what a person is told: that they may switch this machine off, or where copies are.
+        For what a person is told: that they may switch this machine off, or where copies are. Nobody is waited for
+        who is known to be away, nor anybody longer than ``seconds``; returns who might be there and didn't answer.
         """
         asked, ledger = set(courses), self._keeper.ledger
         nodes: set[Node] = set()
@@ -134,7 +140,7 @@ class Replication:
         for unit, told in self._inquiries.heard.items():
             nodes |= told.holders if unit.course in asked else frozenset()
         lately = trio.current_time() - self._keeper.limits.interval if since is None else since
-        await self._keeper.vigil.confirm(nodes - {ledger.me}, CONFIRM_SECONDS, lately)
+        return await self._keeper.vigil.confirm(nodes - {ledger.me}, seconds, lately, everybody=False)
 
     async def figures(self) -> dict[str, Any]:
         """What ``status`` says of copies: room given, and by name every course with fewer copies than asked for."""
@@ -191,11 +197,18 @@ class Replication:
                 short.append({"course": row.course.hex(), "title": row.title, **_facts(stands)})
         return short
 
-    async def short_without_me(self) -> list[dict[str, Any]]:
-        """Courses that have fewer copies than asked for once this node is stopped."""
-        rows = await trio.to_thread.run_sync(self._store.courses)
-        await self.confirm(row.course for row in rows)
-        return self._short(rows, without_me=True)
+    async def short_without_me(self, seconds: float) -> dict[str, Any]:
+        """What a stop does: ``fewer_copies``, the courses that have fewer than asked for once this node is stopped.
+
+        ``unconfirmed``: peer ids of nodes that have copies of these, may be there, and didn't answer in ``seconds``.
+        """
+        rows = await trio.to_thread.run_sync(self._store.courses, abandon_on_cancel=True)  # type: ignore[call-arg]
+        silent = await self.confirm((row.course for row in rows), seconds)
+        fewer = self._short(rows, without_me=True)
+        named = {course["course"] for course in fewer}
+        short = [row for row in rows if row.course.hex() in named]
+        holders = {node for row in short for node in self._stands(row.course, row.bytes, complete=row.complete).where}
+        return {"fewer_copies": fewer, "unconfirmed": sorted(map(name_of, silent & holders))}
 
 
 def _facts(stands: Standing) -> dict[str, Any]:

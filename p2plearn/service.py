@@ -265,6 +265,7 @@ class NodeService:
             copies=copies,
             copies_wanted=int(kept["copies_wanted"]),
             copies_away=int(kept["copies_away"]),
+            paused=self._courtesy.paused,
             new=published.new,
             version=manifest.series.seq if manifest.series else 1,
             seconds=time.perf_counter() - began,
@@ -336,6 +337,11 @@ class NodeService:
 
     async def leave(self, request: LeaveRequest, report: Report) -> LeaveResult:
         """See ``NodeOperations.leave``."""
+        if self._courtesy.paused:
+            raise Refused(
+                "This node is paused: nothing would be handed over.",
+                "p2plearn node resume, then leave. To stop it as it is: p2plearn node stop",
+            )
         return await self.custody.leave(request.deadline, report)
 
     # -- holding back --------------------------------------------------------------------------------------------
@@ -350,11 +356,17 @@ class NodeService:
         await self._courtesy.resume()
         return self._courtesy.pause_figures()
 
+    async def say_last_words(self) -> None:
+        """Have the log name what has fewer copies without this node, as it is known now."""
+        if self._custody is not None:
+            await self._custody.say_last_words(ask=False)
+
     async def stop(self) -> dict[str, Any]:
         """See ``NodeOperations.stop``."""
-        fewer = await self.custody.replication.short_without_me()
+        await self.custody.end_leave()
+        words = await self.custody.last_words()
         self._stop()
-        return {"fewer_copies": fewer}
+        return words
 
 
 # -- progress ----------------------------------------------------------------------------------------------------

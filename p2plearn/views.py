@@ -16,6 +16,7 @@ from p2plearn.terminal import count, plain, size, span, table
 
 _IN_BYTES = {"bytes", "have_bytes"}
 _IN_MOMENTS = {"created", "added", "paused_until", "since"}
+_PAUSED = " This node is paused: no copies are made until `p2plearn node resume`."
 _NOT_SHOWN = {"schema", "event", "entries", "warnings"}
 
 
@@ -119,6 +120,13 @@ def copies_of(row: Mapping[str, Any], *, noun: str = "") -> str:
 
 def _copies(result: PublishResult) -> str:
     """How many copies there are, and whether this machine may go."""
+    words = _copies_now(result)
+    if result.paused and result.copies < result.copies_wanted:
+        return words.replace(" More are made as nodes come.", "") + _PAUSED
+    return words
+
+
+def _copies_now(result: PublishResult) -> str:
     wanted = max(result.copies_wanted, 1)
     facts = {"copies": result.copies, "copies_wanted": wanted, "copies_away": result.copies_away}
     kept = copies_of(facts, noun=" copy" if wanted == 1 else " copies")
@@ -140,20 +148,34 @@ def _copies(result: PublishResult) -> str:
 def left(result: LeaveResult) -> str:
     """``node leave``."""
     lines = [f"Handed over {len(result.placed)} of {count(result.units, 'course')} and stopped."]
-    if result.unplaced:
-        lines = [lines[0], "These could not be placed; they stay on this disk and are served again at the next start:"]
-    lines += [
-        f"  {each['course'][:12]} {plain(str(each['title']))}: "
-        f"{each['copies']} of {each['copies_wanted']} copies elsewhere"
-        for each in result.unplaced
-    ]
+    elsewhere = result.units - len(result.placed) - len(result.unplaced)
+    if elsewhere > 0:
+        lines.append(f"{count(elsewhere, 'course')} had enough copies elsewhere before.")
+    short = [each for each in result.unplaced if each["copies"] < each["copies_wanted"]]
+    unasked = [each for each in result.unplaced if each["copies"] >= each["copies_wanted"]]
+    for head, rows in (("These could not be placed", short), ("There was no time to have these copies shown", unasked)):
+        if rows:
+            lines.append(f"{head}; they stay on this disk and are served again at the next start:")
+        lines += [
+            f"  {each['course'][:12]} {plain(str(each['title']))}: {copies_of(each, noun=' copies elsewhere')}"
+            for each in rows
+        ]
     return "\n".join(lines)
 
 
-def fewer_copies(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What ``node stop`` says of courses that have fewer copies than asked for without this node."""
+def fewer_copies(rows: Sequence[Mapping[str, Any]], unconfirmed: Sequence[str] = ()) -> str:
+    """What ``node stop`` says of courses that have fewer copies than asked for without this node.
+
+    ``unconfirmed``: peer ids of nodes that may have copies of these, but didn't answer when they were asked.
+    """
     lines = ["While it is stopped there are fewer copies than asked for of:"]
     lines += [f"  {row['course'][:12]} {plain(str(row['title']))}: {copies_of(row)}" for row in rows]
+    if unconfirmed:
+        one = len(unconfirmed) == 1
+        lines.append(
+            f"{count(len(unconfirmed), 'node')} with copies of these did not answer at once, and "
+            f"{'counts' if one else 'count'} as away: {', '.join(map(plain, unconfirmed))}"
+        )
     return "\n".join([*lines, "To hand over first: p2plearn node leave"])
 
 

@@ -182,7 +182,7 @@ class PocketNode(NodeOperations):
 
     async def stop(self) -> dict[str, Any]:
         self.stopping.set()
-        return {"fewer_copies": []}
+        return {"fewer_copies": [], "unconfirmed": []}
 
     def _row(self, course: str) -> dict[str, Any]:
         kept = self.kept[course]
@@ -218,7 +218,9 @@ async def run_pocket_node(node: PocketNode, home: Home, ready: Any = None) -> No
 
 
 @contextmanager
-def running(folder: Path, slowly: float = 0.0) -> Iterator[tuple[PocketNode, Home]]:
+def running(
+    folder: Path, slowly: float = 0.0, kind: type[PocketNode] = PocketNode
+) -> Iterator[tuple[PocketNode, Home]]:
     """A pocket node in a thread, answering in the home ``folder``; ended on the way out."""
     home = Home(folder)
     home.prepare()
@@ -227,7 +229,7 @@ def running(folder: Path, slowly: float = 0.0) -> Iterator[tuple[PocketNode, Hom
     failed: list[BaseException] = []
 
     async def main() -> None:
-        node = PocketNode(slowly)
+        node = kind(slowly)
         made.extend((node, trio.lowlevel.current_trio_token()))
         await run_pocket_node(node, home, ready.set)
 

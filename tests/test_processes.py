@@ -11,8 +11,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
 
 from p2plearn.client import NodeClient
 from p2plearn.config import Home
@@ -21,6 +23,7 @@ from p2plearn.local_socket import short_address
 from p2plearn.lock import NodeLock
 from p2plearn.processes import state_of, why_silent
 from tests.nodes import RealNode
+from tests.pocket_node import PocketNode, running
 
 
 @pytest.fixture
@@ -99,3 +102,25 @@ def test_who_waits_for_a_busy_node_is_told_and_gets_the_answer(tmp_path: Path, m
         node.join(60)
     assert len(told) == 1
     assert "busy or hangs" in told[0]
+
+
+def test_a_node_that_is_well_and_waits_for_others_is_not_called_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2plearn.client._SILENT_SECONDS", 0.05)
+    monkeypatch.setattr("p2plearn.client._WELL_SECONDS", 60.0)
+    spoken, told = threading.Event(), list[str]()
+
+    class Waiting(PocketNode):
+        async def gc(self, dry_run: bool) -> dict[str, Any]:
+            await trio.to_thread.run_sync(spoken.wait, 60)
+            return await super().gc(dry_run)
+
+    def on_silence(words: str) -> None:
+        told.append(words)
+        spoken.set()
+
+    with running(tmp_path / "home", kind=Waiting) as (_, home):
+        assert NodeClient(home.path, on_silence=on_silence).gc(dry_run=True)["freed"] == 0
+    assert len(told) == 1
+    assert "may wait for other nodes" in told[0]

@@ -9,7 +9,7 @@ import click
 
 from p2plearn.commands.scope import Command, Group, Scope, pass_scope, seconds_of
 from p2plearn.config import Home, Settings
-from p2plearn.errors import LeaveIncomplete, P2plearnError
+from p2plearn.errors import LeaveIncomplete, NoNode, P2plearnError
 from p2plearn.operations import LeaveRequest
 
 
@@ -150,9 +150,23 @@ def _leave(scope: Scope, deadline: float) -> int:
     client = scope.client()
     with terminal.display("Leaving", as_json=scope.as_json) as display:
         result = client.leave(LeaveRequest(deadline), display.show)
-    background.stop(scope.home, client)
-    scope.emit(result.as_json()) if scope.as_json else click.echo(views.left(result))
+    try:
+        stopped = background.stop(scope.home, client)
+    except NoNode:
+        stopped = {"signalled": False}  # somebody else had it stop, too
+    if scope.as_json:
+        scope.emit(result.as_json() | {"stopped": stopped})
+    else:
+        _note_signal(stopped)
+        click.echo(views.left(result))
     return LeaveIncomplete.exit_code if result.unplaced else 0
+
+
+def _note_signal(stopped: dict[str, Any]) -> None:
+    from p2plearn.terminal import note
+
+    if stopped["signalled"]:
+        note("It did not react to the call and was sent SIGTERM.")
 
 
 def _stop(scope: Scope) -> None:
@@ -163,11 +177,12 @@ def _stop(scope: Scope) -> None:
     if scope.as_json:
         scope.emit({"stopped": True, **facts})
     else:
-        if facts["signalled"]:
-            note("It did not react to the call and was sent SIGTERM.")
+        _note_signal(facts)
         click.echo(f"The node (process {facts['pid']}) has stopped.")
+        if not facts["told"]:
+            note(f"Which courses have fewer copies now is in its log: {scope.home.log}")
         if facts["fewer_copies"]:
-            note(views.fewer_copies(facts["fewer_copies"]))
+            note(views.fewer_copies(facts["fewer_copies"], facts["unconfirmed"]))
 
 
 @node.command("status")

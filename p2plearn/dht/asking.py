@@ -85,6 +85,11 @@ class Asking:
             log.debug("asking %s failed: %s", node.hex()[:8], error)
             return None
 
+    @property
+    def paused(self) -> bool:
+        """Whether the person of this node wants no bytes of courses moved now."""
+        return self._courtesy is not None and self._courtesy.paused
+
     # -- copies ------------------------------------------------------------------------------------------------------
 
     def on_the_way(self) -> int:
@@ -113,7 +118,7 @@ class Asking:
         entry = kept.ledger.entry(unit)
         if signed is None or entry is None:
             return Decline(Reason.NOT_HELD, "it is no longer here")
-        if self._courtesy is not None and self._courtesy.paused:
+        if self.paused:
             return Decline(Reason.FAILED, "this node is paused")
         try:
             with trio.fail_after(STALLED_SECONDS) as patience:

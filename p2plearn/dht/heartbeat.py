@@ -39,6 +39,9 @@ AT_ONCE_SILENT: Final = 8
 """Exchanges under way at a time with those who are there, and with others: however many are gone and take
 ``ASK_SECONDS`` each, nobody who is there waits behind them."""
 
+CONFIRMED_AT_ONCE: Final = 64
+"""The same while a person waits to be told who is there: whoever is silent must not take the turn of others."""
+
 FRESH: Final = 3.0
 """Intervals for which what a node said of itself counts as its state."""
 
@@ -314,19 +317,37 @@ class Vigil:
         told = self.told.get(node)
         return max(self._seen.get(node, -math.inf), told.at if told is not None else -math.inf)
 
-    async def confirm(self, nodes: Iterable[Node], seconds: float, since: float = math.inf) -> None:
-        """Ask ``nodes`` not heard ``since``; who doesn't answer in so many seconds is silent until it speaks."""
-        asked = {node for node in nodes if not (self.is_heard(node) and self._last_sign(node) >= since)}
-        limit = trio.CapacityLimiter(AT_ONCE)
-        answered: set[Node] = set()
+    def _may_answer(self, node: Node) -> bool:
+        """Whether it may answer if asked now: it lives, and isn't silent while ``run`` goes on asking it anyway."""
+        return self.detector.life(node) is Life.ALIVE and not (self.is_silent(node) and node in self.detector)
+
+    async def confirm(
+        self, nodes: Iterable[Node], seconds: float, since: float = math.inf, *, everybody: bool = True
+    ) -> set[Node]:
+        """Ask ``nodes`` not heard ``since``; who doesn't answer in so many seconds is silent until it speaks.
+
+        Returns those of them that were thought to be alive. Unless ``everybody`` is to be asked, those aren't who are
+        known to be away: nobody is kept waiting for them. In no time at all nobody is asked, and nothing changes.
+        """
+        if seconds <= 0.0:
+            return set()
+        begun = trio.current_time()
+        unheard = {node for node in nodes if not (self.is_heard(node) and self._last_sign(node) >= since)}
+        limit = trio.CapacityLimiter(CONFIRMED_AT_ONCE)
 
         async def ask(node: Node) -> None:
-            async with limit:
-                if await self.ask(node) is not None:
-                    answered.add(node)
+            try:
+                await self.ask(node)
+            finally:
+                limit.release_on_behalf_of(node)
 
         with trio.move_on_after(seconds):
             async with trio.open_nursery() as nursery:
-                for node in asked:
-                    nursery.start_soon(ask, node)
-        self._silent |= asked - answered
+                # Those heard last first: they answer soonest, and may not get a turn behind many that are asleep.
+                for node in sorted(unheard, key=self._last_sign, reverse=True):
+                    if everybody or self._may_answer(node):
+                        await limit.acquire_on_behalf_of(node)
+                        nursery.start_soon(ask, node)
+        silent = {node for node in unheard if self._last_sign(node) < begun}
+        self._silent |= silent
+        return {node for node in silent if self.detector.life(node) is Life.ALIVE}

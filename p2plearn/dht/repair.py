@@ -153,7 +153,9 @@ class Repair:
                 done()
                 return
             self._duty.declined(transfer.unit, transfer.to, declined.reason, trio.current_time())
-            log.info("%s doesn't take %s: %s", transfer.to.hex()[:8], transfer.unit.course.hex()[:12], declined.words)
+            if not self._keeper.asking.paused:
+                to, course = transfer.to.hex()[:8], transfer.unit.course.hex()[:12]
+                log.info("%s doesn't take %s: %s", to, course, declined.words)
 
         async with trio.open_nursery() as nursery:
             for transfer in transfers:
@@ -189,7 +191,7 @@ class Repair:
             return min((self.copies(unit) for unit in units), default=0)
 
         tell(fewest())
-        while True:
+        while not self._keeper.asking.paused:
             self._forget()
             made = await self._plan(need for unit in units if (need := needed(unit)) is not None)
             progress = await self._carry_out(made.transfers, needed, lambda: tell(fewest()))
@@ -197,6 +199,8 @@ class Repair:
                 return fewest()
             if not progress:
                 await trio.sleep(0.5)
+        log.info("no copies are made: this node is paused")
+        return fewest()
 
     async def _see_who_is_there(self, units: Iterable[Unit]) -> None:
         """Have everybody who says that they hold one of ``units`` answer, and show a range of it."""
@@ -258,10 +262,10 @@ class Repair:
             self._tried[need.unit] = now
             if not await self._finds_others(need.unit):  # else it is looked at again with what was learned
                 mine.append(need)
-        if mine:
+        if mine and not self._keeper.asking.paused:
             made = await self._plan(mine)
             if made.transfers:
-                log.info("repairs %d of %d units", len(made.transfers), len(short))
+                log.info("repairs %d of %d units", len({each.unit for each in made.transfers}), len(short))
             await self._carry_out(made.transfers, self.need)
         await self._release_surplus(looked)
         await self._challenges.look()

@@ -271,11 +271,12 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/gc", "gc", "Free what nobody needs any more, or say what would go.", _gc,
           _object("What went, or would go.", courses={"type": "array"}, freed="integer"), GcRequest),
     Route("POST", "/v1/leave", "leave", "Hand over what is kept here to other nodes.", _leave,
-          LeaveResult, LeaveRequest, long=True),
+          LeaveResult, LeaveRequest, long=True, last=True),
     Route("POST", "/v1/pause", "pause", "Move no bytes of courses for a while.", _pause, PAUSED, PauseRequest),
     Route("POST", "/v1/resume", "resume", "End a pause.", _resume, PAUSED, Nothing),
     Route("POST", "/v1/stop", "stop", "Stop the node; answers before it does.", _stop,
-          _object("Under way.", stopping="boolean", fewer_copies={"type": "array"}), Nothing, last=True),
+          _object("Under way.", stopping="boolean", fewer_copies={"type": "array"}, unconfirmed=_TEXTS),
+          Nothing, last=True),
     *map(_people_route, CALLS),
 )  # fmt: skip
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import secrets
 import socket
@@ -43,6 +42,7 @@ METRICS_PATH = "/metrics"
 _BACKLOG = 64
 _READ_BYTES = 16 * 1024  # h11 looks at its limit between reads only, so headers may have this much more
 _LAST_SECONDS = 2.0
+"""For a call that is answered even when the node is taken down meanwhile, from then on."""
 
 
 class _HungUp(Exception):
@@ -156,17 +156,17 @@ class Conversation:
                 value["event"] = "result"
             return answers.json_bytes(value)  # here, so that what can't be written as JSON is a bug like any other
 
-        if route.long:
-            await self._send_lines(route.name, work, newest)
-            return
-        with trio.CancelScope(
-            shield=route.last, deadline=trio.current_time() + _LAST_SECONDS if route.last else math.inf
-        ):
+        async def tell() -> None:
+            if route.long:
+                await self._send_lines(route.name, work, newest)
+                return
             outcome = await self._until_hung_up(route.name, work)
             if "problem" in outcome:
                 await self._send_whole(answers.problem_answer(outcome["problem"]))
             else:
                 await self._send_whole(answers.result(outcome["result"]))
+
+        await (_to_the_end(tell) if route.last else tell())
 
     async def send_metrics(self) -> None:
         """Answer with the node's figures for Prometheus."""
@@ -335,6 +335,28 @@ async def serve_calls(
             open_calls -= 1
 
     await trio.serve_listeners(converse, list(listeners))
+
+
+async def _to_the_end(work: Callable[[], Awaitable[None]]) -> None:
+    """Do ``work``; when this is cancelled it still has ``_LAST_SECONDS``. Raises what it raises."""
+    problem: Exception | None = None
+
+    async def hurry(scope: trio.CancelScope) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            scope.deadline = trio.current_time() + _LAST_SECONDS
+
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope(shield=True) as scope:
+            nursery.start_soon(hurry, scope)
+            try:
+                await work()
+            except Exception as error:  # raised below: a nursery would wrap it
+                problem = error
+        nursery.cancel_scope.cancel()
+    if problem is not None:
+        raise problem
 
 
 class _Newest:

@@ -81,3 +81,31 @@ async def test_a_network_that_was_cut_in_two_and_is_whole_again_is_seen_as_one_s
         await trio.sleep(3 * INTERVAL)
         assert all(vigil.detector.life(node) is Life.ALIVE for node in GONE | THERE)
         nursery.cancel_scope.cancel()
+
+
+async def test_nobody_waits_twice_for_who_is_silent_nor_at_all_for_who_is_known_to_be_away(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    wires = Wires()
+    vigil = wires.vigil = Vigil(wires, lambda _: (0, False, b""), lambda: GONE | THERE, nothing, INTERVAL)
+
+    async def confirm() -> tuple[set[Node], float]:
+        """Who is silent, and how long it took to find out."""
+        begun = trio.current_time()
+        silent = await vigil.confirm(GONE | THERE, 1.0, begun, everybody=False)
+        assert all(vigil.is_silent(node) for node in GONE)
+        assert all(vigil.is_heard(node) for node in THERE)
+        return silent, trio.current_time() - begun
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(vigil.run)
+        await trio.sleep(1.5 * INTERVAL)
+        assert all(vigil.detector.life(node) is Life.ALIVE for node in GONE)
+        for node in THERE:
+            vigil._heard(node, vigil.beat_for(node))
+        assert await confirm() == (GONE, 1.0)  # they may be asleep since a moment ago: that isn't known yet
+        assert await confirm() == (GONE, 0.0)
+        await trio.sleep(20 * INTERVAL)
+        assert all(vigil.detector.life(node) is Life.DOWN for node in GONE)
+        assert await confirm() == (set(), 0.0)
+        nursery.cancel_scope.cancel()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pocket_node import PEER_ID, PocketNode, running
@@ -180,6 +181,20 @@ def test_a_node_that_ends_during_a_call_is_named(tmp_path: Path) -> None:
     with pytest.raises(NoNode, match="No node is running") as caught:
         client.status()
     assert caught.value.hint == "Start one: p2plearn node start --detach"
+
+
+def test_the_answer_to_a_stop_arrives_however_long_it_took_to_find(tmp_path: Path) -> None:
+    class Slow(PocketNode):
+        async def stop(self) -> dict[str, Any]:
+            await trio.sleep(server._LAST_SECONDS + 0.2)
+            self.stopping.set()
+            await trio.sleep(0.01)  # it is being taken down now
+            return {"fewer_copies": [{"title": "t"}], "unconfirmed": ["12D3"]}
+
+    with running(tmp_path / "home", kind=Slow) as (_, home):
+        stopped = NodeClient(home.path).stop()
+    assert stopped["fewer_copies"] == [{"title": "t"}]
+    assert stopped["unconfirmed"] == ["12D3"]
 
 
 def test_connections_are_used_again(node: tuple[PocketNode, Home]) -> None:
