@@ -358,10 +358,9 @@ class Intake:
         taken = self._feed.take(raws, self._house.follows(), self._house.clock(), self._house.refuses)
         result = self.result
         result.people_new += len(taken.new)
-        result.people_known += taken.known + taken.stale
-        result.people_refused += (
-            taken.waiting + taken.early + taken.hasty + taken.elsewhere + taken.blocked + len(taken.faults)
-        )
+        known = taken.dropped["known"] + taken.dropped["stale"]
+        result.people_known += known
+        result.people_refused += taken.dropped.total() - known
 
 
 def _nothing(raw: bytes) -> None:

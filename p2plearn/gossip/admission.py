@@ -12,9 +12,10 @@ Sans-IO. Imports siblings.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal, get_args
 
 from p2plearn.gossip.envelope import FUTURE_SECONDS, Content, Envelope
 
@@ -22,27 +23,26 @@ HASTY_SECONDS: Final = 30.0
 """How long an envelope waits whose author says more than anybody takes in at a time."""
 
 
+Reason = Literal["known", "stale", "waiting", "early", "hasty", "elsewhere", "blocked", "bad", "flood"]
+"""Why an envelope that was brought isn't kept.
+
+known: here already. stale: something newer stands in its place, its author took it back, or it expired. waiting: let go
+on purpose, or not wanted yet, as was found out before. early: from the future. hasty: its author says too much at a
+time. elsewhere: of a feed that isn't kept here. blocked: of what is refused here. bad: what no honest node would have
+sent. flood: unread, for who brought it brings more than anybody takes in (``intake``).
+"""
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+
+
 @dataclass(slots=True)
 class Taken:
-    """What became of envelopes that came from elsewhere: ``new`` ones, and counts of the rest.
+    """What became of envelopes that came from elsewhere: ``new`` ones, and counts of the rest by reason.
 
-    ``faults``: reasons, one for each that no honest node would have sent.
+    ``faults``: what is wrong with each that is counted as bad, in words.
     """
 
     new: list[Envelope] = field(default_factory=list)
-    known: int = 0
-    """Here already."""
-    stale: int = 0
-    """Something newer stands in their place, their author took them back, or they expired."""
-    waiting: int = 0
-    """Let go on purpose, or not wanted yet, as was found out before."""
-    early: int = 0
-    """From the future."""
-    hasty: int = 0
-    """Of authors who say too much at a time."""
-    elsewhere: int = 0
-    """Of feeds that aren't kept here."""
-    blocked: int = 0
+    dropped: Counter[Reason] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
 
 
@@ -64,14 +64,14 @@ class Admission:
         """Whether to keep it; counts in ``taken`` why not."""
         content = envelope.content
         if content.feed not in self.follows:
-            taken.elsewhere += 1
+            taken.dropped["elsewhere"] += 1
         elif self.refuse(content):
-            taken.blocked += 1
+            taken.dropped["blocked"] += 1
         elif content.time > self.now + FUTURE_SECONDS:
-            taken.early += 1
+            taken.dropped["early"] += 1
             self.wait(envelope.id, content.time - FUTURE_SECONDS)
         elif not self.admit(content):
-            taken.hasty += 1
+            taken.dropped["hasty"] += 1
             self.wait(envelope.id, self.now + HASTY_SECONDS)
         else:
             return True

@@ -9,13 +9,13 @@ that were of no use before it is at fault.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from p2plearn.errors import PeerFault
-from p2plearn.gossip.admission import Taken
+from p2plearn.gossip.admission import Reason
 from p2plearn.gossip.envelope import Content, Envelope
 from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.turns import ENVELOPE_BYTES, MAX_FEEDS, MAX_IDS, Turn
@@ -31,32 +31,13 @@ news at once make some; who sends that many isn't listening."""
 class Counts:
     """What one exchange came to. ``new`` waits to be passed on; ``fresh`` counts what was passed on already.
 
-    The rest is what was dropped, by reason; see ``admission.Taken``.
+    ``dropped``: what was not kept, by reason.
     """
 
     sent: int = 0
     new: list[Envelope] = field(default_factory=list)
     fresh: int = 0
-    known: int = 0
-    stale: int = 0
-    waiting: int = 0
-    early: int = 0
-    hasty: int = 0
-    elsewhere: int = 0
-    blocked: int = 0
-    bad: int = 0
-
-    def add(self, taken: Taken) -> None:
-        """Count one turn's worth in."""
-        self.new += taken.new
-        self.bad += len(taken.faults)
-        for name in DROPPED:
-            if name != "bad":
-                setattr(self, name, getattr(self, name) + getattr(taken, name))
-
-
-DROPPED: Final = ("known", "stale", "waiting", "early", "hasty", "elsewhere", "blocked", "bad")
-"""Names of the reasons for which an envelope that was brought isn't kept."""
+    dropped: Counter[Reason] = field(default_factory=Counter)
 
 
 class Exchange:
@@ -118,13 +99,14 @@ class Exchange:
             return
         counts = self.counts
         taken = self._feed.take(raws, self._follows, self._now(), self._refuse, self._admit)
-        counts.add(taken)
+        counts.new += taken.new
+        counts.dropped.update(taken.dropped)
         if taken.faults:
             raise PeerFault(f"sync: {len(taken.faults)} bad envelopes, the first: {taken.faults[0]}")
-        if taken.elsewhere:
+        if elsewhere := taken.dropped["elsewhere"]:
             # An honest peer sends what we asked for and what belongs to feeds that we named.
-            raise PeerFault(f"sync: {taken.elsewhere} envelopes of feeds that nobody spoke about")
-        if counts.known + counts.stale > IDLE_ENVELOPES + counts.fresh + len(counts.new):
+            raise PeerFault(f"sync: {elsewhere} envelopes of feeds that nobody spoke about")
+        if counts.dropped["known"] + counts.dropped["stale"] > IDLE_ENVELOPES + counts.fresh + len(counts.new):
             raise PeerFault("sync: envelopes of no use, again and again")
 
     def _want(self, ids: Iterable[bytes]) -> None:

@@ -228,7 +228,7 @@ class Feed:
                     if self._put(db, envelope, int(now)):
                         taken.new.append(envelope)
                     else:
-                        taken.stale += 1
+                        taken.dropped["stale"] += 1
                 for feed in {envelope.content.feed for envelope in taken.new}:
                     self._hold_to_budget(db, feed)
             if any(isinstance(envelope.content.body, Withdraw) for envelope in taken.new):
@@ -249,16 +249,17 @@ class Feed:
         by_id = {envelope_id(raw): raw for raw in raws}
         with self.reading() as db:
             here = {name for name in by_id if _here(db, name)}
-        taken.known += len(raws) - len(by_id) + len(here)
+        taken.dropped["known"] += len(raws) - len(by_id) + len(here)
         for name, raw in by_id.items():
             if name in here:
                 continue
             if name in self._unwanted:
-                taken.waiting += 1
+                taken.dropped["waiting"] += 1
                 continue
             try:
                 yield open_envelope(raw)
             except PeerFault as fault:
+                taken.dropped["bad"] += 1
                 taken.faults.append(str(fault))
 
     def _put(self, db: sqlite3.Connection, envelope: Envelope, now: int) -> bool:

@@ -17,6 +17,7 @@ from typing import Final
 import trio
 from libp2p.peer.id import ID
 
+from p2plearn.gossip.admission import REASONS, Reason
 from p2plearn.gossip.allowance import (
     BROUGHT,
     FETCHED,
@@ -29,7 +30,7 @@ from p2plearn.gossip.allowance import (
     Allowance,
 )
 from p2plearn.gossip.envelope import Content
-from p2plearn.gossip.exchange import DROPPED, Exchange
+from p2plearn.gossip.exchange import Exchange
 from p2plearn.gossip.turns import Turn
 from p2plearn.net.standing import Fault
 
@@ -58,7 +59,7 @@ class Intake:
         self._fetched = Allowance(burst=FETCHED, rate=PER_SECOND, capacity=MAX_PEERS)
         self._authors = Allowance(burst=SAID, rate=SAID_PER_SECOND, capacity=MAX_AUTHORS)
         self._lanes: dict[ID, _Lane] = {}
-        self.dropped: Counter[str] = Counter(dict.fromkeys((*DROPPED, "flood"), 0))
+        self.dropped: Counter[Reason] = Counter(dict.fromkeys(REASONS, 0))
 
     def admit(self, content: Content) -> bool:
         """Whether its author may say that now; asked in the one thread, once the signature was found good."""
@@ -77,7 +78,7 @@ class Intake:
         if self._floods(turn, peer, bucket):
             return None, False
         tokens = 1.0 + _cost(turn) if brought else 0.0
-        before, early = len(exchange.counts.new), exchange.counts.early
+        before, early = len(exchange.counts.new), exchange.counts.dropped["early"]
         lane = self._lanes.setdefault(peer, _Lane())
         lane.users += 1
         try:
@@ -90,7 +91,7 @@ class Intake:
             if not brought:
                 tokens = float(len(exchange.counts.new) - before)
             goes_on = bucket.spend(peer, tokens, self._clock())
-        if exchange.counts.early > early:
+        if exchange.counts.dropped["early"] > early:
             # A clock may be wrong; what was offered once too early isn't counted again.
             self._blame(peer, "sync: envelopes from the future", Fault.CLOCK)
         return answer, goes_on
@@ -98,11 +99,6 @@ class Intake:
     async def begin(self, exchange: Exchange, feeds: list[bytes]) -> Turn:
         """The first turn of an exchange of ours; it reads fingerprints, so it waits its turn as well."""
         return await trio.to_thread.run_sync(exchange.begin, feeds, limiter=self._threads)
-
-    def close(self, exchange: Exchange) -> None:
-        """Count what became of an exchange's envelopes."""
-        for name in DROPPED:
-            self.dropped[name] += getattr(exchange.counts, name)
 
     def _floods(self, turn: Turn, peer: ID, bucket: Allowance) -> bool:
         now = self._clock()

@@ -327,7 +327,7 @@ class Sync:
     def _count(self, exchange: Exchange) -> None:
         self.figures.exchanges += 1
         self.figures.sent += exchange.counts.sent
-        self.intake.close(exchange)
+        self.intake.dropped.update(exchange.counts.dropped)
 
     async def _send(self, stream: INetStream, turn: Turn) -> None:
         raw = encode(turn)

@@ -53,7 +53,7 @@ def test_putting_in_twice_is_as_once(feed: Feed) -> None:
     asked = person("ada").says(question())
     assert len(put(feed, asked, asked).new) == 1
     again = put(feed, asked)
-    assert (again.new, again.known) == ([], 1)
+    assert (again.new, again.dropped) == ([], {"known": 1})
     assert feed.digest(COURSE)[0] == 1
 
 
@@ -71,15 +71,15 @@ def test_what_is_written_is_numbered_and_survives(feed: Feed, tmp_path: Path) ->
 def test_from_the_future_wrong_feed_and_blocked(feed: Feed) -> None:
     late = person("ada").says(question(), time=NOW + FUTURE_SECONDS + 1)
     taken = feed.take([late.raw], FEEDS, NOW)
-    assert (taken.early, taken.faults) == (1, [])
-    assert feed.take([late.raw], FEEDS, NOW).waiting == 1  # not looked at again before
+    assert (taken.dropped["early"], taken.faults) == (1, [])
+    assert feed.take([late.raw], FEEDS, NOW).dropped["waiting"] == 1  # not looked at again before
     assert feed.lacking([late.id]) == []
     feed.ripen(NOW + 2)
     assert feed.lacking([late.id]) == [late.id]
     assert feed.take([late.raw], FEEDS, NOW + 2).new  # its time came
     other = person("ada").says(question(), hashlib.sha256(b"elsewhere").digest())
-    assert put(feed, other).elsewhere == 1
-    assert feed.take([person("eve").says(question("x")).raw], FEEDS, NOW + 1, lambda _: True).blocked == 1
+    assert put(feed, other).dropped["elsewhere"] == 1
+    assert feed.take([person("eve").says(question("x")).raw], FEEDS, NOW + 1, lambda _: True).dropped["blocked"] == 1
     assert feed.digest(COURSE)[0] == 1
 
 
@@ -87,7 +87,7 @@ def test_who_says_too_much_at_a_time_is_heard_later_and_nobody_pays_for_it(feed:
     said = [person("eve").says(question(f"{n}")) for n in range(5)]
     tokens = iter([True, True, False, False, False])
     taken = feed.take([one.raw for one in said], FEEDS, NOW, admit=lambda _: next(tokens))
-    assert (len(taken.new), taken.hasty, taken.faults) == (2, 3, [])
+    assert (len(taken.new), taken.dropped["hasty"], taken.faults) == (2, 3, [])
     assert feed.lacking([one.id for one in said]) == []
     feed.ripen(NOW + HASTY_SECONDS)
     assert len(feed.lacking([one.id for one in said])) == 3
@@ -107,7 +107,7 @@ def test_a_withdrawn_text_is_gone_from_the_disk_and_does_not_come_back(feed: Fee
     put(feed, asked, edited, bystander)
     assert feed.digest(COURSE)[0] == 3  # somebody else's withdrawal changes nothing
     put(feed, ada.says(env.Withdraw(asked.id, None)))
-    assert put(feed, asked, edited).stale == 2
+    assert put(feed, asked, edited).dropped["stale"] == 2
     for file in tmp_path.iterdir():
         assert b"555-01" not in file.read_bytes(), file
 
