@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 
-from p2plearn.cli import main
+from p2plearn.cli import cli, main
 from p2plearn.errors import did_you_mean
 
 Say = Callable[..., tuple[int, str]]
@@ -91,6 +93,26 @@ def test_a_path_that_is_not_there_is_told_before_that_no_node_runs_and_where_it_
     code, err = say(command, tmp_path / "courses" / "python" / "1.md")
     assert code == 2
     assert f"{tmp_path}/courses/python can't be looked into: Not a directory." in err
+
+
+def _documented(group: click.Group) -> Iterator[str]:
+    for each in group.commands.values():
+        if isinstance(each, click.Group):
+            yield from _documented(each)
+        yield from (line.strip() for line in (each.help or "").splitlines() if line.strip().startswith("p2plearn "))
+
+
+def test_the_examples_of_the_help_are_commands_that_are_understood() -> None:
+    lines = list(_documented(cli))
+    assert len(lines) >= 10
+    for line in lines:
+        group: click.Command = cli
+        words = shlex.split(line)[1:]
+        while isinstance(group, click.Group):
+            _, found, words = group.resolve_command(click.Context(group), words)
+            assert found is not None, line
+            group = found
+        group.make_context("", words)  # raises what in_our_words is for
 
 
 def test_there_is_one_spelling_of_a_guess() -> None:

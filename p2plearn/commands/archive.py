@@ -46,7 +46,11 @@ def export(
     scope: Scope, *, hashes: tuple[str, ...], output: Path, everything: bool, only_these: bool, people: str,
     force: bool,
 ) -> None:  # fmt: skip
-    """Write courses into one CAR file, to be carried to where no network is."""
+    """Write courses into one CAR file, to be carried to where no network is.
+
+    \b
+    p2plearn export --all -o /media/stick/courses.car
+    """
     from p2plearn import terminal, views
 
     if bool(hashes) == everything:
@@ -85,7 +89,11 @@ def export(
 @click.argument("file", type=PathWord(path_type=Path, allow_dash=True))
 @pass_scope
 def import_(scope: Scope, *, file: Path) -> int:
-    """Take in the courses, and what people said, of a file that `p2plearn export` wrote (- for standard input)."""
+    """Take in the courses, and what people said, of a file that `p2plearn export` wrote (- for standard input).
+
+    \b
+    p2plearn import /media/stick/courses.car
+    """
     from p2plearn import terminal, views
 
     if str(file) != "-" and not os.path.lexists(file):

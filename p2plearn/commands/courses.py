@@ -37,7 +37,11 @@ def publish(
     chunker: str | None, copies: int | None, follow_symlinks: bool, skip_special: bool, no_copy: bool,
     private: bool,
 ) -> None:  # fmt: skip
-    """Publish a folder or a file and print its course hash."""
+    """Publish a folder or a file and print its course hash.
+
+    \b
+    p2plearn publish ~/courses/python --tag programming --license CC-BY-4.0
+    """
     from p2plearn import terminal, views
 
     scope.interrupted = "Interrupted: nothing was published. The same command does it."
@@ -71,7 +75,12 @@ def get(
     scope: Scope, *, course: str, output: Path | None, providers: tuple[str, ...], only: tuple[str, ...],
     manifest_only: bool, in_order: bool, no_copy: bool, timeout: float,
 ) -> None:  # fmt: skip
-    """Fetch a course by its hash (hex, CID or p2plearn: link) and print where it is."""
+    """Fetch a course by its hash (hex, CID or p2plearn: link) and print where it is.
+
+    \b
+    p2plearn get HASH
+    p2plearn get HASH -o ~/python --only '*.pdf'
+    """
     import dataclasses
 
     from p2plearn import terminal, views

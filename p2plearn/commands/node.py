@@ -19,8 +19,11 @@ def node() -> None:
 
 
 @node.command("start")
-@click.option("--listen", multiple=True, metavar="MULTIADDR", help="Listen here (again for more).")
-@click.option("--bootstrap", multiple=True, metavar="MULTIADDR", help="Join through this node (again for more).")
+@click.option(
+    "--listen", multiple=True, metavar="ADDR", help="Listen here, such as /ip4/0.0.0.0/tcp/4017 (again for more)."
+)
+@click.option("--bootstrap", multiple=True, metavar="ADDR",
+              help="Join through the node of this address, as its `node status` has it (again for more).")  # fmt: skip
 @click.option("--no-mdns", is_flag=True, help="Neither look for nodes on the LAN nor be found there.")
 @click.option("--detach", is_flag=True, help="Run in the background; returns when the node is ready.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="How to log (else the setting log.format).")
@@ -31,7 +34,12 @@ def node_start(
     scope: Scope, *, listen: tuple[str, ...], bootstrap: tuple[str, ...], no_mdns: bool, detach: bool,
     log_format: str | None, ready_fd: int, stop_with_stdin: bool,
 ) -> int:  # fmt: skip
-    """Run a node for this home, until Ctrl-C or `p2plearn node stop`."""
+    """Run a node for this home, until Ctrl-C or `p2plearn node stop`.
+
+    \b
+    p2plearn node start --detach
+    p2plearn node start --detach --bootstrap /ip4/192.0.2.7/tcp/4017/p2p/12D3KooW…
+    """
     from p2plearn import background
 
     flags: dict[str, object] = {}

@@ -78,7 +78,11 @@ _text_option = click.option("--text", "option", default=None, metavar="TEXT", he
 @click.option("--withdraw", is_flag=True, help="Take your rating back.")
 @click.pass_obj
 def rate(scope: Scope, *, course: str, stars: int | None, review: str, withdraw: bool) -> None:
-    """Give a course 1 to 5 stars; your latest rating counts."""
+    """Give a course 1 to 5 stars; your latest rating counts.
+
+    \b
+    p2plearn rate HASH 5 --review "Clear and short."
+    """
     if withdraw == (stars is not None):
         raise UsageProblem("Give either a number of stars, 1 to 5, or --withdraw.")
     facts = _ask(scope, "rate", people.RateRequest(course_word(course), stars or 0, review))
@@ -105,7 +109,11 @@ def ratings(scope: Scope, course: str) -> None:
 def search(
     scope: Scope, *, words: tuple[str, ...], tags: tuple[str, ...], language: str, author: str, order: str, limit: int
 ) -> None:
-    """Find courses in the catalogue that this node keeps; works without a network."""
+    """Find courses in the catalogue that this node keeps; works without a network.
+
+    \b
+    p2plearn search python --language en --order rating
+    """
     request = people.SearchRequest(" ".join(words), tags, language, author, order, limit)
     facts = _ask(scope, "search", request)
     _answer(scope, facts, people_words.found(facts["courses"]))
@@ -129,7 +137,11 @@ def _say(scope: Scope, role: str, request: people.PostRequest) -> None:
 @click.option("--file", "path", default="", metavar="PATH", help="About this file of the course.")
 @click.pass_obj
 def ask(scope: Scope, *, course: str, text: str | None, option: str | None, path: str) -> None:
-    """Ask a question about a course; prints its id."""
+    """Ask a question about a course; prints its id.
+
+    \b
+    p2plearn ask HASH "Which Python does lesson 3 want?"
+    """
     _say(scope, "Question", people.PostRequest("question", _words(text, option), course=course_word(course), path=path))
 
 

@@ -170,6 +170,9 @@ def plan(
 
     It needs no node and asks none: the figures come from formulas that the simulator of this project is held against.
     Failures that hit many nodes at one moment are beyond them, but for the one of --mass-loss.
+
+    \b
+    p2plearn plan --nodes 20 --leave-rate 5%/day --goal 0.1%
     """
     from p2plearn.terminal import count
 
