@@ -58,6 +58,11 @@ MEND: Final = 6.0
 """Heartbeat intervals between two tries to fetch again what was damaged here."""
 
 
+LEAST_LOOK: Final = 1.0
+"""Seconds between two looks at the names on the disk, however short the heartbeat interval is. At 10,000 courses one
+takes some 20 ms."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeeperLimits:
     """``give``: bytes for courses of others; ``grace``, ``interval`` in seconds (see the settings of ``custody``)."""
@@ -106,6 +111,7 @@ class Keeper:
             self._started.set()
             task_status.started()
             nursery.start_soon(self._mend)
+            nursery.start_soon(self._look_at_disk)
             await self.vigil.run()
 
     def _figures(self, to: Node) -> tuple[int, bool, bytes]:
@@ -146,6 +152,25 @@ class Keeper:
         """Some of a course is gone from this disk: what isn't whole no longer counts, and is fetched again."""
         for others, denial in await self.kept.look_for_damage(course):
             self._spawn(self.asking.tell, others, [denial])
+
+    async def _look_at_disk(self) -> None:
+        """See, over and over, whether what is said to be kept here is on the disk: what isn't counts no more.
+
+        What is back (a drive that was plugged in again) counts again.
+        """
+        while True:
+            await self._safely(self._look_once)
+            await trio.sleep(max(self.limits.interval, LEAST_LOOK))
+
+    async def _look_once(self) -> None:
+        seen = await trio.to_thread.run_sync(self.store.look)
+        for course in seen.changed:
+            await self.look_for_damage(course)
+            row = await trio.to_thread.run_sync(self.store.course, course)
+            if row is not None and row.complete and any(unit.course == course for unit in self.kept.damaged):
+                await self.kept.adopt(course, 0)
+        for course in seen.replaced:
+            self._spawn(self.asking.look_for_damage, course)
 
     async def _mend(self) -> None:
         while True:

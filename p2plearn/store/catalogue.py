@@ -261,6 +261,32 @@ class Catalogue:
             rows = db.execute(f"SELECT {_EXTENT_COLUMNS} FROM extents WHERE name IS NOT NULL").fetchall()  # noqa: S608
         return [ExtentRow(*row) for row in rows]
 
+    def digests_in(self, extents: Iterable[int]) -> set[bytes]:
+        """Chunks that lie in any of these. Looks at all there are, once for every ``_BATCH`` extents."""
+        numbers = list(extents)
+        found: set[bytes] = set()
+        with self.reading() as db:
+            for at in range(0, len(numbers), _BATCH):
+                batch = numbers[at : at + _BATCH]
+                marks = ",".join("?" * len(batch))
+                rows = db.execute(f"SELECT digest FROM chunks WHERE extent IN ({marks})", batch)  # noqa: S608 - marks only
+                found.update(row[0] for row in rows)
+        return found
+
+    def own_extents(self) -> dict[int, str]:
+        """Number and file name of the store's own extents, but for those that a download is still filling."""
+        with self.reading() as db:
+            rows = db.execute(
+                "SELECT id, name FROM extents WHERE name IS NOT NULL AND id NOT IN (SELECT extent FROM downloads)"
+            )
+            return dict(rows.fetchall())
+
+    def users_files(self, after: int, most: int) -> list[int]:
+        """Up to ``most`` of the user's files that chunks lie in, by number, those ``after`` that one."""
+        with self.reading() as db:
+            rows = db.execute("SELECT id FROM extents WHERE name IS NULL AND id > ? ORDER BY id LIMIT ?", (after, most))
+            return [row[0] for row in rows.fetchall()]
+
     def held_bytes(self) -> int:
         """Bytes of the store's own extents, plans included."""
         with self.reading() as db:

@@ -125,6 +125,7 @@ def drop_gone(parts: StoreParts) -> None:
         }
         if not gone:
             return
+        digests = parts.catalogue.digests_in(gone)
         with parts.catalogue.writing() as db:
             db.executemany("DELETE FROM chunks WHERE extent = ?", [(extent,) for extent in gone])
             db.executemany("DELETE FROM extents WHERE id = ?", [(extent,) for extent in gone])
@@ -132,8 +133,8 @@ def drop_gone(parts: StoreParts) -> None:
             parts.files.forget(extent)  # a file without a name can still be read, until the node stops
         for placement in parts.open_placements():
             placement.lost([slot for slot, extent in enumerate(placement.extents) if extent in gone])
-        for row in parts.catalogue.courses():
-            parts.recount(row.course)
+        for course in parts.courses_with(digests):
+            parts.recount(course)
 
 
 def still_damaged(parts: StoreParts, findings: Sequence[Damage]) -> list[Damage]:

@@ -133,13 +133,20 @@ class ExtentFiles:
         self._lock = threading.Lock()
         self._open: OrderedDict[int, _Open] = OrderedDict()
 
-    def pin(self, extent: int) -> _Open:
-        """An open extent that stays open until ``unpin``. Raises ExtentGone, ExternalChanged, OSError."""
+    def pin(self, extent: int, *, named: bool = False) -> _Open:
+        """An open extent that stays open until ``unpin``. Raises ExtentGone, ExternalChanged, OSError.
+
+        ``named``: it is the file that has the name now. One that was deleted can be read for as long as it is open.
+        """
         with self._lock:
             entry = self._open.get(extent)
             if entry is not None:
                 entry.pins += 1
                 self._open.move_to_end(extent)
+        if entry is not None and named and not self._has_name(extent, entry):
+            self.unpin(entry)
+            self.forget(extent)
+            entry = None
         if entry is None:
             entry = self._add(extent)
         if entry.row is not None:
@@ -149,6 +156,21 @@ class ExtentFiles:
                 self.forget(extent)
                 raise ExternalChanged(f"{entry.row.user_path}: {state}")
         return entry
+
+    def _has_name(self, extent: int, entry: _Open) -> bool:
+        row = entry.row or self._catalogue.extent(extent)
+        if row is None:
+            return False
+        try:
+            named = os.lstat(row.user_path if row.name is None else self.directory / row.file_name)
+        except OSError:
+            return False
+        return os.path.samestat(named, os.fstat(entry.fd))
+
+    def inodes(self) -> dict[int, int]:
+        """The inode of each extent that is open."""
+        with self._lock:
+            return {extent: os.fstat(entry.fd).st_ino for extent, entry in self._open.items()}
 
     def unpin(self, entry: _Open) -> None:
         """End a read."""

@@ -93,14 +93,14 @@ class Holding:
         return self._parts.course_files.index_part(self.course, self.signed.manifest, part)
 
     def read(self, slot: int, *, afresh: bool = False) -> bytes:
-        """The chunk in ``slot``; with ``afresh`` hashed now, whatever was known of it.
+        """The chunk in ``slot``; with ``afresh`` read from the file that is there now, and hashed, whatever was known.
 
         Raises ChunkMissing, StoreDamage, IndexError; StoreProblem when the disk fails.
         """
         length = self.index.length(slot)
         for _ in range(_TRIES):
             extent, offset = self._place(slot)
-            raw = self._pread(slot, extent, offset, length)
+            raw = self._pread(slot, extent, offset, length, named=afresh)
             trusted = not afresh and bit(self.placement.good, slot)
             if raw is not None and (trusted or self._is_right(slot, raw)):
                 return raw
@@ -218,11 +218,14 @@ class Holding:
                 stop = following
         return extent, found, stop - base
 
-    def _pread(self, slot: int, extent: int, offset: int, length: int) -> bytes | None:
-        """Bytes from where a slot begins on, unchecked; None if its extent is gone, and then it was looked up anew."""
+    def _pread(self, slot: int, extent: int, offset: int, length: int, *, named: bool = False) -> bytes | None:
+        """Bytes from where a slot begins on, unchecked; None if its extent is gone, and then it was looked up anew.
+
+        ``named``: of the file that has the extent's name now (see ``ExtentFiles.pin``).
+        """
         files, placement = self._parts.files, self.placement
         try:
-            entry = files.pin(extent)
+            entry = files.pin(extent, named=named)
         except ExtentGone:
             with self._parts.gate:
                 placement.locate_again(self._parts.catalogue, self._parts.usable(), placement.twins.get(slot, (slot,)))

@@ -14,7 +14,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from p2plearn.course.index import Index
@@ -166,16 +166,23 @@ class StoreParts:
                 slots = [slot for digest in digests for slot in placement.slots_of(digest)]
                 if slots:
                     placement.locate_again(self.catalogue, usable, slots)
-            for row in self.catalogue.courses():
-                if not row.indexed:
-                    continue
-                try:
-                    held = self.course_files.digests(row.course)
-                except CourseFileDamaged:
-                    self.drop_index(row.course)
-                    continue
-                if any(digest in held for digest in digests):
-                    self.recount(row.course)
+            for course in self.courses_with(digests):
+                self.recount(course)
+
+    def courses_with(self, digests: Collection[bytes]) -> list[bytes]:
+        """Courses that any of these chunks belongs to; an index that turns out damaged is dropped."""
+        found = []
+        for row in self.catalogue.courses() if digests else ():
+            if not row.indexed:
+                continue
+            try:
+                held = self.course_files.digests(row.course)
+            except CourseFileDamaged:
+                self.drop_index(row.course)
+                continue
+            if any(digest in held for digest in digests):
+                found.append(row.course)
+        return found
 
 
 class Usability:

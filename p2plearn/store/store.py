@@ -48,6 +48,7 @@ from p2plearn.store.gc import Sweep, sweep
 from p2plearn.store.holding import Holding
 from p2plearn.store.in_place import serve_in_place
 from p2plearn.store.parts import StoreParts
+from p2plearn.store.presence import Presence, Seen
 from p2plearn.store.problems import disk_problem
 from p2plearn.store.publish import Author, Published, PublishMeta, add_course, publish
 from p2plearn.store.reconcile import check_occupied, checkout_over
@@ -70,6 +71,7 @@ class Store:
         self._parts = parts
         self._lock_fd = lock
         self.custody = CustodyRecords(parts.catalogue)
+        self._presence = Presence(parts)
         self._live: dict[bytes, Download] = {}
         self._opening: dict[bytes, threading.Lock] = {}
         self._mutex = threading.Lock()
@@ -422,6 +424,16 @@ class Store:
         """Hash all that is stored of one course, or of all; damaged chunks are dropped and will be fetched anew."""
         courses = [row.course for row in self.courses()] if course is None else [course]
         return verify(self._parts, courses, report, cancelled)
+
+    def look(self) -> Seen:
+        """See whether all that is said to be here is still on the disk under its name; see ``Presence``.
+
+        One call at a time. Raises StoreProblem.
+        """
+        try:
+            return self._presence.look()
+        except OSError as error:
+            raise disk_problem(error, "looking at what is stored") from error
 
     def still_damaged(self, findings: Sequence[Damage]) -> list[Damage]:
         """Those of verify's findings that hold although a download may have mended them."""

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from stores import noise, publish
 
+from p2plearn.dht.custody import Unit
+from p2plearn.replication import name_of
 from tests.keeping.room import Member, room, until
-from tests.keeping.test_rot import rot
+from tests.keeping.test_rot import restated, rot
 
 
 async def custody(member: Member) -> dict[str, Any]:
@@ -44,3 +47,38 @@ async def test_of_what_is_lost_no_copy_is_said_to_be_away(tmp_path: Path) -> Non
         facts = await told(teacher, course)
         assert (facts["copies"], facts["copies_away"], facts["copies_wanted"]) == (0, 0, 2)
         assert [each["life"] for each in facts["where"]] == ["gone"]
+
+
+async def test_a_copy_that_was_deleted_counts_for_nobody_until_it_was_fetched_again(tmp_path: Path) -> None:
+    async with room(tmp_path, 3, grace=60.0) as members:
+        course = await members[0].publish(600_000, 3)
+        careless, *others = members[1], members[0], members[2]
+        # Open, so that it can still be read.
+        assert await others[0].keeper.asking.challenge(Unit(course, 0), careless.node)
+        mended = restated(careless, Unit(course, 0))
+        (extent,) = (careless.home / "store" / "extents").iterdir()
+        extent.unlink()
+        assert await others[0].keeper.asking.challenge(Unit(course, 0), careless.node) is False
+        await until(mended)
+        assert await trio.to_thread.run_sync(careless.store.verify) == []
+        await until(lambda: all(len(each.counts(course)) == 3 for each in members))
+
+
+async def test_a_file_that_is_kept_where_it_is_counts_while_it_is_there(tmp_path: Path) -> None:
+    async with room(tmp_path, 2, grace=60.0) as members:
+        teacher, friend = members
+        source = tmp_path / "own.bin"
+        source.write_bytes(noise(300_000))
+        published = await trio.to_thread.run_sync(lambda: publish(teacher.store, source, no_copy=True))
+        course = published.course
+        await teacher.repair.place(await teacher.keeper.kept.adopt(course, 2), lambda _: None)
+        assert (await told(teacher, course))["copies"] == 2
+        # Nobody asks for it: that it is gone is seen all the same.
+        away = source.rename(source.with_name("away.bin"))
+        await until(lambda: friend.counts(course) == {friend.node})
+        facts = await told(teacher, course)
+        assert (facts["copies"], facts["copies_wanted"]) == (1, 2)
+        assert [each["peer_id"] for each in facts["where"]] == [name_of(friend.node)]
+        away.rename(source)
+        await until(lambda: len(friend.counts(course)) == 2)
+        assert (await told(teacher, course))["copies"] == 2
