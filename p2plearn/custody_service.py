@@ -120,9 +120,9 @@ class CustodyService:
         self.keeper.forgotten(course)
 
     async def fetched(self, course: bytes) -> None:
-        """A course was fetched: it is kept here, and counts if fewer keep it than were asked to."""
+        """A course, or some of it, was fetched: it is kept here, and counts if fewer keep it than were asked to."""
         row = await trio.to_thread.run_sync(self._store.course, course)
-        if row is not None and row.complete:
+        if row is not None:
             self._inquiries.fetched(course, row.bytes)
 
     async def checked(self, courses: Iterable[bytes]) -> None:

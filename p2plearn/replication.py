@@ -14,7 +14,7 @@ from typing import Any, Final
 import trio
 
 from p2plearn.dht.custody import Node, Unit, peer_id_of, segments
-from p2plearn.dht.inquiries import Inquiries
+from p2plearn.dht.inquiries import Heard, Inquiries
 from p2plearn.dht.keeper import Keeper
 from p2plearn.dht.liveness import Life
 from p2plearn.dht.lookout import Lookout
@@ -102,15 +102,15 @@ class Replication:
         if told is not None:
             nobody_for = trio.current_time() - self._inquiries.nobody_since.get(unit, math.inf)
             mine = keeper.ledger.me if complete else None
-            by_hearsay = {node: self._whereabouts(node) for node in told.holders}
+            by_hearsay = {node: self._whereabouts(node, told) for node in {*told.holders, *told.silent}}
             return Known(by_hearsay, told.wanted, mine, searched=nobody_for >= keeper.limits.grace)
         return Known({}, 0, keeper.ledger.me) if complete else None
 
-    def _whereabouts(self, node: Node) -> Whereabouts:
+    def _whereabouts(self, node: Node, told: Heard) -> Whereabouts:
         """Of somebody who said that he holds a unit, which this node may not keep itself."""
         if node in self._keeper.vigil.detector:
             return self._keeper.whereabouts(node)
-        return Whereabouts.AWAY if self._keeper.vigil.is_silent(node) else Whereabouts.THERE
+        return Whereabouts.AWAY if node in told.silent or self._keeper.vigil.is_silent(node) else Whereabouts.THERE
 
     def _life(self, node: Node, whereabouts: Whereabouts) -> str:
         if node == self._keeper.ledger.me:

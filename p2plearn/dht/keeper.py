@@ -96,7 +96,9 @@ class Keeper:
         self.ledger = self.kept.ledger
         self.asking = Asking(self.kept, calls, self._spawn, courtesy)
         self.intake = Intake(self.kept, find, self._spawn, fetch=limits.fetch, courtesy=courtesy)
-        self.vigil = Vigil(calls, self._figures, self.kept.circle, self._reconcile, limits.interval)
+        self.also_watched: Callable[[], set[Node]] = set
+        """Nodes that are watched like those that share a unit with this one."""
+        self.vigil = Vigil(calls, self._figures, self._circle, self._reconcile, limits.interval)
         self.ledger.is_gone = self._is_gone
         self.forget_provider: Callable[[bytes, Node], None] = lambda _course, _node: None
         """Told of a node that no longer has a course: nobody is to be sent there."""
@@ -113,6 +115,9 @@ class Keeper:
             nursery.start_soon(self._mend)
             nursery.start_soon(self._look_at_disk)
             await self.vigil.run()
+
+    def _circle(self) -> set[Node]:
+        return self.kept.circle() | self.also_watched()
 
     def _figures(self, to: Node) -> tuple[int, bool, bytes]:
         return self.limits.give - self.kept.given, self.kept.leaving, self.ledger.digest(to)

@@ -148,16 +148,18 @@ class Kept:
         self.given = await trio.to_thread.run_sync(self.store.custody.given)
 
     async def adopt(self, course: bytes, copies: int) -> list[Unit]:
-        """Take part in keeping a course that is here as a whole; ``copies`` 0: as many as were asked for before.
+        """Take part in keeping all units of a course that are here as a whole; ``copies`` 0: as many as before.
 
-        Returns its units.
+        Returns them.
         """
         holding = await trio.to_thread.run_sync(self.store.holding, course)
-        if holding is None or not holding.complete:
+        if holding is None:
             return []
         units = []
         for segment in range(segments(holding.signed.manifest.bytes)):
             unit = Unit(course, segment)
+            if not is_whole(holding, unit):
+                continue
             units.append(unit)
             entry = self.ledger.entry(unit)
             if entry is not None and (not copies or entry.receipts[self.me].copies == copies):
@@ -262,6 +264,10 @@ class Kept:
             self.news()
 
     # -- damage ------------------------------------------------------------------------------------------------------
+
+    async def has_whole(self, unit: Unit) -> bool:
+        """Whether every chunk of a unit is here, whether it is kept for others or not."""
+        return await trio.to_thread.run_sync(self._is_whole, unit)
 
     def _is_whole(self, unit: Unit) -> bool:
         """Blocking: whether every chunk of a unit is here, as the catalogue has it."""
