@@ -16,7 +16,7 @@ class Found:
     """A peer, and its conversation, which never ends."""
 
     name = "somebody"
-    guess = False
+    guess = named = False
     at_work = True
     resting = False
 
