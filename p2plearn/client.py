@@ -215,21 +215,27 @@ class NodeClient:
         finally:
             connection.close()
 
-    def _await_answer(self, connection: _Connection, seconds: float) -> None:
+    def _await_answer(self, connection: _Connection, seconds: float | None) -> None:
         """Wait for the first byte of an answer, up to ``seconds``, and say after a few what is known of the silence.
 
-        Raises P2plearnError at once then when the process is suspended.
+        A call that may take for ever (None) is begun to be answered at once by a node that is well, so it is waited
+        for until it is, and looked at again and again. Raises P2plearnError when the process is suspended.
         """
-        if seconds <= _SILENT_SECONDS or connection.answers_within(_SILENT_SECONDS):
+        if seconds is not None and seconds <= _SILENT_SECONDS:
             return
-        pid = holder(self._home.lock)
-        state = state_of(pid or 0)
-        if state in {"T", "t"}:
-            raise self._silent("doesn't answer")
-        if pid:
-            why, _ = why_silent(pid, state)
-            said = "is at it, and may wait for other nodes" if self._is_well() else f"doesn't answer so far: {why}"
-            self._on_silence(f"The node {said}. Waiting up to {seconds:.0f} s for it …")
+        told = False
+        while not connection.answers_within(_SILENT_SECONDS):
+            pid = holder(self._home.lock)
+            state = state_of(pid or 0)
+            if state in {"T", "t"}:
+                raise self._silent("doesn't answer")
+            if pid and not told:
+                told = True
+                why, _ = why_silent(pid, state)
+                said = "is at it, and may wait for other nodes" if self._is_well() else f"doesn't answer so far: {why}"
+                self._on_silence(f"The node {said}. Waiting {f'up to {seconds:.0f} s ' if seconds else ''}for it …")
+            if seconds is not None:
+                return
 
     def _is_well(self) -> bool:
         """Whether the node answers another call at once, so that it is neither busy nor hangs."""
@@ -255,6 +261,7 @@ class NodeClient:
     def _long(self, path: str, body: Mapping[str, Any], on_progress: OnProgress) -> dict[str, Any]:
         connection = self._call("POST", path, body, None)
         try:
+            self._await_answer(connection, None)
             for event in self._events(connection.getresponse()):
                 if event.get("event") == "progress":
                     on_progress(Progress.from_json(event))

@@ -21,6 +21,7 @@ from p2plearn.config import Home
 from p2plearn.errors import P2plearnError
 from p2plearn.local_socket import short_address
 from p2plearn.lock import NodeLock
+from p2plearn.operations import VerifyRequest
 from p2plearn.processes import state_of, why_silent
 from tests.nodes import RealNode
 from tests.pocket_node import PocketNode, running
@@ -67,6 +68,9 @@ def test_a_node_that_is_suspended_is_not_waited_for(tmp_path: Path) -> None:
             with pytest.raises(P2plearnError, match=r"doesn't answer: its process .* is suspended") as failed:
                 NodeClient(node.home.path, on_silence=told.append).status()
             assert f"kill -CONT {node.pid}" in failed.value.hint
+            # Nor by a call that may take for ever once it is begun.
+            with pytest.raises(P2plearnError, match=r"doesn't answer: its process .* is suspended"):
+                NodeClient(node.home.path, on_silence=told.append).verify(VerifyRequest(), lambda _: None)
             assert not told
             node_found = {each["check"]: each for each in node.run("doctor", code=1)["findings"]}
             assert "is suspended" in node_found["node"]["words"]
