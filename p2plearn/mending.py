@@ -53,9 +53,13 @@ class Mending:
         self._new_fetch = new_fetch
 
     async def mend(self, findings: Sequence[Damage], report: Report, seconds: float) -> Mended:
-        """Fetch what ``findings`` say is damaged, for at most so long in all. Raises nothing for what can't be had."""
+        """Fetch what ``findings`` say is damaged, for at most so long in all. Raises nothing for what can't be had.
+
+        What is left is looked at when all is done: what came for one course may be what another lacked, too.
+        """
         mended = Mended()
         deadline = trio.current_time() + seconds
+        tried: list[tuple[bytes, list[Damage], str, int]] = []
         for course in dict.fromkeys(one.course for one in findings):
             harmed = [one for one in findings if one.course == course]
             why, gave = "", 0
@@ -66,6 +70,8 @@ class Mending:
                     why = f"{error.message} {error.hint}".strip()
             if limit.cancelled_caught:
                 why = "The time given was over; the same command goes on from there."
+            tried.append((course, harmed, why, gave))
+        for course, harmed, why, gave in tried:
             await self._settle(course, harmed, why, gave, mended)
         return mended
 

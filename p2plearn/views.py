@@ -211,7 +211,8 @@ def verified(result: VerifyResult) -> str:
     checked = f"{count(result.courses, 'course')}, {size(result.bytes)}, in {span(result.seconds)}"
     lines.append(f"Checked {checked}: " + ("all good." if not lines else f"{len(lines)} damaged."))
     lines += [
-        f"Mended {plain(str(each['title']))}: {size(each['bytes'])} from {count(each['providers'], 'node')}."
+        f"Mended {plain(str(each['title']))}: {size(each['bytes'])} "
+        + (f"from {count(each['providers'], 'node')}." if each["providers"] else "that came for another course.")
         for each in result.repaired
     ]
     lines += [f"Still damaged: {_finding(each)}. {plain(str(each['why']))}" for each in result.left]

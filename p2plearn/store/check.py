@@ -138,8 +138,13 @@ def drop_gone(parts: StoreParts) -> None:
 
 
 def still_damaged(parts: StoreParts, findings: Sequence[Damage]) -> list[Damage]:
-    """Those of ``findings`` of which something is still not here, without hashing anything again."""
+    """Those of ``findings`` of which something is still not here, without hashing anything again.
+
+    What is here of their courses is counted anew: a download of another course may have brought it.
+    """
     left = []
+    for course in {one.course for one in findings}:
+        parts.recount(course)
     for one in findings:
         if parts.catalogue.course(one.course) is None:
             continue

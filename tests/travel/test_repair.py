@@ -94,3 +94,19 @@ def test_with_nobody_to_ask_it_says_what_is_missing_and_what_to_do(tmp_path: Pat
         a.run("publish", tmp_path / "course")
         assert a.run("verify", "--repair")["damaged"] == []
         assert run_command("verify", "--timeout", "3", home=a.home.path).code == 2
+
+
+def test_a_course_that_nobody_has_is_mended_by_what_came_for_another(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path / "course")
+    with RealNode(tmp_path / "a") as a, RealNode(tmp_path / "b", bootstrap=[a.address]) as b:
+        course = a.run("publish", folder)["course"]
+        b.run("get", course, "-o", tmp_path / "out")
+        # The same files as a course that only this node has: looked at first, for it is the newer one.
+        own = b.run("publish", folder, "--title", "own", "--private", "--copies", "1")["course"]
+        for extent in (b.home.store / "extents").iterdir():
+            extent.unlink()
+        ran = run_command("verify", "--repair", "--json", home=b.home.path)
+        assert ran.code == 0, ran.stderr + b.log
+        assert ran.last["left"] == []
+        assert {each["course"] for each in ran.last["repaired"]} == {course, own}
+        assert all(row["complete"] for row in b.run("list")["courses"])
