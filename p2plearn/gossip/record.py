@@ -21,6 +21,7 @@ from typing import Final
 
 from p2plearn.database import DatabaseDamaged
 from p2plearn.gossip.feed import Feed
+from p2plearn.gossip.tables import Hiding, log_hiding
 from p2plearn.store import mirror
 from p2plearn.store.durable import sync_directory
 from p2plearn.store.mirror import Table
@@ -73,7 +74,7 @@ def _open(path: Path, notes: Path, seal: Path, own: bytes) -> tuple[Feed, str]:
         why = damage.message
     aside = _set_aside(path)
     seal.unlink(missing_ok=True)
-    mine, _ = mirror.read(notes)
+    mine, harmed = mirror.read(notes)
     salvaged, chosen = _salvage(aside) if aside is not None else ([], {})
     feed = Feed(path)
     try:
@@ -81,15 +82,32 @@ def _open(path: Path, notes: Path, seal: Path, own: bytes) -> tuple[Feed, str]:
         count = feed.restore(raws, int(time.time()))
         with feed.writing() as db:
             for table in CHOICES:
-                # Without notes (they are younger than the record) what the damaged file says of this is all there is.
-                mirror.insert(db, table.name, mine.get(table.name, []) if expected else chosen.get(table.name, []))
+                # The notes are younger than the record; what they lack, the damaged file may still say.
+                mirror.insert(db, table.name, mine.get(table.name, []) if expected else [])
+                mirror.insert(db, table.name, chosen.get(table.name, []) if harmed or not expected else [])
+            _log_anew(db, own)
     finally:
         feed.close()
     words = f"{why} It was begun anew with the {count} messages that could be saved; others come from peers."
+    if harmed or (not expected and len(chosen) < len(CHOICES)):
+        words += (
+            f" {notes} is gone or damaged, too: whom this person blocks, mutes, trusts and follows may be lost in part."
+            " `p2plearn block --list` and `p2plearn mute --list` show what is left."
+        )
     if aside is not None:
         words += f" The damaged one was set aside as {aside}; delete it when all is well."
     log.warning("%s", words)
     return Feed(path, notes=(notes, mirrored)), words
+
+
+def _log_anew(db: sqlite3.Connection, own: bytes) -> None:
+    """Begin the log of what was hidden with what is in force by this person's own word; the rest of it is lost."""
+    in_force = [
+        *db.execute("SELECT since, how, target, subject, ?, reason FROM shunned", (own,)).fetchall(),
+        *db.execute("SELECT since, 'subscribe', 'author', author, ?, '' FROM subscriptions", (own,)).fetchall(),
+    ]
+    for line in sorted(in_force):
+        log_hiding(db, Hiding(*line))
 
 
 def _set_aside(path: Path) -> Path | None:

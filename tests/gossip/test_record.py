@@ -102,6 +102,45 @@ def test_what_this_person_said_and_chose_is_there_whatever_becomes_of_the_file(p
         assert (words, mine(feed), choices(feed)) == ("", said, chosen)
 
 
+def hidings(feed: Feed) -> list[tuple[str, bytes, bytes, str]]:
+    with feed.reading() as db:
+        return db.execute("SELECT action, subject, author, reason FROM hidings ORDER BY number").fetchall()
+
+
+@pytest.mark.parametrize("how", ["deleted", "overwritten"])
+def test_the_log_names_what_is_still_blocked(path: Path, how: str) -> None:
+    harm(path, how)
+    with open_record(path, ME.key) as (feed, words):
+        assert hidings(feed) == [
+            ("block", person("eve").key, ME.key, "spam"), ("subscribe", person("mod").key, ME.key, "")
+        ]  # fmt: skip
+        assert "blocks, mutes, trusts" not in words
+
+
+@pytest.mark.parametrize("notes", ["rotten", "deleted"])
+def test_it_is_said_that_blocks_are_lost_when_the_notes_are_lost_too(path: Path, notes: str) -> None:
+    harm(path, "overwritten")
+    if notes == "rotten":
+        path.with_name("people.notes").write_bytes(random.Random(2).randbytes(3000))
+    else:
+        path.with_name("people.notes").unlink()
+    with open_record(path, ME.key) as (feed, words):
+        assert "blocks, mutes, trusts and follows may be lost" in words
+        assert choices(feed) == [[], [], [], []]
+
+
+def test_a_damaged_line_of_the_notes_is_made_up_for_by_the_record(path: Path) -> None:
+    notes = path.with_name("people.notes")
+    lines = notes.read_bytes().splitlines(keepends=True)
+    with open_record(path, ME.key) as (feed, _):
+        chosen = choices(feed)
+    notes.write_bytes(b"".join(b"0" * 16 + line[16:] if b'"shunned"' in line else line for line in lines))
+    harm(path, "flipped")
+    with open_record(path, ME.key) as (feed, words):
+        assert choices(feed) == chosen
+        assert "may be lost" in words
+
+
 def test_what_was_taken_back_is_in_no_file(path: Path) -> None:
     with open_record(path, ME.key) as (feed, _):
         secret = say(feed, env.Post(role="comment", text="to be taken back", path="", reply=None))
