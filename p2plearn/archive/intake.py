@@ -88,9 +88,11 @@ class Intake:
             # Another order than ours: once more for manifests and people, then for each course once for its index and
             # once for its chunks.
             if any(arrival.state == "waiting" and arrival.signed is None for arrival in result.courses):
-                result.damaged = result.unknown = 0
+                result.damaged = result.unknown = result.people_refused = 0
+                result.people_known = -result.people_new  # they are met again, and known by now
                 self._source.rewind()
                 self._pass(None)
+                result.people_known = max(result.people_known, 0)
             for arrival in result.courses * 2:
                 if arrival.state == "waiting" and arrival.signed is not None:
                     self._source.rewind()
@@ -358,6 +360,8 @@ class Intake:
         taken = self._feed.take(raws, self._house.follows(), self._house.clock(), self._house.refuses)
         result = self.result
         result.people_new += len(taken.new)
+        if self._focus is not None:
+            return  # those that were met before were counted then
         known = taken.dropped["known"] + taken.dropped["stale"]
         result.people_known += known
         result.people_refused += taken.dropped.total() - known
