@@ -102,11 +102,13 @@ def _open(path: Path, notes: Path, seal: Path, own: bytes) -> tuple[Feed, str]:
 
 def _log_anew(db: sqlite3.Connection, own: bytes) -> None:
     """Begin the log of what was hidden with what is in force by this person's own word; the rest of it is lost."""
-    in_force = [
-        *db.execute("SELECT since, how, target, subject, ?, reason FROM shunned", (own,)).fetchall(),
-        *db.execute("SELECT since, 'subscribe', 'author', author, ?, '' FROM subscriptions", (own,)).fetchall(),
-    ]
-    for line in sorted(in_force):
+    in_force = db.execute(  # ordered there, for what was salvaged may be of any type
+        "SELECT since, how, target, subject, ?1, reason FROM shunned WHERE typeof(subject) = 'blob' UNION ALL "
+        "SELECT since, 'subscribe', 'author', author, ?1, '' FROM subscriptions WHERE typeof(author) = 'blob' "
+        "ORDER BY 1",
+        (own,),
+    ).fetchall()
+    for line in in_force:
         log_hiding(db, Hiding(*line))
 
 
