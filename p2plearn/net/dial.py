@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import trio
 from libp2p.abc import IHost
 from libp2p.peer.peerinfo import PeerInfo
+from libp2p.transport.exceptions import OpenConnectionError
 
 from p2plearn.errors import P2plearnError
 from p2plearn.net.addresses import bare, dial_order
@@ -17,7 +18,16 @@ from p2plearn.net.race import DialFailed
 from p2plearn.net.swarm import CourseSwarm
 
 Reason = Literal[
-    "no-address", "refused", "timed-out", "unreachable", "wrong-peer", "banned", "handshake", "group", "self"
+    "no-address",
+    "refused",
+    "timed-out",
+    "unreachable",
+    "unopened",
+    "wrong-peer",
+    "banned",
+    "handshake",
+    "group",
+    "self",
 ]
 
 GIVEN_TTL = 3600
@@ -28,6 +38,7 @@ _WORDS: dict[Reason, str] = {
     "refused": "nothing listens there (connection refused)",
     "timed-out": "no answer in time",
     "unreachable": "there is no route to it",
+    "unopened": "no connection to it could be opened",
     "wrong-peer": "another peer answers at that address",
     "banned": "it is banned for now",
     "handshake": "it answers, but the secure handshake failed",
@@ -35,7 +46,9 @@ _WORDS: dict[Reason, str] = {
     "self": "that is this node itself",
 }
 # Which reason to tell when each address failed in its own way: the one that says most.
-_TELLING: tuple[Reason, ...] = ("wrong-peer", "group", "handshake", "refused", "timed-out", "unreachable", "no-address")
+_TELLING: tuple[Reason, ...] = (
+    "wrong-peer", "group", "handshake", "refused", "timed-out", "unopened", "unreachable", "no-address",
+)  # fmt: skip
 
 
 class ConnectFailed(P2plearnError):
@@ -87,6 +100,7 @@ async def connect(host: IHost, peer: PeerInfo, deadline: float) -> None:
 
 def why(error: BaseException) -> Reason:
     """The reason in what a dial raised, looked for along its causes."""
+    opened = True
     for cause in _causes(error):
         if isinstance(cause, NotInGroup):
             return "timed-out" if isinstance(cause.__cause__, trio.TooSlowError) else "group"
@@ -98,7 +112,9 @@ def why(error: BaseException) -> Reason:
             return "timed-out"
         if isinstance(cause, OSError) and cause.errno in _ROUTELESS:
             return "unreachable"
-    return "handshake"
+        if isinstance(cause, OpenConnectionError) and isinstance(cause.__cause__, OSError):
+            opened = False  # whatever the reason, nobody has answered yet
+    return "handshake" if opened else "unopened"
 
 
 # How TLS of ours, and libp2p's upgrader and Noise, put it.

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import Final
 
@@ -114,6 +115,10 @@ async def _open_on_any_cable(host: str, port: int) -> trio.SocketStream:
     """A TCP connection to a link-local address by the first interface it answers on; raises OpenConnectionError."""
     found: list[trio.SocketStream] = []
     problems: list[OSError] = []
+    zones = cables()
+    if not zones:  # the system's words for it, which tell it from somebody who answers badly
+        nowhere = OSError(errno.ENETUNREACH, "no interface has a link-local address")
+        raise OpenConnectionError(f"no cable leads to {host}") from nowhere
 
     async def attempt(zone: int) -> None:
         sock = trio.socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
@@ -129,7 +134,7 @@ async def _open_on_any_cable(host: str, port: int) -> trio.SocketStream:
                 sock.close()
 
     async with trio.open_nursery() as nursery:
-        for zone in cables():
+        for zone in zones:
             nursery.start_soon(attempt, zone)
     for extra in found[1:]:
         extra.socket.close()

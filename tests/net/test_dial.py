@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import trio
 from hosts import eventually, running_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
+from libp2p.transport.exceptions import OpenConnectionError
 from multiaddr import Multiaddr
 
-from p2plearn.net.dial import ConnectFailed, connect
+from p2plearn.net.dial import ConnectFailed, connect, why
 
 
 def new_id() -> ID:
@@ -41,6 +44,21 @@ async def test_each_way_to_fail_has_its_words(stock_parts: bool) -> None:
             assert caught.value.reason == reason
             assert caught.value.exit_code == 4
         silent.close()
+
+
+async def test_without_a_cable_nobody_is_said_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p2plearn.net.tcp.cables", list)
+    async with running_host() as (host, _):
+        with pytest.raises(ConnectFailed, match="no route") as caught:
+            await connect(host, PeerInfo(new_id(), [Multiaddr("/ip6/fe80::9/tcp/4017")]), 10.0)
+    assert caught.value.reason == "unreachable"
+
+
+def test_what_never_opened_has_not_answered() -> None:
+    failed = OpenConnectionError("no")
+    failed.__cause__ = OSError(errno.EPERM, "a firewall of this machine's")
+    assert why(failed) == "unopened"
+    assert why(OpenConnectionError("no WebSocket: it answers with status 404")) == "handshake"
 
 
 async def test_a_failure_is_not_remembered() -> None:
