@@ -6,13 +6,14 @@ are private addresses a world away. For the same reason point-to-point interface
 nor public IPv4 networks, which are a provider's, with its other customers in them; IPv6 networks of 64 bits are a
 home's.
 
-Pure but for ``list_networks``, which asks the machine.
+Pure but for ``list_networks``, which asks the machine, and ``Vicinity``, which is handed a clock.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,48 @@ Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 _POINT_TO_POINT: Final = 0x10
 _TUNNELS: Final = ("tun", "tap", "utun", "wg", "ppp", "wwan", "rmnet", "ipsec", "tailscale", "zt", "gif", "stf")
 """Names of interfaces that lead elsewhere, for systems that don't tell it otherwise, or tell it wrong."""
+
+NETWORKS_SECONDS: Final = 10.0
+"""For which this machine's networks are remembered."""
+
+
+class Vicinity:
+    """This machine's networks, as ``look`` lists them now and then by ``clock``, and which connections stay on them.
+
+    Once with a neighbour, a connection is for as long as it lasts: it goes the way by which it was opened, and an
+    address of ours that vanishes (a pulled cable) puts nobody beyond it. And before one counts as from beyond for the
+    first time, the networks are listed anew: it may have come by an address as young as itself.
+    """
+
+    def __init__(self, look: Callable[[], list[Interface]], clock: Callable[[], float]) -> None:
+        self._look = look
+        self._clock = clock
+        self._networks: list[Interface] = []
+        self._until = float("-inf")
+        self._near: weakref.WeakSet[object] = weakref.WeakSet()
+        self._far: weakref.WeakSet[object] = weakref.WeakSet()
+
+    def networks(self) -> list[Interface]:
+        """This machine's, as ``list_networks`` gives them; at most ``NETWORKS_SECONDS`` old."""
+        now = self._clock()
+        if now >= self._until:
+            self._networks, self._until = self._look(), now + NETWORKS_SECONDS
+        return self._networks
+
+    def changed(self) -> None:
+        """This machine is on another network now."""
+        self._until = float("-inf")
+
+    def is_near(self, connection: object, remote: str) -> bool:
+        """Whether ``connection``, of which the other end is at the IP address ``remote``, is with a neighbour."""
+        if connection in self._near:
+            return True
+        near = is_neighbour(remote, self.networks())
+        if not near and connection not in self._far:
+            self.changed()
+            near = is_neighbour(remote, self.networks())
+        (self._near if near else self._far).add(connection)
+        return near
 
 
 def is_neighbour(remote: str, own: Iterable[Interface]) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2plearn.net.neighbours import is_neighbour, list_networks
+from p2plearn.net.neighbours import NETWORKS_SECONDS, Interface, Vicinity, is_neighbour, list_networks
 
 OWN = [
     ipaddress.ip_interface(text)
@@ -70,3 +70,39 @@ def test_any_text_has_an_answer(text: str) -> None:
 def test_this_machine_is_its_own_neighbour() -> None:
     own = list_networks()
     assert all(is_neighbour(str(interface.ip), own) for interface in own)
+
+
+class Connection:
+    """Stands for one: only which it is counts."""
+
+
+def test_who_was_on_the_lan_is_not_beyond_it_when_our_address_goes() -> None:
+    now, own = 0.0, [ipaddress.ip_interface("fd00:66::1/64")]
+    vicinity = Vicinity(lambda: list(own), lambda: now)
+    known, far, later = Connection(), Connection(), Connection()
+    assert vicinity.is_near(known, "fd00:66::2")
+    assert not vicinity.is_near(far, "2a00:1450::9")
+    own.clear()  # the cable is pulled
+    now += NETWORKS_SECONDS
+    assert vicinity.networks() == []
+    assert vicinity.is_near(known, "fd00:66::2")
+    assert not vicinity.is_near(far, "2a00:1450::9")
+    assert not vicinity.is_near(later, "fd00:66::2")
+
+
+def test_a_connection_by_an_address_that_is_new_is_judged_by_it() -> None:
+    own: list[Interface] = []
+    looks = 0
+
+    def look() -> list[Interface]:
+        nonlocal looks
+        looks += 1
+        return list(own)
+
+    vicinity = Vicinity(look, lambda: 0.0)
+    assert vicinity.networks() == []
+    own.append(ipaddress.ip_interface("fd00:66::1/64"))
+    assert vicinity.is_near(Connection(), "fd00:66::2")
+    far, before = Connection(), looks
+    assert not any(vicinity.is_near(far, "2a00:1450::9") for _ in range(100))
+    assert looks == before + 1  # who is known to be from beyond costs no further look

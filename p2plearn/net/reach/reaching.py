@@ -23,7 +23,7 @@ from trio import TaskStatus  # type: ignore[attr-defined]  # trio re-exports it,
 
 from p2plearn.net.addresses import Reach, bare, is_relayed, is_websocket, reach, reach_of_ip
 from p2plearn.net.course_host import CourseHost
-from p2plearn.net.neighbours import Interface, is_neighbour, list_networks
+from p2plearn.net.neighbours import Interface, Vicinity, list_networks
 from p2plearn.net.reach.autonat import CallBack, ask
 from p2plearn.net.reach.circuit import Circuits, RelayRefused
 from p2plearn.net.reach.holepunch import HolePunching, Sighting
@@ -38,9 +38,6 @@ log = logging.getLogger("p2plearn.net")
 
 TICK_SECONDS: Final = 1.0
 """Between looks at who is there; cheap, for nothing is asked of the system or the network without need."""
-
-NETWORKS_SECONDS: Final = 10.0
-"""For which this machine's networks are remembered."""
 
 RENEW_SECONDS: Final = 1800.0
 """A place at a relay is renewed when it lasts no longer than this: half of its hour."""
@@ -79,9 +76,7 @@ class Reaching:
         self._swarm: CourseSwarm = swarm
         self._settings = settings
         self._moved = moved
-        self._list_networks = networks
-        self._networks: list[Interface] = []
-        self._networks_until = float("-inf")
+        self._vicinity = Vicinity(networks, trio.current_time)
         self._judge = Judge(0.0)
         self._sightings: dict[ID, Sighting] = {}
         self._asking = False
@@ -125,7 +120,7 @@ class Reaching:
         """This machine is on another network now, or slept for so many seconds: what was found out counts no more."""
         self.circuits.slept(slept)
         self._judge.network_changed(trio.current_time())
-        self._networks_until = float("-inf")
+        self._vicinity.changed()
         self._sightings.clear()
         self._refused.clear()
         self.punching.network_changed()
@@ -334,13 +329,7 @@ class Reaching:
 
     def _own(self) -> list[str]:
         """This machine's addresses that reach farther than its cable."""
-        return [str(i.ip) for i in self._own_networks() if reach_of_ip(str(i.ip)) > Reach.LINK]
-
-    def _own_networks(self) -> list[Interface]:
-        now = trio.current_time()
-        if now >= self._networks_until:
-            self._networks, self._networks_until = self._list_networks(), now + NETWORKS_SECONDS
-        return self._networks
+        return [str(i.ip) for i in self._vicinity.networks() if reach_of_ip(str(i.ip)) > Reach.LINK]
 
     def _beyond(self) -> list[ID]:
         """Peers that are connected directly, and are not on this network."""
@@ -352,7 +341,7 @@ class Reaching:
 
     def _is_beyond(self, connection: INetConn) -> bool:
         remote = connection.muxed_conn.get_remote_address()
-        return remote is not None and not is_neighbour(remote[0], self._own_networks())
+        return remote is not None and not self._vicinity.is_near(connection, remote[0])
 
     def _spawn(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Begin something that must end neither this task nor the node."""
