@@ -83,7 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            return _fail(scope, P2plearnError(f"{error.strerror or error}.", "Run it with --debug for more."))
+            where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+            todo = "`p2plearn doctor` says more." if error.errno == errno.EROFS else "Run it with --debug for more."
+            return _fail(scope, P2plearnError(f"{where}{error.strerror or error}.", todo))
         _give_up_stdout()
         scope.as_json = False  # it has nowhere to go
         return _fail(scope, NoSpace("The answer can't be written: the disk of its output is full.", "Make room there."))

@@ -2,7 +2,7 @@
 
 Nothing is changed, and no wait is longer than a few seconds. What can't be found out stays unknown; nothing raises.
 
-Imports ``client``, ``config``, ``net`` and the standard library; ifaddr for the interfaces.
+Imports ``asking``, ``client``, ``config``, ``net`` and the standard library; ifaddr for the interfaces.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import contextlib
 import ctypes
 import ipaddress
 import os
-import select
 import shutil
 import socket
 import stat
-import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +26,8 @@ import trio
 
 from p2plearn.client import NodeClient, start_command
 from p2plearn.config import Home, Settings
-from p2plearn.doctor.facts import Facts, Interface, Multicast, Port
+from p2plearn.doctor.asking import ask_lan
+from p2plearn.doctor.facts import Facts, Interface, Port
 from p2plearn.doctor.knocking import compare, key_of
 from p2plearn.doctor.ports import had_by_node, try_port, untold
 from p2plearn.errors import P2plearnError
@@ -40,10 +39,6 @@ from p2plearn.net.knock import Knock
 from p2plearn.net.lan import service_type
 from p2plearn.private_files import make_private_folder, read_private
 from p2plearn.processes import state_of, why_silent
-
-MDNS: Final = ("224.0.0.251", 5353)
-LISTEN_SECONDS: Final = 1.5
-"""For answers on the LAN: responders wait up to 120 ms on purpose (RFC 6762), and radio loses some."""
 
 MOST_KEY_BYTES: Final = 4096
 """Of a key file that are looked at."""
@@ -116,6 +111,7 @@ def _of_home(home: Home) -> dict[str, Any]:
     return {
         "home_mode": stat.S_IMODE(facts.st_mode),
         "home_is_mine": facts.st_uid == os.geteuid(),
+        "home_writable": os.access(home.path, os.W_OK),  # a file system that is read-only says no to root, too
         "key_problems": key_problems(home),
         "free_disk": _free(home.path),
     }
@@ -225,41 +221,6 @@ def _service(home: Home) -> str:
     except P2plearnError:
         group = None
     return service_type(group.tag if group is not None else "")
-
-
-def ask_lan(interfaces: Sequence[Interface], service: str, seconds: float = LISTEN_SECONDS) -> Multicast:
-    """Ask for nodes that announce ``service`` by multicast DNS on every IPv4 network, and count who answers."""
-    own = {each.partition("/")[0] for interface in interfaces for each in interface.addresses}
-    mine = [each for each in own if ":" not in each and not ipaddress.ip_address(each).is_loopback]
-    if not mine:
-        return Multicast("this machine has no IPv4 address on any network")
-    # RFC 6762, 6.7: a question from another port than 5353 is answered to who asked.
-    parts = service.rstrip(".").encode().split(b".")
-    name = b"".join(bytes([len(part)]) + part for part in parts) + b"\0"
-    question = struct.pack("!6H", 0, 0, 1, 0, 0, 0) + name + struct.pack("!2H", 12, 1)
-    problem, heard = "", set()
-    with contextlib.ExitStack() as stack:
-        asked = []
-        for address in mine:
-            sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            try:
-                sock.bind((address, 0))
-                sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(address))
-                sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
-                sock.sendto(question, MDNS)
-                asked.append(sock)
-            except OSError as error:
-                problem = error.strerror or str(error)
-        if not asked:
-            return Multicast(problem)
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            for sock in select.select(asked, [], [], left)[0]:
-                with contextlib.suppress(OSError):
-                    answer, (sender, _) = sock.recvfrom(9000)
-                    if parts[0] in answer and len(answer) > len(question):
-                        heard.add(sender)
-    return Multicast(own=bool(heard & own), others=len(heard - own))
 
 
 def _contained() -> str:

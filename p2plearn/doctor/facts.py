@@ -56,11 +56,15 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Multicast:
-    """What came of asking the LAN for nodes. ``own``: this machine's node answered; ``others``: how many others."""
+    """What came of asking the LAN for nodes. ``own``: this machine's node answered; ``others``: how many others;
+    ``forbidden``: this machine itself refuses to send, which only a firewall does; ``nowhere``: it has no network.
+    """
 
     problem: str = ""
     own: bool = False
     others: int = 0
+    forbidden: bool = False
+    nowhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class Facts:
     home_exists: bool = True
     home_mode: int = 0o700
     home_is_mine: bool = True
+    home_writable: bool = True
     key_problems: tuple[tuple[str, str], ...] = ()
     """Why a start would refuse the keys: what is wrong with each, and what to do."""
     free_disk: int | None = None

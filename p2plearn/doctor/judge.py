@@ -55,6 +55,13 @@ def _home(facts: Facts) -> Finding | None:
             "home", "bad", f"The home {facts.home} belongs to another user.",
             "Run p2plearn as that user, or choose another home with --home DIR.",
         )  # fmt: skip
+    if not facts.home_writable:
+        return Finding(
+            "home", "bad", f"Nothing can be written in the home {facts.home}: its file system is read-only, or the "
+            "folder is.",
+            "Systems make a disk read-only after errors: see `dmesg`, save what is on it (it can still be read), and "
+            "have it checked. Else: mount it read-write, or `chmod u+w` the folder.",
+        )  # fmt: skip
     if facts.key_problems:
         words = " ".join(words for words, _ in facts.key_problems)
         refuses = "The node refuses to start." if facts.status is None else "It will refuse to start the next time."
@@ -152,7 +159,7 @@ def _node(facts: Facts) -> Finding | None:
         return Finding("node", "good", f"The node is running (process {facts.node_pid}).")
     if facts.node_pid is None:
         first = "First mend what is said of the home and its settings above, then start it: "
-        refused = not facts.home_is_mine or facts.key_problems or facts.config_problem
+        refused = not (facts.home_is_mine and facts.home_writable) or facts.key_problems or facts.config_problem
         todo = f"{first if refused else 'Start it: '}{facts.start_command}"
         return Finding("node", "bad", "No node is running for this home.", todo)
     why, todo = facts.node_silence
@@ -263,12 +270,13 @@ def _multicast(facts: Facts) -> Finding | None:
             "To be found, start it without --no-mdns, and without network.mdns = false in config.toml.",
         )  # fmt: skip
     problem = str((facts.status or {}).get("lan", {}).get("problem", ""))
-    if facts.multicast is None:
-        return None
+    if facts.multicast is None or facts.multicast.nowhere:
+        return None  # (on no network, of which _network speaks)
     if facts.multicast.problem or problem:
+        firewall = "Allow multicast to 224.0.0.251 and ff02::fb, UDP port 5353, in this machine's firewall."
         return Finding(
             "lan", "bad", f"The LAN can't be asked for nodes: {facts.multicast.problem or problem}.",
-            "Allow multicast to 224.0.0.251, UDP port 5353, in this machine's firewall.",
+            firewall if facts.multicast.forbidden else f"See that the network is up (`ip address`). {firewall}",
         )  # fmt: skip
     if facts.multicast.others:
         return Finding("lan", "good", f"{facts.multicast.others} other nodes answer on the LAN.")

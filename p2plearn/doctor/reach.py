@@ -238,7 +238,7 @@ def _by_place(tried: Tried, place: str) -> tuple[str, str] | None:
     if place == "link-local" and tried.fault in {"no-zone", "no-route"}:
         return (
             f"{tried.target} is good on one cable or Wi-Fi only, and doesn't say on which.",
-            "Use another of its addresses, or name the interface: fe80::…%eth0.",
+            f"Use another of its addresses, or name the interface: [fe80::…%eth0]:{tried.port}.",
         )
     if place == "other-private" and tried.fault in {"timeout", "no-route", "no-host"}:
         return (
@@ -263,7 +263,10 @@ def _by_connection(tried: Tried, place: str) -> tuple[str, str] | None:
             f"This machine has no route to {tried.target}: it is on no network that leads there over {kind}.",
             f"Join a network; if the other has an address of another kind than {kind}, try that.",
         )
-    if place == "own-network" and tried.answers_arp is False:
+    # Over IPv6 nobody in between says "no host" on one's own cable, where no router is: the system itself asked and
+    # heard nothing (RFC 4861, 7.2.2); what a firewall refuses is "forbidden" (RFC 4443, 3.1).
+    unheard = ":" in tried.target and tried.fault == "no-host"
+    if place in {"own-network", "link-local"} and (tried.answers_arp is False or unheard):
         return (
             f"Nothing answers for {tried.target} on this network, not even its network card.",
             "It is off, asleep, or has another address now; or the Wi-Fi keeps its guests apart (“client isolation”): "

@@ -6,6 +6,7 @@ Imports ``addresses`` and libp2p's address types.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 from dataclasses import dataclass
@@ -79,7 +80,17 @@ def read(text: str) -> Asked:
 
 
 def _host_and_port(text: str) -> Asked:
+    if _is_ip6(text):  # its last group may look like a port
+        raise Unreadable(f"an IPv6 address is written in brackets, before its port: [{text}]:4017")
     host, _, word = text.rpartition(":")
     if not host or not word.isascii() or not word.isdecimal() or not 0 < int(word) < 65536:
         raise Unreadable("write it as /ip4/192.0.2.7/tcp/4017 or as host:port")
     return Asked(host.removeprefix("[").removesuffix("]"), int(word))
+
+
+def _is_ip6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True

@@ -14,6 +14,7 @@ from p2plearn.doctor.reach import Tried, explain
 
 NOW = 1_800_000_000.0
 LAN = Interface("eth0", ("192.168.1.5/24", "fe80::1/64"))
+SIX = Interface("eth1", ("fd00:66::2/64",))
 LO = Interface("lo", ("127.0.0.1/8", "::1/128"))
 STATUS: dict[str, Any] = {"peers": 3, "uptime": 5000.0, "paused": False, "lan": {"problem": ""}, "banned": []}
 ON_LOOPBACK = {"wanted": ["/ip4/127.0.0.1/tcp/1"], "bound": ["/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/1"]}
@@ -48,6 +49,8 @@ def test_a_sound_machine_has_nothing_but_good_findings() -> None:
     ("check", "grade", "words", "todo", "changed"),
     [
         ("home", "bad", "another user", "--home", {"home_is_mine": False}),
+        ("home", "bad", "Nothing can be written in the home /h", "dmesg", {"home_writable": False}),
+        ("node", "bad", "No node", "First mend", {"home_writable": False, "status": None, "node_pid": None}),
         ("home", "bad", "peer.key is open to others. It will refuse", "chmod 600",
          {"key_problems": (("peer.key is open to others.", "chmod 600"),)}),
         ("home", "bad", "The node refuses to start", "one; two",
@@ -96,6 +99,10 @@ def test_a_sound_machine_has_nothing_but_good_findings() -> None:
         ("vpn", "note", "wg0", "local network access", {"interfaces": (LAN, Interface("wg0", ("10.1.0.2/32",)))}),
         ("lan", "note", "switched off", "mdns", {"mdns": False}),
         ("lan", "bad", "can't be asked", "5353", {"multicast": Multicast(problem="Network is unreachable")}),
+        ("lan", "bad", "can't be asked", "Allow multicast",
+         {"multicast": Multicast(problem="Operation not permitted", forbidden=True)}),
+        ("lan", "bad", "can't be asked", "the network is up",
+         {"multicast": Multicast(problem="Network is unreachable")}),
         ("lan", "bad", "firewall here", "mdns", {"multicast": Multicast()}),
         ("lan", "note", "No other node", "isolation", {"multicast": Multicast(own=True)}),
         ("lan", "note", "No other node", "isolation",
@@ -118,6 +125,13 @@ def test_each_trouble_is_named_with_what_to_do(
     assert found.grade == grade
     assert words in found.words
     assert todo in found.todo
+
+
+def test_without_a_network_the_firewall_is_not_blamed() -> None:
+    nowhere = Multicast("this machine is on no network", nowhere=True)
+    found = judge(dataclasses.replace(GOOD, interfaces=(LO,), multicast=nowhere, status=None))
+    assert "lan" not in {each.check for each in found}
+    assert not [each for each in found if "firewall" in each.todo]
 
 
 def test_a_bootstrap_node_that_could_not_be_asked_is_not_blamed() -> None:
@@ -183,6 +197,10 @@ BRIDGE = Interface("docker0", ("172.18.0.1/16",))
         (Tried("route", "no-route", "", "2606:4700::9", 4017), "IPv6"),
         (Tried("tcp", "no-zone", "", "fe80::9", 4017), "one cable"),
         (Tried("tcp", "no-host", "", "8.8.4.4", 4017), "refuses to pass"),
+        (Tried("tcp", "no-host", "", "fd00:66::9", 4017), "not even its network card"),
+        (Tried("tcp", "no-host", "", "fe80::9", 4017), "not even its network card"),
+        (Tried("tcp", "forbidden", "", "fd00:66::9", 4017), "refuses to pass"),
+        (Tried("tcp", "no-host", "", "2606:4700::9", 4017), "refuses to pass"),
         (Tried("multistream", "stranger", "", "192.168.1.9", 4017), "Another program"),
         (Tried("multistream", "hung-up", "", "192.168.1.9", 4017), "closed group"),
         (Tried("group", "group", "hung up", "192.168.1.9", 4017), "another group"),
@@ -193,6 +211,6 @@ BRIDGE = Interface("docker0", ("172.18.0.1/16",))
     ],
 )  # fmt: skip
 def test_why_a_knock_came_to_nothing(tried: Tried, words: str) -> None:
-    found = explain(tried, (LO, LAN, BRIDGE))
+    found = explain(tried, (LO, LAN, BRIDGE, SIX))
     assert words in found.words + found.todo
     assert found.todo or found.grade == "good"

@@ -115,6 +115,9 @@ async def test_a_node_that_is_no_relay_says_so() -> None:
         ("/ip4/192.0.2.1/tcp/4017/p2p/x", "no address"),
         ("/dns4/x", "only addresses with a TCP port"),
         ("example.org", "host:port"),
+        ("fd00:66::1", r"\[fd00:66::1\]:4017"),
+        ("::1", r"\[::1\]:4017"),
+        ("fe80::9%eth0", "in brackets"),
     ],
 )
 def test_addresses_that_are_none_are_refused_with_the_reason(text: str, why: str) -> None:
