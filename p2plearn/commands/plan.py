@@ -245,7 +245,8 @@ def _words(found: Answer) -> str:
         if asked.loss > 0.0
         else f"No course is expected to be lost within {span(q.period)}.",
     ]
-    lines += _advice(found)
+    if found.nodes_at_end >= 1:
+        lines += _advice(found)
     if found.nodes_at_end < max(q.copies, 0.9 * q.nodes):
         left = f"{found.nodes_at_end:,.0f}" if found.nodes_at_end >= 1 else "no"
         lines.append(f"More leave than come: {left} nodes are left by then, which no number of copies makes up for.")

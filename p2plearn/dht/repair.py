@@ -9,7 +9,9 @@ Imports ``dht`` siblings and ``errors``.
 from __future__ import annotations
 
 import bisect
+import heapq
 import logging
+import math
 import random
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
@@ -34,6 +36,11 @@ AT_ONCE: Final = 3
 
 ASKED: Final = 8
 """Nodes asked who else holds a unit that this node seems to be alone with: its custodians are among the nearest."""
+
+ALONE_AT_ONCE: Final = 2
+ALONE_AGAIN: Final = 30.0
+"""In a round so many of the units that only this node seems to hold, and that lack nothing since no more was asked for,
+are asked about, each once in so many heartbeat intervals: who left and came back may be one of two."""
 
 ROUND: Final = 24
 """Units looked after in one round, those with the fewest copies first."""
@@ -72,6 +79,7 @@ class Repair:
         self._challenges = Challenges(keeper, chance)
         self._looked_to: Unit | None = None
         self._tried: dict[Unit, float] = {}
+        self._asked_alone: dict[Unit, float] = {}
         """When units that are short of copies were last asked about or planned for."""
 
     # -- what stands -------------------------------------------------------------------------------------------------
@@ -167,6 +175,7 @@ class Repair:
         kept = set(self._keeper.ledger)
         self._duty.keep_to(kept, trio.current_time())
         self._tried = {unit: at for unit, at in self._tried.items() if unit in kept}
+        self._asked_alone = {unit: at for unit, at in self._asked_alone.items() if unit in kept}
 
     async def place(self, units: Iterable[Unit], tell: Callable[[int], None]) -> int:
         """Copy ``units`` until each has as many copies as asked for, or nobody is left to take one.
@@ -267,6 +276,7 @@ class Repair:
             if made.transfers:
                 log.info("repairs %d of %d units", len({each.unit for each in made.transfers}), len(short))
             await self._carry_out(made.transfers, self.need)
+        await self._ask_who_is_alone(looked, now)
         await self._release_surplus(looked)
         await self._challenges.look()
 
@@ -280,6 +290,22 @@ class Repair:
         chosen = [*units[begin : begin + LOOKED], *units[: max(0, begin + LOOKED - len(units))]]
         self._looked_to = chosen[-1]
         return set(chosen)
+
+    async def _ask_who_is_alone(self, looked: Collection[Unit], now: float) -> None:
+        """Look for other holders of units that lack no copies with just this node's."""
+        keeper, asked = self._keeper, self._asked_alone
+        again = now - ALONE_AGAIN * keeper.limits.interval
+        sole = [
+            (asked.get(unit, -math.inf), unit)
+            for unit in looked
+            if (entry := keeper.ledger.entry(unit)) is not None
+            and entry.copies <= 1
+            and entry.holders == {keeper.ledger.me}
+        ]
+        for last, unit in heapq.nsmallest(ALONE_AT_ONCE, sole):
+            if last <= again:
+                asked[unit] = now
+                await self._finds_others(unit)
 
     async def _finds_others(self, unit: Unit) -> bool:
         """Of a unit of which no other holder was ever heard, ask those nearest to it; whether there was somebody.

@@ -70,10 +70,10 @@ class Answer:
     nodes_at_end: float
 
 
-def row(question: Question, copies: int) -> Row:
-    """What ``copies`` of each course mean."""
+def row(question: Question, copies: int, *, deserted: bool = False) -> Row:
+    """What ``copies`` of each course mean; in a network that is ``deserted`` before the time is over none is kept."""
     q = question
-    chance = durability.loss(copies, q.crash_rate, q.window, q.period)
+    chance = 1.0 if deserted else durability.loss(copies, q.crash_rate, q.window, q.period)
     disk = q.courses * q.course_bytes * copies / q.nodes
     return Row(
         copies,
@@ -92,9 +92,11 @@ def answer(question: Question) -> Answer:
     """What to expect and what to ask for."""
     most = min(question.nodes, MOST_COPIES)
     q = question
-    enough = durability.enough_copies(
+    at_end = durability.population(q.nodes, q.join_rate, q.leave_rate, q.period)
+    deserted = at_end < 1.0
+    enough = None if deserted else durability.enough_copies(
         q.goal, most, leave_rate=q.crash_rate, window=q.window, period=q.period
     )  # fmt: skip
     shown = sorted({*range(1, min(SHOWN, most) + 1), q.copies, enough or q.copies})
-    at_end = durability.population(q.nodes, q.join_rate, q.leave_rate, q.period)
-    return Answer(q, row(q, q.copies), enough, tuple(row(q, copies) for copies in shown), at_end)
+    rows = tuple(row(q, copies, deserted=deserted) for copies in shown)
+    return Answer(q, row(q, q.copies, deserted=deserted), enough, rows, at_end)

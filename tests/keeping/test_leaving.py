@@ -141,3 +141,18 @@ def test_whether_a_stop_is_a_leave_is_the_nodes_own_setting(tmp_path: Path) -> N
         left = leaver.run("node", "stop", timeout=120)
         assert [one["course"] for one in left["placed"]] == [course]
         eventually(lambda: keepers([stays], course), nodes)
+
+
+@pytest.mark.timeout(300)
+def test_an_only_copy_that_was_handed_over_and_who_came_back_with_it_learn_of_each_other(tmp_path: Path) -> None:
+    with network(tmp_path, 2) as nodes:
+        friend, leaver = nodes
+        file = made_file(tmp_path / "one.bin", 200_000, "one")
+        course = leaver.run("publish", file, "--copies", "1")["course"]
+        leaver.run("node", "leave", "--deadline", "60", timeout=90)
+        assert complete([friend], course) == 1
+        leaver.stop()
+        leaver.start()
+        # Nothing is lacking, so nobody has to look; but nobody says either that there is one copy where there are two.
+        eventually(lambda: row(leaver, course)["copies"] == 2 or not row(friend, course).get("complete"), nodes, 90.0)
+        assert row(leaver, course)["complete"]

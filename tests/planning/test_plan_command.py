@@ -91,6 +91,8 @@ def test_each_option_has_its_effect(plan: Plan) -> None:
 def test_a_network_that_shrinks_or_cannot_be_helped_is_said_to(plan: Plan) -> None:
     _, out, _ = plan("--nodes 50 --leave-rate 2%/day --join-rate 0")
     assert "More leave than come: no nodes are left" in out
+    assert "with a chance of 100 %" in out
+    assert "Ask for" not in out
     _, out, _ = plan("--nodes 4 --leave-rate 50%/day")
     assert "No number of copies" in out
     _, out, _ = plan("--nodes 4 --leave-rate 0 --goal 0")
