@@ -94,7 +94,7 @@ def run_node(home: Path, settings: Settings, ready: Ready) -> int:
         peer_key = identity.load_or_create(paths.peer_key)
         author_key = identity.load_or_create(paths.author_key)
         limits = StoreLimits(quota=settings.size("storage.quota"), min_free=settings.count("storage.min_free"))
-        store = Store.open(home, limits)
+        store = Store.open(home, limits, author_key.public)
         failure: P2plearnError | None = None
         try:
             with open_record(paths.people, author_key.public) as (feed, words):

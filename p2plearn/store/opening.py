@@ -44,7 +44,7 @@ RESERVE = "reserve"
 RESERVE_BYTES = 4 * 1024 * 1024
 
 
-def open_parts(home: Path, limits: StoreLimits) -> tuple[int, StoreParts]:
+def open_parts(home: Path, limits: StoreLimits, author: bytes) -> tuple[int, StoreParts]:
     """(descriptor that holds the lock, parts). Raises StoreProblem."""
     directory = home / "store"
     lock = -1
@@ -55,7 +55,7 @@ def open_parts(home: Path, limits: StoreLimits) -> tuple[int, StoreParts]:
         unclean = (directory / _UNCLEAN).exists()
         (directory / _UNCLEAN).touch(mode=0o600)
         sync_directory(directory)
-        catalogue, notices = _open_catalogue(home, unclean)
+        catalogue, notices = _open_catalogue(home, unclean, author)
         try:
             parts = StoreParts(home, catalogue, limits)
             parts.notices += notices
@@ -76,7 +76,7 @@ def open_parts(home: Path, limits: StoreLimits) -> tuple[int, StoreParts]:
     return lock, parts
 
 
-def _open_catalogue(home: Path, unclean: bool) -> tuple[Catalogue, list[str]]:
+def _open_catalogue(home: Path, unclean: bool, author: bytes) -> tuple[Catalogue, list[str]]:
     """The catalogue, built anew when it has to be; what to tell the person."""
     directory = home / "store"
     path = directory / CATALOGUE
@@ -106,7 +106,7 @@ def _open_catalogue(home: Path, unclean: bool) -> tuple[Catalogue, list[str]]:
         why = damage.message
     log.warning("%s It is built anew from what else is here; this reads every chunk and may take a while.", why)
     aside = set_aside(directory)
-    found = rebuild(home)
+    found = rebuild(home, author)
     words = f"{why} It was built anew: {found}."
     if aside is not None:
         words += f" The damaged one was set aside as {aside}; delete it when all is well."

@@ -66,8 +66,11 @@ def set_aside(directory: Path) -> Path | None:
     return moved
 
 
-def rebuild(home: Path) -> str:
-    """Make a catalogue where there is none; what was found, in words. Raises OSError, StoreProblem."""
+def rebuild(home: Path, author: bytes) -> str:
+    """Make a catalogue where there is none; what was found, in words. Raises OSError, StoreProblem.
+
+    What ``author`` (a public key) signed was published here, where no note says how it came.
+    """
     directory = home / "store"
     new = directory / (CATALOGUE + TEMPORARY)
     for end in (*_LOGS, ""):
@@ -78,18 +81,25 @@ def rebuild(home: Path) -> str:
     courses = _read_courses(CourseFiles(directory / "courses"))
     catalogue = Catalogue(new, suspicious=False)
     try:
-        _note_courses(catalogue, courses, notes.get("courses", []))
+        own = _note_courses(catalogue, courses, notes.get("courses", []), author)
         found = _note_extents(catalogue, directory / "extents", courses)
         _note_user_files(catalogue, notes.get("extents", []), courses)
         with catalogue.writing() as db:
             for name in ("heads", "checkouts", "custody", "receipts"):
                 mirror.insert(db, name, notes.get(name, []))
+            mirror.insert(db, "heads", _newest(own))  # the notes' count, where there are any
         complete = _count(catalogue, courses)
     finally:
         catalogue.close()
     os.rename(new, directory / CATALOGUE)
     sync_directory(directory)
-    return f"{len(courses)} courses, {complete} of them complete, with {found} chunks"
+    words = f"{len(courses)} courses, {complete} of them complete, with {found} chunks"
+    if own:
+        words += (
+            f". Of {len(own)} that you published it is no longer known here how many copies you asked for: it is as many "
+            "as usual, or what nodes that keep them say; `p2plearn publish PATH --copies N` says it anew"
+        )
+    return words
 
 
 def _read_courses(files: CourseFiles) -> Known:
@@ -104,12 +114,19 @@ def _read_courses(files: CourseFiles) -> Known:
     return courses
 
 
-def _note_courses(catalogue: Catalogue, courses: Known, notes: list[mirror.Row]) -> None:
-    """The courses that are here, and those of which only the notes are left: they stay named, not silently gone."""
+def _note_courses(catalogue: Catalogue, courses: Known, notes: list[mirror.Row], author: bytes) -> list[SignedManifest]:
+    """The courses that are here, and those of which only the notes are left: they stay named, not silently gone.
+
+    Returns those of ``author`` of which there is no note.
+    """
     noted = {_bytes(note, "course"): note for note in notes}
+    own: list[SignedManifest] = []
     with catalogue.writing() as db:
         for course, (signed, _) in courses.items():
             note = noted.pop(course, {})
+            if not note and signed.manifest.author == author:
+                own.append(signed)  # and all of it was here: what lacks now is damage
+                note = {"why": "published", "added": signed.manifest.created, "whole": 1}
             add_course(db, signed, why=str(note.get("why", "fetched")), now=_int(note, "added"), indexed=True)
             db.execute("UPDATE courses SET whole = ? WHERE course = ?", (_int(note, "whole"), course))
         for course, note in noted.items():
@@ -120,6 +137,20 @@ def _note_courses(catalogue: Catalogue, courses: Known, notes: list[mirror.Row])
                 continue
             add_course(db, signed, why=str(note.get("why", "fetched")), now=_int(note, "added"), indexed=False)
             db.execute("UPDATE courses SET whole = ? WHERE course = ?", (_int(note, "whole"), course))
+    return own
+
+
+def _newest(own: list[SignedManifest]) -> list[mirror.Row]:
+    """Rows of ``heads``: of each series the newest version that is here."""
+    heads: dict[tuple[bytes, str], SignedManifest] = {}
+    for signed in own:
+        series = signed.manifest.author, signed.manifest.series.name
+        if series not in heads or heads[series].manifest.series.seq < signed.manifest.series.seq:
+            heads[series] = signed
+    return [
+        {"author": author, "series": name, "manifest": signed.raw, "signature": signed.signature}
+        for (author, name), signed in heads.items()
+    ]
 
 
 def _int(note: mirror.Row, name: str) -> int:

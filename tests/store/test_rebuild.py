@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from stores import FILES, FOLDERS, begin, copy, fetch, noise, publish, read_tree, write_tree
+from stores import AUTHOR, FILES, FOLDERS, begin, copy, fetch, noise, publish, read_tree, write_tree
 
 from p2plearn.store import contents, mirror
 from p2plearn.store.store import Store
@@ -165,6 +165,27 @@ def test_a_series_goes_on_after_it(scene: Scene, home: Path, tmp_path: Path) -> 
     store = Store.open(home)
     assert publish(store, scene.root / "folder", title="kept").new is False
     assert publish(store, write_tree(tmp_path / "r", {"r": b"2"}), title="removed").manifest.series.seq == 2
+    store.close()
+
+
+def test_without_notes_too_what_its_person_published_is_known_by_its_signature(scene: Scene, home: Path) -> None:
+    lose(home, "deleted")
+    (home / "store" / "notes").unlink()
+    store = Store.open(home, author=AUTHOR)
+    rows = {row.title + str(row.seq): row for row in store.courses()}
+    assert {(name, row.why, row.whole) for name, row in rows.items() if row.complete} >= {
+        ("kept1", "published", True), ("kept2", "published", True)
+    }  # fmt: skip
+    assert "it is no longer known here how many copies" in store.notices[0]
+    again = publish(store, scene.root / "folder", title="kept")
+    assert (again.new, again.course) == (False, rows["kept2"].course)
+    store.close()
+    # Another's are fetched ones, as ever.
+    lose(home, "deleted")
+    (home / "store" / "notes").unlink()
+    store = Store.open(home, author=b"x" * 32)
+    assert {row.why for row in store.courses()} == {"fetched"}
+    assert "how many copies" not in store.notices[0]
     store.close()
 
 
