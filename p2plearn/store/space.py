@@ -85,6 +85,6 @@ def check_disk(directory: Path, needed: int, keep: int, what: str) -> None:
     if needed and free - keep < needed:
         raise NoSpace(
             f"{what} needs {size_text(needed)} on the disk of {directory}, which has {size_text(free)} free"
-            + (f", {size_text(keep)} of it reserved or to be left free." if keep else "."),
+            + (f"; {size_text(keep)} are reserved or to be left free." if keep else "."),
             "Free some space there, choose another place (-o DIR, --home DIR), or lower storage.min_free.",
         )
