@@ -96,8 +96,8 @@ def rebuild(home: Path, author: bytes) -> str:
     words = f"{len(courses)} courses, {complete} of them complete, with {found} chunks"
     if own:
         words += (
-            f". Of {len(own)} that you published it is no longer known here how many copies you asked for: it is as many "
-            "as usual, or what nodes that keep them say; `p2plearn publish PATH --copies N` says it anew"
+            f". Of {len(own)} that you published it is no longer known here how many copies you asked for: it is as "
+            "many as usual, or what nodes that keep them say; `p2plearn publish PATH --copies N` says it anew"
         )
     return words
 

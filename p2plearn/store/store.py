@@ -83,8 +83,8 @@ class Store:
         """Open the store of a home, making it if there is none, and clean up after a crash.
 
         A catalogue that is lost or damaged is built anew; ``notices`` then says so. What ``author``, the public key of
-        this home's person, signed counts as published then, where nothing else says how it came here. Raises StoreProblem: a newer
-        format, another process has it open, a disk that fails.
+        this home's person, signed counts as published then, where nothing else says how it came here. Raises
+        StoreProblem: a newer format, another process has it open, a disk that fails.
         """
         lock, parts = opening.open_parts(home, limits or StoreLimits(), author)
         return cls(parts, lock)
