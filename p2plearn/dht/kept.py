@@ -26,6 +26,9 @@ from p2plearn.store.store import Store
 
 log = logging.getLogger("p2plearn.custody")
 
+WRITE_SECONDS: Final = 5.0
+"""For receipts that were taken in together to be on record although the node is going down."""
+
 TAKEN_ON_AT_ONCE: Final = 500
 """Courses put on record in one transaction: some 0.1 s, in which nobody else writes to the catalogue."""
 
@@ -255,11 +258,14 @@ class Kept:
             if not receipt.holds:
                 self.promises.gone(receipt.unit, receipt.node)
             by_unit.setdefault(receipt.unit, []).append((receipt.node, receipt.encode()))
+        until = trio.current_time() + WRITE_SECONDS
         for unit, records in by_unit.items():
             # Who is no longer remembered of a unit (``ledger.MOST_NODES``) goes from its record, too.
             entry = self.ledger.entry(unit)
             nodes = frozenset(entry.receipts) if entry is not None else None
-            await trio.to_thread.run_sync(self.store.custody.note, unit.course, unit.segment, records, nodes)
+            # What counts already is written before the node goes down, too: nobody may tell it again.
+            with trio.CancelScope(shield=trio.current_time() < until):
+                await trio.to_thread.run_sync(self.store.custody.note, unit.course, unit.segment, records, nodes)
         if by_unit:
             self.news()
 
