@@ -19,6 +19,8 @@ class P2plearn(Peer):
     name = "p2plearn"
     how: tuple[str, ...] = ()
     """Further words of ``publish``."""
+    where: tuple[str, ...] = ()
+    """Further words of ``get``."""
 
     def __init__(self, room: Path) -> None:
         self.room = room
@@ -39,7 +41,7 @@ class P2plearn(Peer):
         """Run ``get``."""
         course, _, file = name.partition("/")
         out = dest if file else dest / "course"
-        words = ["get", course, "-o", str(out), "--json", *(part for other in others for part in ("--from", other))]
+        words = ["get", course, *self.where, "-o", str(out), "--json", *(part for other in others for part in ("--from", other))]
         command = [sys.executable, "-P", "-m", "p2plearn", "--home", str(self._node.home), *words]
         self._get = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
@@ -62,7 +64,14 @@ class P2plearn(Peer):
 
 
 class InPlace(P2plearn):
-    """One that serves the files where they are, as the others do, and copies nothing when it publishes."""
+    """One that serves the files where they are when it publishes; what it gets is in the store and in the folder."""
+
+    name = "p2plearn in place"
+    how = ("--no-copy",)
+
+
+class NoCopy(InPlace):
+    """One that never has a second copy, as the others: what it gets is served from the folder, too."""
 
     name = "p2plearn --no-copy"
-    how = ("--no-copy",)
+    where = ("--no-copy",)
