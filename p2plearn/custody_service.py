@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import trio
 
-from p2plearn.dht.custody import COPIES, Node, Unit, segments
+from p2plearn.dht.custody import COPIES, Node, Unit, units_of
 from p2plearn.dht.directory import Directory
 from p2plearn.dht.elsewhere import Search, goes_if_elsewhere
 from p2plearn.dht.inquiries import Inquiries
@@ -106,7 +106,7 @@ class CustodyService:
         Else nothing is done, and False returned. Of several who give up what only they have one is refused.
         """
         kept = [unit for unit in self.keeper.ledger if unit.course == row.course]
-        units = [Unit(row.course, segment) for segment in range(segments(row.bytes))] if row.complete else kept
+        units = units_of(row.course, row.bytes) if row.complete else kept
 
         def known(unit: Unit) -> frozenset[Node]:
             entry, told = self.keeper.ledger.entry(unit), self._inquiries.heard.get(unit)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import trio
 
-from p2plearn.dht.custody import Node, Unit, peer_id_of, segments
+from p2plearn.dht.custody import Node, Unit, peer_id_of, units_of
 from p2plearn.dht.inquiries import Heard, Inquiries
 from p2plearn.dht.keeper import Keeper
 from p2plearn.dht.liveness import Life
@@ -213,11 +213,6 @@ class Replication:
 
 def _facts(stands: Standing) -> dict[str, Any]:
     return {"copies": stands.copies, "copies_away": stands.away, "copies_wanted": stands.wanted}
-
-
-def units_of(course: bytes, size: int) -> list[Unit]:
-    """The units of a course of ``size`` bytes."""
-    return [Unit(course, segment) for segment in range(segments(size))]
 
 
 def name_of(node: Node) -> str:

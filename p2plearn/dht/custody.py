@@ -61,6 +61,11 @@ def segments(size: int) -> int:
     return max(1, -(-size // SEGMENT))
 
 
+def units_of(course: bytes, size: int) -> list[Unit]:
+    """The units of a course of ``size`` bytes."""
+    return [Unit(course, segment) for segment in range(segments(size))]
+
+
 def slots_of(segment: int, lengths: Sequence[int]) -> tuple[int, int, int]:
     """The chunk slots of a segment: (first slot, number of slots, their bytes); slots belong where they begin."""
     at, first, count, size = 0, 0, 0, 0

@@ -18,7 +18,7 @@ from typing import Final
 
 import trio
 
-from p2plearn.dht.custody import COPIES, Node, Unit, ranked, segments
+from p2plearn.dht.custody import COPIES, Node, Unit, ranked, units_of
 from p2plearn.dht.keeper import Keeper
 from p2plearn.dht.receipts import Receipt, copies_asked
 from p2plearn.dht.standing import Whereabouts
@@ -73,8 +73,8 @@ class Inquiries:
 
     def fetched(self, course: bytes, size: int) -> None:
         """A course, or some of it, was fetched: see soon whether enough others keep it. ``size`` in bytes."""
-        for segment in range(segments(size)):
-            self._due[Unit(course, segment)] = trio.current_time()
+        for unit in units_of(course, size):
+            self._due[unit] = trio.current_time()
         self._wake.set()
 
     def forgotten(self, course: bytes) -> None:
@@ -135,7 +135,7 @@ class Inquiries:
         self._units = len(ledger)
         self._in_part = set()
         for row in await trio.to_thread.run_sync(store.courses):
-            units = [Unit(row.course, segment) for segment in range(segments(row.bytes))]
+            units = units_of(row.course, row.bytes)
             rest = [unit for unit in units if unit not in ledger]
             if len(units) > 1 and 0 < len(rest) < len(units):
                 self._in_part.add(row.course)

@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from p2plearn.dht.custody import COPIES, MOST_COPIES, Node, Unit, segments, slots_of
+from p2plearn.dht.custody import COPIES, MOST_COPIES, Node, Unit, slots_of, units_of
 from p2plearn.dht.duty import Promises, Removals
 from p2plearn.dht.ledger import Ledger
 from p2plearn.dht.receipts import Receipt, copies_asked, decode_receipt, sign_wish
@@ -117,10 +117,10 @@ class Kept:
         rest: list[CourseRow] = []
         small: list[CourseRow] = []
         for row in courses:
-            units = segments(row.bytes)
-            kept = all(Unit(row.course, segment) in self.ledger for segment in range(units))
+            units = units_of(row.course, row.bytes)
+            kept = all(unit in self.ledger for unit in units)
             if row.why == "published" and row.complete and not kept:
-                (small if units == 1 else rest).append(row)
+                (small if len(units) == 1 else rest).append(row)
         stated = self.store.custody.stated
         said = await trio.to_thread.run_sync(stated, self.me) if small else {}
         authors = {row.author for row in small}
@@ -159,22 +159,21 @@ class Kept:
         if holding is None:
             return []
         units = []
-        for segment in range(segments(holding.signed.manifest.bytes)):
-            unit = Unit(course, segment)
+        for unit in units_of(course, holding.signed.manifest.bytes):
             if not is_whole(holding, unit):
                 continue
             units.append(unit)
             entry = self.ledger.entry(unit)
             if entry is not None and (not copies or entry.receipts[self.me].copies == copies):
                 continue
-            size = slots_of(segment, holding.index.lengths)[2]
+            size = slots_of(unit.segment, holding.index.lengths)[2]
             wanted = copies or COPIES
             if entry is None:
                 records = self.store.custody
-                said = await trio.to_thread.run_sync(records.receipt, course, segment, self.me)
+                said = await trio.to_thread.run_sync(records.receipt, course, unit.segment, self.me)
                 if said is not None and not copies:
                     wanted = decode_receipt(said).copies
-                await trio.to_thread.run_sync(records.reserve, holding.signed, segment, size, self.give)
+                await trio.to_thread.run_sync(records.reserve, holding.signed, unit.segment, size, self.give)
             await self.state(unit, size, wanted, holds=True)
         self.news()
         return units

@@ -21,6 +21,7 @@ from p2plearn.dht.custody import (
     releases,
     segments,
     slots_of,
+    units_of,
 )
 
 NODES = [hashlib.sha256(b"node %d" % n).digest() for n in range(40)]
@@ -77,3 +78,4 @@ def test_segments_part_the_slots(lengths: list[int], scale: int) -> None:
     assert at == len(lengths)
     assert segments(0) == segments(SEGMENT) == 1
     assert segments(SEGMENT + 1) == 2
+    assert units_of(b"c", SEGMENT + 1) == [Unit(b"c", 0), Unit(b"c", 1)]
