@@ -85,6 +85,9 @@ FEW_PEERS: Final = 3
 SETTLE_SECONDS: Final = 0.2
 """To wait for more newcomers before a look around."""
 
+_KEY_HEAD: Final = b"\x12\x20"
+"""sha2-256, 32 bytes."""
+
 _MODULES: Final[tuple[ModuleType, ...]] = (common, kad_dht, peer_routing, provider_store, value_store)
 
 
@@ -103,7 +106,12 @@ def key_of(course: bytes) -> bytes:
     """The DHT key of a course: its 32-byte hash as a multihash (sha2-256), which is what its CID holds too."""
     if len(course) != 32:
         raise ValueError(f"a course hash has 32 bytes, not {len(course)}")
-    return b"\x12\x20" + course
+    return _KEY_HEAD + course
+
+
+def course_of(key: bytes) -> bytes | None:
+    """The course hash in a DHT key, which is ``key_of`` it; None of a key that is no course's."""
+    return key[len(_KEY_HEAD) :] if len(key) == 34 and key.startswith(_KEY_HEAD) else None
 
 
 class CourseDHT(KadDHT):
@@ -327,8 +335,9 @@ class CourseDHT(KadDHT):
         told: dict[bytes, set[bytes]] = {}
         for key, records in self.provider_store.providers.items():
             nodes = {node_of(record.provider_info.peer_id.to_bytes()) for record in records.values()}
-            if len(key) == 34 and None not in nodes:
-                told[bytes(key[2:])] = {node for node in nodes if node is not None}
+            course = course_of(key)
+            if course is not None and None not in nodes:
+                told[course] = {node for node in nodes if node is not None}
         return told
 
     # Serving.
@@ -366,4 +375,4 @@ def distance(peer: ID, key: bytes) -> int:
     return int.from_bytes(hashlib.sha256(peer.to_bytes()).digest()) ^ int.from_bytes(hashlib.sha256(key).digest())
 
 
-__all__ = ["PROTOCOL", "CourseDHT", "distance", "key_of", "use_protocol"]
+__all__ = ["PROTOCOL", "CourseDHT", "course_of", "distance", "key_of", "use_protocol"]

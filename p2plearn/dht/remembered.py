@@ -7,7 +7,7 @@ believe. So the records are written down, the newest ``KEPT``, and count after a
 One JSON file, replaced whole, so that a crash leaves the old one or the new one (and costs the records of the last
 ``SAVE_SECONDS``). A file that can't be read is passed over: a node must start.
 
-Imports ``dht.providers``, ``net.addresses``, ``store.durable`` and libp2p's types.
+Imports ``dht.kademlia``, ``dht.providers``, ``net.addresses``, ``store.durable`` and libp2p's types.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
+from p2plearn.dht.kademlia import course_of, key_of
 from p2plearn.dht.providers import TTL, CourseProviderStore
 from p2plearn.net.addresses import Reach, reach
 from p2plearn.store.durable import write_atomic
@@ -46,9 +47,6 @@ MAX_FILE: Final = 32_000_000
 
 SAVE_SECONDS: Final = 300.0
 """Between two writes, where something changed. Longer: a crash forgets more; shorter: more wear on the disk."""
-
-KEY_HEAD: Final = b"\x12\x20"
-"""Of a course's key, see ``kademlia.key_of``; records of other keys aren't written."""
 
 
 class RememberedRecords:
@@ -100,11 +98,12 @@ class RememberedRecords:
         newest = heapq.nlargest(KEPT, rows, key=lambda row: row[1].timestamp)
         peers: dict[str, dict[str, Any]] = {}
         for key, record in newest:
-            if key.startswith(KEY_HEAD):
+            course = course_of(key)
+            if course is not None:  # records of other keys aren't written
                 name = str(record.peer_id)
                 if name not in peers:
                     peers[name] = {"peer": name, "addresses": _lasting(record.addresses), "courses": {}}
-                peers[name]["courses"][key[len(KEY_HEAD) :].hex()] = round(record.timestamp)
+                peers[name]["courses"][course.hex()] = round(record.timestamp)
         write_atomic(self._path, [json.dumps({"format": FORMAT, "peers": list(peers.values())}).encode()])
 
 
@@ -124,11 +123,11 @@ def _read(document: Any, now: float) -> list[tuple[float, bytes, PeerInfo]]:
     for row in document["peers"][:KEPT]:
         addresses = [Multiaddr(text) for text in _lasting([Multiaddr(text) for text in row["addresses"][:ADDRESSES]])]
         provider = PeerInfo(ID.from_string(row["peer"]), addresses)
-        for course, seconds in row["courses"].items():
-            key = KEY_HEAD + bytes.fromhex(course)
+        for text, seconds in row["courses"].items():
+            course = bytes.fromhex(text)
             # A clock that was ahead must not make a record live longer than others.
             told_at = min(float(seconds), now)
-            if len(key) == len(KEY_HEAD) + 32 and now - told_at < TTL:
-                rows.append((told_at, key, provider))
+            if len(course) == 32 and now - told_at < TTL:
+                rows.append((told_at, key_of(course), provider))
     rows.sort(key=lambda row: row[0])
     return rows[-KEPT:]

@@ -14,7 +14,7 @@ from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
 from p2plearn.dht import providers, remembered
-from p2plearn.dht.kademlia import key_of
+from p2plearn.dht.kademlia import course_of, key_of
 from p2plearn.dht.providers import TTL, CourseProviderStore
 from p2plearn.dht.remembered import RememberedRecords
 from p2plearn.net.addresses import read_peer
@@ -86,6 +86,13 @@ async def test_a_clock_that_was_ahead_makes_no_record_live_longer(tmp_path: Path
     assert len(names(again, key)) == 1
     clock[0] += TTL + 1
     assert not names(again, key)
+
+
+def test_a_course_is_read_out_of_its_key_and_out_of_no_other() -> None:
+    course = os.urandom(32)
+    assert course_of(key_of(course)) == course
+    others = [b"", course, key_of(course)[:-1], key_of(course) + b"x", b"\x13" + key_of(course)[1:]]
+    assert [course_of(key) for key in others] == [None] * 5
 
 
 async def test_the_newest_are_written_and_nothing_is_while_nothing_changes(
