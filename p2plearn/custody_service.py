@@ -18,9 +18,10 @@ from p2plearn.dht.directory import Directory
 from p2plearn.dht.elsewhere import Search, goes_if_elsewhere
 from p2plearn.dht.inquiries import Inquiries
 from p2plearn.dht.keeper import Keeper
+from p2plearn.dht.leaving import Handover
 from p2plearn.dht.parting import ASK_SECONDS, WITHDRAW_SECONDS, Parting
 from p2plearn.dht.receipts import Receipt
-from p2plearn.dht.repair import Handover, Repair
+from p2plearn.dht.repair import Repair
 from p2plearn.errors import Refused
 from p2plearn.identity import SigningKey
 from p2plearn.operations import LeaveResult, Progress, Report

@@ -1,6 +1,6 @@
-"""Carries plans out: copies for what was just published, repair of what lost its keepers, handing over before leaving.
+"""Keeps as many copies as were asked for: of what was just published, and of what lost its keepers.
 
-One loop for all of it: make a snapshot, plan, copy a few units, look again. Copies are counted by receipts alone, so a
+Either is a loop: make a snapshot, plan, copy a few units, look again. Copies are counted by receipts alone, so a
 step that failed, or that another node took meanwhile, is seen in the next snapshot and nothing has to be undone.
 
 Imports ``dht`` siblings and ``errors``.
@@ -14,25 +14,20 @@ import logging
 import math
 import random
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import trio
 
+from p2plearn.dht.copying import ROUND, Copying
 from p2plearn.dht.custody import Node, Unit, ranked
-from p2plearn.dht.duty import Duty
-from p2plearn.dht.handoff import Need, Plan, Transfer, plan
-from p2plearn.dht.heartbeat import FRESH
+from p2plearn.dht.handoff import Need
 from p2plearn.dht.keeper import Keeper
+from p2plearn.dht.leaving import Handover, Leaving
 from p2plearn.dht.liveness import Life
 from p2plearn.dht.messages import Reason
 from p2plearn.dht.proving import Challenges
-from p2plearn.dht.receipts import Receipt
 
 log = logging.getLogger("p2plearn.custody")
-
-AT_ONCE: Final = 3
-"""Units that one node copies to others at a time: repair must leave room for people's gets."""
 
 ASKED: Final = 8
 """Nodes asked who else holds a unit that this node seems to be alone with: its custodians are among the nearest."""
@@ -42,9 +37,6 @@ ALONE_AGAIN: Final = 30.0
 """In a round so many of the units that only this node seems to hold, and that lack nothing since no more was asked for,
 are asked about, each once in so many heartbeat intervals: who left and came back may be one of two."""
 
-ROUND: Final = 24
-"""Units looked after in one round, those with the fewest copies first."""
-
 LOOKED: Final = 2000
 """Units looked at in one round, besides those that are known to have too many copies, or too few if no more than that
 have. A look takes some 20 us, and a round comes every 5 to 20 s at 10 s heartbeats: a node of 10,000 courses sees each
@@ -53,21 +45,6 @@ of them every minute, which is little beside a grace period of hours."""
 CONFIRM_SECONDS: Final = 6.0
 """For those who hold what is published again to answer that they are there."""
 
-BUSY_PATIENCE: Final = 90.0
-NOBODY_PATIENCE: Final = 3.0
-"""Seconds without a step after which a leaver gives up: while others are busy, and when there is nobody to ask."""
-
-
-@dataclass(slots=True)
-class Handover:
-    """How a leave stands: ``placed`` units with a receipt each, ``unplaced`` with (copies elsewhere, copies asked)."""
-
-    total: int = 0
-    total_bytes: int = 0
-    bytes: int = 0
-    placed: dict[Unit, tuple[Receipt, ...]] = field(default_factory=dict)
-    unplaced: dict[Unit, tuple[int, int]] = field(default_factory=dict)
-
 
 class Repair:
     """See the head of this file. ``run`` repairs; ``place`` and ``leave`` are asked for by a person."""
@@ -75,107 +52,19 @@ class Repair:
     def __init__(self, keeper: Keeper, chance: Callable[[], float] = random.random) -> None:
         self._keeper = keeper
         self._chance = chance
-        self._duty = Duty(keeper.ledger.me, keeper.limits.interval, keeper.limits.grace)
+        self._copying = Copying(keeper)
+        self._duty = self._copying.duty
         self._challenges = Challenges(keeper, chance)
         self._looked_to: Unit | None = None
         self._tried: dict[Unit, float] = {}
-        self._asked_alone: dict[Unit, float] = {}
         """When units that are short of copies were last asked about or planned for."""
-
-    # -- what stands -------------------------------------------------------------------------------------------------
+        self._asked_alone: dict[Unit, float] = {}
+        """When it was last asked who else holds units that lack nothing, of which this node's is the only copy."""
 
     def copies(self, unit: Unit) -> int:
         """Verified copies of a unit that are there now, this node's included."""
         entry = self._keeper.ledger.entry(unit)
         return len(self._keeper.there(entry)) if entry is not None else 0
-
-    def need(self, unit: Unit, without: Collection[Node] = ()) -> Need | None:
-        """A unit as it stands, not counting the copies of ``without``."""
-        keeper, entry = self._keeper, self._keeper.ledger.entry(unit)
-        if entry is None:
-            return None
-        holders = keeper.counted(entry) - frozenset(without)
-        return self._duty.need(unit, entry, holders, trio.current_time())
-
-    # -- copying -----------------------------------------------------------------------------------------------------
-
-    async def _plan(self, needs: Iterable[Need]) -> Plan:
-        """A plan for the most urgent of ``needs``, over the nodes nearest to each that say they have room."""
-        wanting = sorted((need for need in needs if need.missing), key=lambda need: (-need.missing, need.unit))[:ROUND]
-        near: set[Node] = set()
-        limit = trio.CapacityLimiter(4)
-
-        async def look(need: Need) -> None:
-            async with limit:
-                near.update(await self._keeper.calls.nearest(need.unit.name))
-
-        async with trio.open_nursery() as nursery:
-            for need in wanting:
-                nursery.start_soon(look, need)
-        return plan(wanting, await self._free(near - {self._keeper.ledger.me}))
-
-    async def _free(self, nodes: Iterable[Node]) -> dict[Node, int]:
-        """Those of ``nodes`` that are there and stay, with the bytes they still give."""
-        vigil, now = self._keeper.vigil, trio.current_time()
-        free: dict[Node, int] = {}
-        limit = trio.CapacityLimiter(16)
-
-        async def ask(node: Node) -> None:
-            told = vigil.told.get(node)
-            fresh = told is not None and now - told.at < FRESH * vigil.interval
-            async with limit:
-                beat = told.beat if fresh and told is not None else await vigil.ask(node)
-            if beat is not None and not beat.leaving:
-                free[node] = beat.free
-
-        async with trio.open_nursery() as nursery:
-            for node in nodes:
-                nursery.start_soon(ask, node)
-        return free
-
-    async def _carry_out(
-        self,
-        transfers: Iterable[Transfer],
-        need: Callable[[Unit], Need | None],
-        done: Callable[[], None] = lambda: None,
-    ) -> bool:
-        """Make copies, a few at a time, of what is still lacking by ``need`` when its turn comes; whether any was made.
-
-        ``done`` is called after each.
-        """
-        limit = trio.CapacityLimiter(AT_ONCE)
-        made = False
-
-        async def one(transfer: Transfer) -> None:
-            nonlocal made
-            try:
-                async with limit:
-                    now = need(transfer.unit)
-                    if now is None or not self._duty.still_wanted(now, transfer.to):
-                        return
-                    declined = await self._keeper.give(transfer.unit, transfer.to)
-            finally:
-                self._duty.ended(transfer.unit, transfer.to)
-            if declined is None:
-                made = True
-                done()
-                return
-            self._duty.declined(transfer.unit, transfer.to, declined.reason, trio.current_time())
-            if not self._keeper.asking.paused:
-                to, course = transfer.to.hex()[:8], transfer.unit.course.hex()[:12]
-                log.info("%s doesn't take %s: %s", to, course, declined.words)
-
-        async with trio.open_nursery() as nursery:
-            for transfer in transfers:
-                self._duty.begun(transfer.unit, transfer.to)
-                nursery.start_soon(one, transfer)
-        return made
-
-    def _forget(self) -> None:
-        kept = set(self._keeper.ledger)
-        self._duty.keep_to(kept, trio.current_time())
-        self._tried = {unit: at for unit, at in self._tried.items() if unit in kept}
-        self._asked_alone = {unit: at for unit, at in self._asked_alone.items() if unit in kept}
 
     async def place(self, units: Iterable[Unit], tell: Callable[[int], None]) -> int:
         """Copy ``units`` until each has as many copies as asked for, or nobody is left to take one.
@@ -194,7 +83,7 @@ class Repair:
         }
 
         def needed(unit: Unit) -> Need | None:
-            return self.need(unit, away)
+            return self._copying.need(unit, away)
 
         def fewest() -> int:
             return min((self.copies(unit) for unit in units), default=0)
@@ -202,8 +91,8 @@ class Repair:
         tell(fewest())
         while not self._keeper.asking.paused:
             self._forget()
-            made = await self._plan(need for unit in units if (need := needed(unit)) is not None)
-            progress = await self._carry_out(made.transfers, needed, lambda: tell(fewest()))
+            made = await self._copying.plan(need for unit in units if (need := needed(unit)) is not None)
+            progress = await self._copying.carry_out(made.transfers, needed, lambda: tell(fewest()))
             if not progress and not (made.transfers or self._duty.waits_for_busy(units, trio.current_time())):
                 return fewest()
             if not progress:
@@ -233,8 +122,6 @@ class Repair:
                 if keeper.vigil.is_heard(node):
                     nursery.start_soon(show, unit, node)
 
-    # -- repair ------------------------------------------------------------------------------------------------------
-
     async def run(self) -> None:
         """Bring what this node keeps back to as many copies as asked for, for ever; let go of what is too much."""
         keeper = self._keeper
@@ -259,7 +146,7 @@ class Repair:
         known = self._duty.short()
         short: list[Need] = []
         for unit in looked | known if len(known) <= LOOKED else looked:
-            need = self.need(unit)
+            need = self._copying.need(unit)
             if need is not None:
                 alive = {node for node in need.holders if self._lives(node)}
                 if self._duty.repairs(need, alive, now):
@@ -272,13 +159,19 @@ class Repair:
             if not await self._finds_others(need.unit):  # else it is looked at again with what was learned
                 mine.append(need)
         if mine and not self._keeper.asking.paused:
-            made = await self._plan(mine)
+            made = await self._copying.plan(mine)
             if made.transfers:
                 log.info("repairs %d of %d units", len({each.unit for each in made.transfers}), len(short))
-            await self._carry_out(made.transfers, self.need)
+            await self._copying.carry_out(made.transfers, self._copying.need)
         await self._ask_who_is_alone(looked, now)
         await self._release_surplus(looked)
         await self._challenges.look()
+
+    def _forget(self) -> None:
+        kept = set(self._keeper.ledger)
+        self._duty.keep_to(kept, trio.current_time())
+        self._tried = {unit: at for unit, at in self._tried.items() if unit in kept}
+        self._asked_alone = {unit: at for unit, at in self._asked_alone.items() if unit in kept}
 
     def _next_to_look_at(self) -> set[Unit]:
         """Up to ``LOOKED`` units, those after the last ones; all in turn, and all at once where there are no more."""
@@ -298,9 +191,7 @@ class Repair:
         sole = [
             (asked.get(unit, -math.inf), unit)
             for unit in looked
-            if (entry := keeper.ledger.entry(unit)) is not None
-            and entry.copies <= 1
-            and entry.holders == {keeper.ledger.me}
+            if (entry := keeper.ledger.entry(unit)) is not None and entry.copies <= 1 and self._is_alone(unit)
         ]
         for last, unit in heapq.nsmallest(ALONE_AT_ONCE, sole):
             if last <= again:
@@ -313,15 +204,18 @@ class Repair:
         Who offered it may have gone before it could say who the others are, and before it could tell them.
         """
         keeper = self._keeper
-        alone = {keeper.ledger.me}
-        entry = keeper.ledger.entry(unit)
-        if entry is None or entry.holders != alone:
+        if not self._is_alone(unit):
             return False
         for node in (await keeper.calls.nearest(unit.name))[:ASKED]:
             await keeper.kept.learn(await keeper.asking.who_keeps(unit, node) or ())
-            if entry.holders != alone:
+            if not self._is_alone(unit):
                 return True
         return False
+
+    def _is_alone(self, unit: Unit) -> bool:
+        """Whether a unit is kept here, and no other holder of it is known."""
+        entry, me = self._keeper.ledger.entry(unit), self._keeper.ledger.me
+        return entry is not None and entry.holders == {me}
 
     def _lives(self, node: Node) -> bool:
         me = self._keeper.ledger.me
@@ -346,85 +240,9 @@ class Repair:
             if Reason.BUSY not in failed.values():  # who was busy has let another go, and will soon be free
                 self._duty.not_released(unit)
 
-    # -- leaving -----------------------------------------------------------------------------------------------------
-
     async def leave(self, handover: Handover) -> None:
-        """Hand everything over that this node keeps; ``handover`` says how it goes and how it ended.
-
-        Ends when every unit was let go of, or nobody is left to take what remains. Cancelled or not, what was not let
-        go of stays on the disk, and this node goes on serving it until it stops.
-        """
-        keeper = self._keeper
-        keeper.kept.leaving = True
-        handover.total = len(keeper.ledger)
-        handover.total_bytes = sum(e.size for unit in keeper.ledger if (e := keeper.ledger.entry(unit)) is not None)
-        doubtful: dict[Unit, set[Node]] = {}
-        moved_at = trio.current_time()
-        while True:
-            self._forget()
-            moved = await self._let_go_of_what_is_kept(handover, doubtful)
-            needs = [need for unit in keeper.ledger if (need := self._leavers_need(unit, doubtful)) is not None]
-            handover.unplaced = {need.unit: (len(need.holders), need.copies) for need in needs}
-            if not needs:
-                return
-            now = trio.current_time()
-            mine = [need for need in needs if self._duty.hands_over(need, self._leavers(need.unit), now)]
-            made = await self._plan(mine)
-            moved = await self._carry_out(made.transfers, lambda unit: self._leavers_need(unit, doubtful)) or moved
-            now = trio.current_time()
-            if moved:
-                moved_at = now
-                continue
-            busy = self._duty.waits_for_busy(keeper.ledger, now) or len(mine) < len(needs)
-            if now - moved_at > (BUSY_PATIENCE if busy else NOBODY_PATIENCE):
-                return
-            doubtful.clear()  # a beat that was lost, a node that came back: worth another try
-            await trio.sleep(0.5)
-
-    def _leavers_need(self, unit: Unit, doubtful: dict[Unit, set[Node]]) -> Need | None:
-        keeper, me = self._keeper, self._keeper.ledger.me
-        entry = keeper.ledger.entry(unit)
-        if entry is None:
-            return None
-        # Those away don't count, however briefly: nothing may depend on somebody who only might come back.
-        away = {node for node in entry.holders if node != me and not keeper.vigil.is_there(node)}
-        return self.need(unit, {me} | away | doubtful.get(unit, set()))
-
-    def _leavers(self, unit: Unit) -> list[Node]:
-        """Other holders of a unit that are there and leave, too."""
-        keeper, entry = self._keeper, self._keeper.ledger.entry(unit)
-        return [] if entry is None else [node for node in entry.holders if keeper.vigil.is_leaving(node)]
-
-    async def _let_go_of_what_is_kept(self, handover: Handover, doubtful: dict[Unit, set[Node]]) -> bool:
-        """Let go of each unit that enough others hold; whether there was one."""
-        keeper = self._keeper
-        limit = trio.CapacityLimiter(AT_ONCE)
-        moved = False
-
-        async def one(need: Need) -> None:
-            nonlocal moved
-            entry = keeper.ledger.entry(need.unit)
-
-            def gone(receipts: tuple[Receipt, ...]) -> None:
-                nonlocal moved
-                moved = True
-                handover.placed[need.unit] = receipts
-                handover.bytes += entry.size if entry is not None else 0
-                handover.unplaced.pop(need.unit, None)
-
-            async with limit:
-                failed = await keeper.let_go(need.unit, ranked(need.unit, need.holders), gone)
-            if need.unit not in handover.placed:
-                # Who is busy letting another go will be free in a moment; anybody else's copy can't be relied on.
-                doubts = {node for node, why in failed.items() if why is not Reason.BUSY}
-                doubtful.setdefault(need.unit, set()).update(doubts)
-
-        async with trio.open_nursery() as nursery:
-            for unit in keeper.ledger:
-                need = self._leavers_need(unit, doubtful)
-                if need is not None and not need.missing and not need.coming:
-                    nursery.start_soon(one, need)
-        return moved
+        """Hand everything over that this node keeps: see ``Leaving.run``."""
+        await Leaving(self._keeper, self._copying, handover).run()
 
     def figures(self) -> dict[str, Any]:
         """Numbers for ``status``."""

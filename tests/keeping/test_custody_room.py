@@ -9,9 +9,9 @@ import trio
 
 from p2plearn.dht.custody import Unit
 from p2plearn.dht.duty import Promises
+from p2plearn.dht.leaving import Handover
 from p2plearn.dht.messages import Challenge, Decline, Inquiry, Offer, Reason, Receipts, Release
 from p2plearn.dht.receipts import decode_receipt
-from p2plearn.dht.repair import Handover
 from tests.keeping.room import Member, room, until
 
 

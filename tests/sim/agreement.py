@@ -6,7 +6,7 @@ import math
 import statistics
 from dataclasses import dataclass, replace
 
-from p2plearn.dht.repair import AT_ONCE
+from p2plearn.dht.copying import AT_ONCE
 from p2plearn.planning import durability
 from sim.churn import Simulation
 from sim.scene import DAY, HOUR, Scene

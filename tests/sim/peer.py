@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from p2plearn.dht.copying import AT_ONCE, ROUND
 from p2plearn.dht.custody import Node, Unit, peer_id_of, ranked
 from p2plearn.dht.duty import Duty, LettingGo, Promises, counted
 from p2plearn.dht.handoff import Need, Transfer, plan
@@ -19,7 +20,7 @@ from p2plearn.dht.liveness import Life
 from p2plearn.dht.lookup import place
 from p2plearn.dht.messages import Reason
 from p2plearn.dht.receipts import Receipt
-from p2plearn.dht.repair import ASKED, AT_ONCE, ROUND
+from p2plearn.dht.repair import ASKED
 from sim.sight import Beats, Sight, Silences
 
 if TYPE_CHECKING:

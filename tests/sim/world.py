@@ -7,13 +7,13 @@ import hashlib
 import random
 from collections import defaultdict
 
+from p2plearn.dht.copying import AT_ONCE
 from p2plearn.dht.custody import Node, Unit, ranked
 from p2plearn.dht.duty import LettingGo
 from p2plearn.dht.intake import INCOMING
 from p2plearn.dht.lookup import WIDTH, place
 from p2plearn.dht.messages import Reason
 from p2plearn.dht.receipts import Receipt
-from p2plearn.dht.repair import AT_ONCE
 from sim.clock import Clock
 from sim.peer import SimNode, State
 from sim.scene import Figures, Scene
