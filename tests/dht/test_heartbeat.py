@@ -19,19 +19,22 @@ THERE = {hashlib.sha256(b"there %d" % n).digest() for n in range(5)}
 INTERVAL = 10.0
 
 
+async def nothing(_: Node) -> None:
+    pass
+
+
 class Wires:
-    """Nodes that are gone take long not to answer; those that are there answer."""
+    """Nodes that are gone take long not to answer; those that are there answer. ``vigil`` watches all of them."""
 
     def __init__(self) -> None:
         self.dialled: Counter[Node] = Counter()
         self.gone = set(GONE)
-        self.vigil: Vigil | None = None
+        self.vigil = Vigil(self, lambda _: (0, False, b""), lambda: GONE | THERE, nothing, INTERVAL)
 
     async def open(self, node: Node, protocol: str) -> Any:
         self.dialled[node] += 1
         if node in self.gone:
             await trio.sleep_forever()
-        assert self.vigil is not None
         self.vigil._heard(node, self.vigil.beat_for(node))
         raise Unreachable("it has said all that matters here")
 
@@ -42,15 +45,11 @@ class Wires:
         return list(THERE)
 
 
-async def nothing(_: Node) -> None:
-    pass
-
-
 async def test_however_many_are_gone_for_ever_those_who_are_there_are_heard_in_time(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     wires = Wires()
-    vigil = wires.vigil = Vigil(wires, lambda _: (0, False, b""), lambda: GONE | THERE, nothing, INTERVAL)
+    vigil = wires.vigil
     async with trio.open_nursery() as nursery:
         nursery.start_soon(vigil.run)
         await trio.sleep(3 * 3600.0)
@@ -70,7 +69,7 @@ async def test_a_network_that_was_cut_in_two_and_is_whole_again_is_seen_as_one_s
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     wires = Wires()
-    vigil = wires.vigil = Vigil(wires, lambda _: (0, False, b""), lambda: GONE | THERE, nothing, INTERVAL)
+    vigil = wires.vigil
     async with trio.open_nursery() as nursery:
         nursery.start_soon(vigil.run)
         await trio.sleep(2 * 3600.0)
@@ -86,8 +85,7 @@ async def test_a_network_that_was_cut_in_two_and_is_whole_again_is_seen_as_one_s
 async def test_nobody_waits_twice_for_who_is_silent_nor_at_all_for_who_is_known_to_be_away(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    wires = Wires()
-    vigil = wires.vigil = Vigil(wires, lambda _: (0, False, b""), lambda: GONE | THERE, nothing, INTERVAL)
+    vigil = Wires().vigil
 
     async def confirm() -> tuple[set[Node], float]:
         """Who is silent, and how long it took to find out."""

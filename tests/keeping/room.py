@@ -152,6 +152,19 @@ class Member:
         await self.repair.place(units, lambda _: None)
         return published.course
 
+    async def custody(self) -> dict[str, Any]:
+        """What ``status`` says of copies."""
+        figures: dict[str, Any] = (await self.replication.figures())["custody"]
+        return figures
+
+    async def has_missed(self, other: Member, seconds: float) -> None:
+        """Have it count ``other``, who shares a unit with it, as away for so long."""
+        vigil = self.keeper.vigil
+        await until(lambda: other.node in vigil.detector)
+        vigil.detector.forget(other.node)
+        vigil.been_away({other.node: seconds})
+        await until(lambda: other.node in vigil.detector)
+
     def counts(self, course: bytes, segment: int = 0) -> frozenset[Node]:
         """Whose copies it counts."""
         entry = self.keeper.ledger.entry(Unit(course, segment))

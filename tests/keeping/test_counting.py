@@ -20,11 +20,6 @@ from tests.keeping.test_rot import restated, rot
 MIB = 1 << 20
 
 
-async def custody(member: Member) -> dict[str, Any]:
-    figures: dict[str, Any] = (await member.replication.figures())["custody"]
-    return figures
-
-
 async def told(member: Member, course: bytes) -> dict[str, Any]:
     row = await trio.to_thread.run_sync(member.store.course, course)
     assert row is not None
@@ -43,11 +38,8 @@ async def test_of_what_is_lost_no_copy_is_said_to_be_away(tmp_path: Path) -> Non
         await teacher.keeper.look_for_damage(course)
         facts = await told(teacher, course)
         assert facts["copies"] + facts["copies_away"] == 1
-        await until(lambda: friend.node in teacher.keeper.vigil.detector)
-        teacher.keeper.vigil.detector.forget(friend.node)
-        teacher.keeper.vigil.been_away({friend.node: 601.0})
-        await until(lambda: friend.node in teacher.keeper.vigil.detector)
-        found = await custody(teacher)
+        await teacher.has_missed(friend, 601.0)
+        found = await teacher.custody()
         assert [each["course"] for each in found["lost"]] == [course.hex()]
         assert found["under_replicated"] == []
         facts = await told(teacher, course)
@@ -122,7 +114,7 @@ async def test_who_keeps_a_segment_says_what_who_keeps_all_says(tmp_path: Path) 
         assert (await friend.inquiries.ask(rest)).holders == frozenset()
         theirs = await told(friend, course)
         assert (theirs["copies"], theirs["copies_away"], theirs["copies_wanted"]) == (0, 1, 2)
-        assert (await custody(friend))["lost"] == []
+        assert (await friend.custody())["lost"] == []
 
 
 @pytest.mark.usefixtures("small_segments")
