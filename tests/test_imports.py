@@ -18,7 +18,9 @@ assert SPEC is not None
 assert SPEC.origin is not None
 ROOT = Path(SPEC.origin).parent
 
-BASE = frozenset({"errors", "operations", "config", "identity", "lock", "local_socket", "log", "private_files"})
+BASE = frozenset(
+    {"errors", "operations", "config", "identity", "lock", "local_socket", "log", "private_files", "state_file"}
+)
 """Small modules that everyone may use; among them as the table says."""
 
 MAY_IMPORT: dict[str, frozenset[str]] = {
@@ -28,6 +30,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "config": frozenset({"errors"}),
     "identity": frozenset({"errors", "private_files"}),
     "private_files": frozenset({"errors"}),
+    "state_file": frozenset(),
     "invite": frozenset({"errors"}),
     "membership": frozenset({"config", "errors", "invite", "lock", "private_files"}),
     "units": frozenset(),

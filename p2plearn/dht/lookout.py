@@ -4,7 +4,7 @@ A node that runs eight hours a day would never see twelve hours of silence in on
 repaired. So the silence that it has seen of each node is kept in a small file, and goes on where it was. It is counted
 by the clock that never goes back, while this node runs: nobody's clock can make a death.
 
-Imports ``dht`` siblings, ``store.durable``.
+Imports ``dht`` siblings, ``state_file``, ``store.durable``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from p2plearn.dht.custody import Node
 from p2plearn.dht.keeper import Keeper
 from p2plearn.dht.liveness import Life
 from p2plearn.dht.watch import Watch
+from p2plearn.state_file import Unusable, read_state
 from p2plearn.store.durable import write_atomic
 
 log = logging.getLogger("p2plearn.custody")
@@ -61,21 +62,14 @@ class Lookout:
     def load(self) -> None:
         """Take back what was saved; a file that can't be read is passed over: a node must start. Blocks briefly."""
         try:
-            if self._path.stat().st_size > MAX_FILE:
-                raise ValueError("it is too large to be ours")
-            told = json.loads(self._path.read_bytes())
-            if told["format"] != FORMAT:
-                raise ValueError(f"format {told['format']}")
-            away = {bytes.fromhex(node): float(seconds) for node, seconds in told["away"].items()}
-            lost = [(bytes.fromhex(c), [bytes.fromhex(n) for n in nodes], float(s)) for c, nodes, s in told["lost"]]
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            told = read_state(self._path, MAX_FILE, FORMAT, _read)
+        except Unusable as error:
             log.warning("%s can't be used (%s); absences are counted anew", self._path, error)
             return
-        now = trio.current_time()
-        self._keeper.vigil.been_away(away)
-        self.watch.restore(lost, now)
+        if told is not None:
+            away, lost = told
+            self._keeper.vigil.been_away(away)
+            self.watch.restore(lost, trio.current_time())
 
     async def run(self) -> None:
         """Look out until cancelled; saves at the end."""
@@ -150,3 +144,12 @@ class Lookout:
             await trio.to_thread.run_sync(write_atomic, self._path, [raw])
         except OSError as error:
             log.warning("can't write %s: %s", self._path, error)
+
+
+def _read(document: Any) -> tuple[dict[Node, float], list[tuple[bytes, list[Node], float]]]:
+    """Seconds of absence by node; and courses that were lost, whose holders they are, and for how long."""
+    away = {bytes.fromhex(node): float(seconds) for node, seconds in document["away"].items()}
+    lost = [(bytes.fromhex(c), [bytes.fromhex(n) for n in nodes], float(s)) for c, nodes, s in document["lost"]]
+    if not all(map(math.isfinite, [*away.values(), *(seconds for _, _, seconds in lost)])):
+        raise ValueError("somebody is away for ever")
+    return away, lost

@@ -7,7 +7,7 @@ believe. So the records are written down, the newest ``KEPT``, and count after a
 One JSON file, replaced whole, so that a crash leaves the old one or the new one (and costs the records of the last
 ``SAVE_SECONDS``). A file that can't be read is passed over: a node must start.
 
-Imports ``dht.kademlia``, ``dht.providers``, ``net.addresses``, ``store.durable`` and libp2p's types.
+Imports ``dht.kademlia``, ``dht.providers``, ``net.addresses``, ``state_file``, ``store.durable`` and libp2p's types.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from multiaddr import Multiaddr
 from p2plearn.dht.kademlia import course_of, key_of
 from p2plearn.dht.providers import TTL, CourseProviderStore
 from p2plearn.net.addresses import Reach, reach
+from p2plearn.state_file import Unusable, read_state
 from p2plearn.store.durable import write_atomic
 
 log = logging.getLogger("p2plearn.dht")
@@ -59,15 +60,11 @@ class RememberedRecords:
     def load(self) -> None:
         """Take back what was saved and still counts. Blocks briefly; never raises."""
         try:
-            if self._path.stat().st_size > MAX_FILE:
-                raise ValueError("it is too large to be ours")
-            rows = _read(json.loads(self._path.read_bytes()), time.time())
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            rows = read_state(self._path, MAX_FILE, FORMAT, lambda document: _read(document, time.time()))
+        except Unusable as error:
             log.warning("%s can't be used (%s); providers tell again within hours", self._path, error)
             return
-        for told_at, key, provider in rows:
+        for told_at, key, provider in rows or ():
             self._records.restore(key, provider, told_at)
         self._records.changed = False
 
@@ -115,10 +112,8 @@ def _lasting(addresses: Sequence[Multiaddr]) -> list[str]:
 def _read(document: Any, now: float) -> list[tuple[float, bytes, PeerInfo]]:
     """When it was told, key and provider of each record that still counts, oldest first.
 
-    Raises ValueError, TypeError, KeyError, AttributeError, OverflowError for what we didn't write.
+    For ``read_state``: raises anything for what we didn't write.
     """
-    if document["format"] != FORMAT:
-        raise ValueError(f"format {document['format']!r}")
     rows: list[tuple[float, bytes, PeerInfo]] = []
     for row in document["peers"][:KEPT]:
         addresses = [Multiaddr(text) for text in _lasting([Multiaddr(text) for text in row["addresses"][:ADDRESSES]])]

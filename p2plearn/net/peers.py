@@ -9,11 +9,8 @@ put aside and costs nothing but the memory: a node must start.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +21,8 @@ from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
 from p2plearn.net.addresses import Reach, bare, is_relayed, reach
+from p2plearn.private_files import create_private
+from p2plearn.state_file import Unusable, put_aside, read_state
 
 log = logging.getLogger("p2plearn.net")
 
@@ -72,21 +71,14 @@ class AddressBook:
         """The book at ``path``, empty when there is none or it can't be used. Never raises. Blocks briefly."""
         book = cls(path)
         try:
-            if path.stat().st_size > MAX_FILE:
-                raise ValueError("it is too large to be ours")
-            book._read(json.loads(path.read_bytes()), now)
-        except FileNotFoundError:
-            return book
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            read_state(path, MAX_FILE, FORMAT, lambda document: book._read(document, now))
+        except Unusable as error:
             log.warning("%s can't be used (%s) and is put aside", path, error)
             book._entries.clear()
-            with contextlib.suppress(OSError):
-                os.replace(path, path.with_name(path.name + ".bad"))
+            put_aside(path)
         return book
 
     def _read(self, document: Any, now: float) -> None:
-        if document["format"] != FORMAT:
-            raise ValueError(f"format {document['format']!r}")
         for row in document["peers"][:MAX_PEERS]:
             # A clock that was wrong must not make an entry live for ever.
             last_seen = min(float(row["last_seen"]), now)
@@ -166,7 +158,8 @@ class AddressBook:
         ]
         self.changed = False
         try:
-            _replace(self.path, json.dumps({"format": FORMAT, "peers": rows}, indent=1).encode())
+            content = json.dumps({"format": FORMAT, "peers": rows}, indent=1).encode()
+            create_private(self.path, content, replace=True)
         except OSError:
             self.changed = True
             raise
@@ -184,23 +177,3 @@ class AddressBook:
 def _is_plausible(address: Multiaddr) -> bool:
     """Whether ``address`` may mean the same after a restart: not link-local ones or places at relays."""
     return reach(address) not in (Reach.NONE, Reach.LINK) and not is_relayed(address)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write ``content`` to a new file beside ``path``, make it durable, and put it in its place (mode 0600)."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -8,16 +8,15 @@ file that can't be read is put aside: a node must start.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import logging
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from p2plearn.state_file import Unusable, put_aside, read_state
 from p2plearn.store.durable import write_atomic
 
 logger = logging.getLogger(__name__)
@@ -79,21 +78,14 @@ class TrafficBook:
         """The book at ``path``, empty when there is none or it can't be used. Never raises. Blocks briefly."""
         book = cls(path)
         try:
-            if path.stat().st_size > MAX_FILE:
-                raise ValueError("it is too large to be ours")
-            book._read(json.loads(path.read_bytes()))
-        except FileNotFoundError:
-            return book
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            read_state(path, MAX_FILE, FORMAT, book._read)
+        except Unusable as error:
             logger.warning("%s can't be used (%s) and is put aside: counting begins anew", path, error)
             book = cls(path)
-            with contextlib.suppress(OSError):
-                os.replace(path, path.with_name(path.name + ".bad"))
+            put_aside(path)
         return book
 
     def _read(self, document: Any) -> None:
-        if document["format"] != FORMAT:
-            raise ValueError(f"format {document['format']!r}")
         for text, row in document["days"].items():
             values = {"lan_relayed": 0, "wan_relayed": 0} | row  # versions before these counted nothing of the kind
             values = {name: values[name] for name in asdict(Moved())}

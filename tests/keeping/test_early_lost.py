@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
 import trio
 
 from tests.keeping.room import room, until
@@ -28,3 +30,21 @@ async def test_what_is_damaged_here_is_not_lost_while_its_holder_is_away_for_the
         friend.up = True
         await until(lambda: teacher.keeper.vigil.is_heard(friend.node))
         assert (await teacher.custody())["lost"] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"format": 1, "away": 7, "lost": []}',
+        '{"format": 1, "away": {"00": 1e400}, "lost": []}',
+        '{"format": 1, "away": {}, "lost": [["00", ["01"], NaN]]}',
+        f'{{"format": 1, "away": {{"00": 1{"0" * 400}}}, "lost": []}}',
+    ],
+)
+async def test_a_file_of_absences_that_is_not_ours_is_passed_over_and_then_replaced(tmp_path: Path, text: str) -> None:
+    async with room(tmp_path, 1) as (member,):
+        path = member.home / "absences.json"
+        path.write_text(text, "utf-8")
+        member.lookout.load()
+        assert not member.lookout.watch.export(trio.current_time())
+    assert json.loads(path.read_bytes()) == {"format": 1, "away": {}, "lost": []}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -147,7 +148,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     def no_space(_fd: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(peers.os, "fsync", no_space)
+    monkeypatch.setattr(os, "fsync", no_space)
     book.worked(new_id(), A, 2.0)
     with pytest.raises(OSError, match="No space"):
         book.save()

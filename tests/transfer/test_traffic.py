@@ -71,6 +71,7 @@ def test_old_days_make_room_also_after_a_clock_that_was_years_ahead(tmp_path: Pa
         b'{"format": 1, "days": {}, "paused_until": NaN}',
         b'{"format": 1, "days": {"2026-11-21": {"lan_sent": -1, "lan_received": 0, "wan_sent": 0, "wan_received": 0}},'
         b' "paused_until": 0}',
+        b'{"format": 1, "days": {}, "paused_until": 1' + b"0" * 400 + b"}",
         b"[" * 50_000,
         b" " * (MAX_FILE + 1),
         b"\xff\xfe",
