@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,7 +25,7 @@ from typing import Self
 from p2plearn.course.file_table import FileEntry
 from p2plearn.course.index import Index
 from p2plearn.course.manifest import SignedManifest, open_manifest
-from p2plearn.errors import NoSpace, P2plearnError, PeerFault, Refused, StoreProblem, UsageProblem
+from p2plearn.errors import NoSpace, PeerFault, Refused, StoreProblem, UsageProblem
 from p2plearn.store import opening
 from p2plearn.store.catalogue import CourseRow
 from p2plearn.store.check import Damage, still_damaged, verify
@@ -37,12 +35,12 @@ from p2plearn.store.checkout import (
     checkout_fresh,
     destination_problem,
     is_free,
-    is_large,
     record,
 )
 from p2plearn.store.course_files import CourseFileDamaged
 from p2plearn.store.custody import CustodyRecords
 from p2plearn.store.download import Download
+from p2plearn.store.downloads import Downloads
 from p2plearn.store.follow import Following
 from p2plearn.store.gc import Sweep, sweep
 from p2plearn.store.holding import Holding
@@ -52,8 +50,7 @@ from p2plearn.store.presence import Presence, Seen
 from p2plearn.store.problems import disk_problem
 from p2plearn.store.publish import Author, Published, PublishMeta, add_course, publish
 from p2plearn.store.reconcile import check_occupied, checkout_over
-from p2plearn.store.share import can_share
-from p2plearn.store.space import StoreLimits, Usage, check_disk, free_bytes
+from p2plearn.store.space import StoreLimits, Usage, free_bytes
 
 
 def _ignore(*_: int) -> None:
@@ -72,9 +69,7 @@ class Store:
         self._lock_fd = lock
         self.custody = CustodyRecords(parts.catalogue)
         self._presence = Presence(parts)
-        self._live: dict[bytes, Download] = {}
-        self._opening: dict[bytes, threading.Lock] = {}
-        self._mutex = threading.Lock()
+        self._downloads = Downloads(parts)
 
     # Opening and closing ------------------------------------------------------------------------------------------
 
@@ -93,12 +88,7 @@ class Store:
         """Close it; downloads that are still open are committed first. Further calls, but this one, are errors."""
         if self._lock_fd < 0:
             return
-        problem: Exception | None = None
-        for download in list(self._live.values()):
-            try:
-                download.end()
-            except P2plearnError as error:
-                problem = error
+        problem = self._downloads.end()
         self._parts.files.close()
         harmed = self._parts.catalogue.harmed
         self._parts.catalogue.close()
@@ -204,9 +194,7 @@ class Store:
 
     def holding(self, course: bytes) -> Holding | None:
         """What is here of a course, for reading; None unless its index is. Sees what a running download puts."""
-        with self._mutex:
-            live = course in self._live
-        placement = self._parts.placement(course, refresh=not live)
+        placement = self._parts.placement(course, refresh=course not in self._downloads)
         return Holding(self._parts, placement) if placement is not None else None
 
     # Fetching -------------------------------------------------------------------------------------------------------
@@ -227,103 +215,7 @@ class Store:
         ``close`` ends one use. With ``checkout``, room for the files at that place is checked, too. Raises NoSpace
         before anything is written, StoreProblem.
         """
-        course = signed.course
-        files = index.files if wanted is None else wanted
-        # Asked once: the answer is tried for on the disk.
-        shares = checkout is not None and can_share(self._parts.extents, _existing(checkout))
-        beside = 0 if checkout is None else self._beside(files, checkout, shares)
-        with self._opening_of(course):
-            with self._mutex:
-                live = self._live.get(course)
-                if live is not None:
-                    live.share()
-            if live is not None:
-                try:
-                    live.want(wanted)
-                    live.plan_missing(beside=beside)
-                except BaseException:
-                    live.close()
-                    raise
-                return live
-            download = self._start_download(signed, index_raw, index, wanted, why, beside)
-            # Where blocks can be shared, nothing need be written there.
-            if checkout is not None and not shares:
-                self._follow(download, checkout, files)
-            return download
-
-    def _follow(self, download: Download, checkout: Path, files: Sequence[FileEntry]) -> None:
-        """Have a download write the large files of its checkout as they come, where nothing stands in the way."""
-        dest = Path(os.path.realpath(checkout))
-        # Only a hint: the checkout will say what is wrong with its destination.
-        with contextlib.suppress(OSError, Refused):
-            if Following.pays(files) and download.missing_bytes and is_free(dest):
-                download.follow(Following(download.index, dest, files))
-
-    def _start_download(  # noqa: PLR0917
-        self,
-        signed: SignedManifest,
-        index_raw: bytes,
-        index: Index,
-        wanted: Sequence[FileEntry] | None,
-        why: str,
-        beside: int,
-    ) -> Download:
-        parts, course = self._parts, signed.course
-        with parts.gate:
-            # Until the course is in the catalogue, a sweep could take what is found here.
-            download = Download(parts, parts.placement_of(signed, index), self._ended)
-            try:
-                for plan in parts.catalogue.plans(course):
-                    download.adopt(plan)
-                download.want(wanted)
-                row = parts.catalogue.course(course)
-                fresh_file = row is None or not row.indexed
-
-                def keep() -> None:
-                    if fresh_file:
-                        try:
-                            parts.course_files.write(signed, index_raw)
-                        except OSError as error:
-                            raise disk_problem(error, "keeping the course's index") from error
-
-                def note(db: sqlite3.Connection) -> None:
-                    add_course(db, signed, why=why, now=int(time.time()), indexed=True)
-                    db.execute("UPDATE courses SET have_bytes = ? WHERE course = ?", (download.have_bytes, course))
-
-                download.plan_missing(note, before=keep, beside=beside)
-                with self._mutex:
-                    self._live[course] = download
-            except BaseException:
-                download.close()
-                raise
-        try:
-            download.resume()
-        except BaseException:
-            download.close()
-            raise
-        return download
-
-    def _beside(self, files: Sequence[FileEntry], checkout: Path, shares: bool) -> int:
-        """Bytes that checking out will take on the store's own disk; on another one they are checked for at once."""
-        size = sum(entry.size for entry in files if not (shares and is_large(entry)))
-        place = _existing(checkout)
-        if shares or os.stat(place).st_dev == os.stat(self._parts.directory).st_dev:
-            return size
-        check_disk(place, size, 0, f"Writing the course to {checkout}")
-        return 0
-
-    def _opening_of(self, course: bytes) -> threading.Lock:
-        with self._mutex:
-            return self._opening.setdefault(course, threading.Lock())
-
-    def _ended(self, download: Download) -> None:
-        with self._mutex:
-            if self._live.get(download.course) is download:
-                del self._live[download.course]
-
-    def _busy(self) -> set[int]:
-        with self._mutex:
-            return {extent for download in self._live.values() for extent in download.extents}
+        return self._downloads.begin(signed, index_raw, index, wanted, why, checkout=checkout)
 
     # To the user's disk -----------------------------------------------------------------------------------------------
 
@@ -451,10 +343,9 @@ class Store:
 
     def forget(self, course: bytes) -> None:
         """Forget a course; ``gc`` frees what only it needed, once for any number of them. Raises as ``remove``."""
-        with self._opening_of(course):
-            with self._mutex:
-                if course in self._live:
-                    raise Refused("That course is being fetched right now.", "Stop the get first, then remove it.")
+        with self._downloads.of_course(course):
+            if course in self._downloads:
+                raise Refused("That course is being fetched right now.", "Stop the get first, then remove it.")
             with self._parts.gate:
                 try:
                     self._forget(course)
@@ -473,7 +364,7 @@ class Store:
 
     def gc(self, dry_run: bool = False) -> Sweep:
         """Free what no course needs. Raises NoSpace, StoreProblem."""
-        return sweep(self._parts, self._busy, dry_run=dry_run)
+        return sweep(self._parts, self._downloads.busy, dry_run=dry_run)
 
     @property
     def home(self) -> Path:
@@ -489,13 +380,6 @@ class Store:
     def set_limits(self, limits: StoreLimits) -> None:
         """Use other limits from now on; what is here stays, whatever they are."""
         self._parts.budget.limits = limits
-
-
-def _existing(place: Path) -> Path:
-    """The nearest directory that is there, of a place or above it."""
-    while not place.is_dir() and place != place.parent:
-        place = place.parent
-    return place
 
 
 __all__ = [

@@ -1,0 +1,175 @@
+"""The downloads of a store that are open: one a course, whoever else wants of it meanwhile.
+
+What must hold: nothing is planned before there is room for it; what a sweep or a person's ``remove`` does is kept from
+what is being fetched (``busy``, ``of_course``).
+
+Imports ``course``, ``errors`` and siblings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from p2plearn.course.file_table import FileEntry
+from p2plearn.course.index import Index
+from p2plearn.course.manifest import SignedManifest
+from p2plearn.errors import P2plearnError, Refused
+from p2plearn.store.checkout import is_free, is_large
+from p2plearn.store.download import Download
+from p2plearn.store.follow import Following
+from p2plearn.store.parts import StoreParts
+from p2plearn.store.problems import disk_problem
+from p2plearn.store.publish import add_course
+from p2plearn.store.share import can_share
+from p2plearn.store.space import check_disk
+
+
+class Downloads:
+    """``begin`` one; it is here until its last use has closed it. From any thread."""
+
+    def __init__(self, parts: StoreParts) -> None:
+        self._parts = parts
+        self._live: dict[bytes, Download] = {}
+        self._opening: dict[bytes, threading.Lock] = {}
+        self._mutex = threading.Lock()
+
+    def __contains__(self, course: bytes) -> bool:
+        """Whether a download of ``course`` is open."""
+        with self._mutex:
+            return course in self._live
+
+    def of_course(self, course: bytes) -> threading.Lock:
+        """Held while a download of ``course`` begins."""
+        with self._mutex:
+            return self._opening.setdefault(course, threading.Lock())
+
+    def busy(self) -> set[int]:
+        """Extents that are being written to."""
+        with self._mutex:
+            return {extent for download in self._live.values() for extent in download.extents}
+
+    def end(self) -> P2plearnError | None:
+        """Commit all that are open; returns what went wrong with the last one with which something did."""
+        problem: P2plearnError | None = None
+        with self._mutex:
+            live = list(self._live.values())
+        for download in live:
+            try:
+                download.end()
+            except P2plearnError as error:
+                problem = error
+        return problem
+
+    def begin(
+        self,
+        signed: SignedManifest,
+        index_raw: bytes,
+        index: Index,
+        wanted: Sequence[FileEntry] | None,
+        why: str,
+        *,
+        checkout: Path | None,
+    ) -> Download:
+        """See ``Store.begin_download``."""
+        course = signed.course
+        files = index.files if wanted is None else wanted
+        # Asked once: the answer is tried for on the disk.
+        shares = checkout is not None and can_share(self._parts.extents, _existing(checkout))
+        beside = 0 if checkout is None else self._beside(files, checkout, shares)
+        with self.of_course(course):
+            with self._mutex:
+                live = self._live.get(course)
+                if live is not None:
+                    live.share()
+            if live is not None:
+                try:
+                    live.want(wanted)
+                    live.plan_missing(beside=beside)
+                except BaseException:
+                    live.close()
+                    raise
+                return live
+            download = self._start_download(signed, index_raw, index, wanted, why, beside)
+            # Where blocks can be shared, nothing need be written there.
+            if checkout is not None and not shares:
+                self._follow(download, checkout, files)
+            return download
+
+    def _follow(self, download: Download, checkout: Path, files: Sequence[FileEntry]) -> None:
+        """Have a download write the large files of its checkout as they come, where nothing stands in the way."""
+        dest = Path(os.path.realpath(checkout))
+        # Only a hint: the checkout will say what is wrong with its destination.
+        with contextlib.suppress(OSError, Refused):
+            if Following.pays(files) and download.missing_bytes and is_free(dest):
+                download.follow(Following(download.index, dest, files))
+
+    def _start_download(  # noqa: PLR0917
+        self,
+        signed: SignedManifest,
+        index_raw: bytes,
+        index: Index,
+        wanted: Sequence[FileEntry] | None,
+        why: str,
+        beside: int,
+    ) -> Download:
+        parts, course = self._parts, signed.course
+        with parts.gate:
+            # Until the course is in the catalogue, a sweep could take what is found here.
+            download = Download(parts, parts.placement_of(signed, index), self._ended)
+            try:
+                for plan in parts.catalogue.plans(course):
+                    download.adopt(plan)
+                download.want(wanted)
+                row = parts.catalogue.course(course)
+                fresh_file = row is None or not row.indexed
+
+                def keep() -> None:
+                    if fresh_file:
+                        try:
+                            parts.course_files.write(signed, index_raw)
+                        except OSError as error:
+                            raise disk_problem(error, "keeping the course's index") from error
+
+                def note(db: sqlite3.Connection) -> None:
+                    add_course(db, signed, why=why, now=int(time.time()), indexed=True)
+                    db.execute("UPDATE courses SET have_bytes = ? WHERE course = ?", (download.have_bytes, course))
+
+                download.plan_missing(note, before=keep, beside=beside)
+                with self._mutex:
+                    self._live[course] = download
+            except BaseException:
+                download.close()
+                raise
+        try:
+            download.resume()
+        except BaseException:
+            download.close()
+            raise
+        return download
+
+    def _beside(self, files: Sequence[FileEntry], checkout: Path, shares: bool) -> int:
+        """Bytes that checking out will take on the store's own disk; on another one they are checked for at once."""
+        size = sum(entry.size for entry in files if not (shares and is_large(entry)))
+        place = _existing(checkout)
+        if shares or os.stat(place).st_dev == os.stat(self._parts.directory).st_dev:
+            return size
+        check_disk(place, size, 0, f"Writing the course to {checkout}")
+        return 0
+
+    def _ended(self, download: Download) -> None:
+        with self._mutex:
+            if self._live.get(download.course) is download:
+                del self._live[download.course]
+
+
+def _existing(place: Path) -> Path:
+    """The nearest directory that is there, of a place or above it."""
+    while not place.is_dir() and place != place.parent:
+        place = place.parent
+    return place
