@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import trio
 
+from p2plearn import memory
 from p2plearn.course.file_table import FileEntry
 from p2plearn.course.index import Index
 from p2plearn.course.manifest import SignedManifest
@@ -109,6 +110,8 @@ class Getting:
             if request.no_copy:
                 await in_thread(lambda cancelled: self._store.keep_in_place(course, out.path, files, cancelled))
         await self._custody().fetched(course)
+        if fetch.standing.verified_bytes > memory.KEPT:
+            await trio.to_thread.run_sync(memory.give_back)
         row = await trio.to_thread.run_sync(self._store.course, course)
         warnings = await trio.to_thread.run_sync(self._people.warnings, course, signed.manifest.author)
         chosen: Sequence[FileEntry] = index.files if files is None else files

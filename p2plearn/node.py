@@ -24,7 +24,7 @@ from libp2p.host.basic_host import BasicHost
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
-from p2plearn import identity
+from p2plearn import identity, memory
 from p2plearn.config import Home, Settings, not_in_force
 from p2plearn.custody_service import LEAVE_SECONDS, CustodyService
 from p2plearn.dht.inquiries import Inquiries
@@ -87,6 +87,7 @@ def run_node(home: Path, settings: Settings, ready: Ready) -> int:
 
     Raises P2plearnError when it can't start.
     """
+    memory.keep_one_heap()
     mute_libp2p(debug=logging.getLogger("p2plearn").isEnabledFor(logging.DEBUG))
     paths = Home(home)
     with Notifier.from_environment(os.environ) as notifier, NodeLock(paths.lock) as lock:

@@ -61,7 +61,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "custody_service": BASE | {"store", "dht", "replication"},
     "supervision": frozenset(),
     "mending": BASE | {"course", "store", "transfer"},
-    "getting": BASE | {"course", "store", "transfer", "network", "progress", "telling", "gossip", "custody_service"},
+    "memory": frozenset(),
+    "getting": BASE
+    | {"memory", "course", "store", "transfer", "network", "progress", "telling", "gossip", "custody_service"},
     "service": BASE
     | {
         "getting",
@@ -80,6 +82,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     },
     "node": BASE
     | {
+        "memory",
         "invite",
         "membership",
         "supervision",

@@ -14,6 +14,7 @@ Imports ``errors`` and siblings.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import threading
@@ -108,11 +109,12 @@ def external_state(fd: int, row: ExtentRow) -> str:
 class _Open:
     """An open extent: its descriptor, how many reads are using it, its row when it is external."""
 
-    __slots__ = ("fd", "past", "pins", "row", "stale")
+    __slots__ = ("ahead", "fd", "past", "pins", "row", "stale")
 
     def __init__(self, fd: int, row: ExtentRow | None) -> None:
         self.fd = fd
         self.row = row
+        self.ahead = True
         self.past: PastCache | None = None
         self.pins = 0
         self.stale = False
@@ -178,6 +180,14 @@ class ExtentFiles:
             entry.pins -= 1
             if entry.stale and entry.pins == 0:
                 entry.close()
+
+    def read_ahead(self, entry: _Open, *, ahead: bool) -> None:
+        """Say whether what follows a read of a pinned extent is worth having in memory; a hint to the system."""
+        with self._lock:
+            if entry.ahead is not ahead:
+                entry.ahead = ahead
+                with contextlib.suppress(OSError, AttributeError):
+                    os.posix_fadvise(entry.fd, 0, 0, os.POSIX_FADV_NORMAL if ahead else os.POSIX_FADV_RANDOM)
 
     def past_cache(self, entry: _Open) -> PastCache | None:
         """How a pinned extent is read past the page cache; None for a file of the user's, which others read, too."""

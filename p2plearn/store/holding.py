@@ -236,6 +236,9 @@ class Holding:
             raise StoreDamage(self.course, slot, placement.file_of(slot).path, str(changed)) from None
         except OSError as error:
             raise disk_problem(error, "reading from the store") from error
+        # Of a course that is still being fetched what follows may not be written yet: its pages would be made, filled
+        # with nothing, and thrown away when it is (6 % of all the CPU that five nodes took for a course together).
+        files.read_ahead(entry, ahead=placement.complete)
         try:
             return os.pread(entry.fd, length, offset)
         except OSError as error:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from stores import noise, publish
+from stores import begin, fetch, noise, publish
 
 from p2plearn.store import past_cache
 from p2plearn.store.holding import Holding
@@ -141,3 +141,31 @@ def test_damage_shows_past_the_cache_too(opened: Callable[..., Store], tmp_path:
     assert past_reads
     assert chunks[0] is None
     assert b"".join(chunk or b"" for chunk in chunks) == DATA[holding.length(0) :]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no advice")
+def test_nothing_is_read_ahead_where_it_may_not_be_written_yet(
+    store: Store, other: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advice: list[int] = []
+    real = os.posix_fadvise
+
+    def advise(where: int, offset: int, length: int, which: int) -> None:
+        if which in (os.POSIX_FADV_NORMAL, os.POSIX_FADV_RANDOM):
+            advice.append(which)
+        real(where, offset, length, which)
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    source = tmp_path / "course.bin"
+    source.write_bytes(DATA)
+    download = begin(store, other, publish(store, source).course)
+    first, *rest = download.missing()
+    fetch(store, download, [first])
+    advice.clear()
+    assert download.read(first) == DATA[: download.length(first)]
+    assert download.read(first) == DATA[: download.length(first)]
+    assert advice == [os.POSIX_FADV_RANDOM]
+    fetch(store, download, rest)
+    assert b"".join(download.read_all(range(download.slots))) == DATA
+    assert advice == [os.POSIX_FADV_RANDOM, os.POSIX_FADV_NORMAL]
+    download.close()
