@@ -279,7 +279,7 @@ def _multicast(facts: Facts) -> Finding | None:
             firewall if facts.multicast.forbidden else f"See that the network is up (`ip address`). {firewall}",
         )  # fmt: skip
     if facts.multicast.others:
-        return Finding("lan", "good", f"{facts.multicast.others} other nodes answer on the LAN.")
+        return Finding("lan", "good", f"{_nodes(facts.multicast.others, 'other', answer=True)} on the LAN.")
     if facts.status is not None and not facts.multicast.own and not _on_loopback(facts):
         return Finding(
             "lan", "bad", "Not even this machine's own node is heard on the LAN: a firewall here drops multicast.",
@@ -302,7 +302,8 @@ def _bootstrap(facts: Facts) -> Finding | None:
         )  # fmt: skip
     failed = [(address, fault) for address, fault in facts.bootstrap if fault]
     if len(failed) < len(facts.bootstrap):
-        return Finding("bootstrap", "good", f"{len(facts.bootstrap) - len(failed)} bootstrap nodes answer.")
+        answering = len(facts.bootstrap) - len(failed)
+        return Finding("bootstrap", "good", f"{_nodes(answering, 'bootstrap', answer=True)}.")
     address, fault = failed[0]
     return Finding(
         "bootstrap", "bad", f"No bootstrap node can be reached; {address}: {fault}.",
@@ -310,12 +311,18 @@ def _bootstrap(facts: Facts) -> Finding | None:
     )  # fmt: skip
 
 
+def _nodes(number: int, kind: str, *, answer: bool = False) -> str:
+    """So many nodes of a kind, and that they answer."""
+    one = number == 1
+    return f"{number} {kind} node{'' if one else 's'}" + (f" answer{'s' if one else ''}" if answer else "")
+
+
 def _company(facts: Facts) -> Finding | None:
     if facts.status is None:
         return None
     connected = int(facts.status.get("peers", 0))
     if connected:
-        return Finding("peers", "good", f"Connected to {connected} other nodes.")
+        return Finding("peers", "good", f"Connected to {_nodes(connected, 'other')}.")
     return Finding(
         "peers", "bad", "This node is connected to nobody.",
         "Mend what is above first; then see why one that should be reached isn't: p2plearn doctor ADDRESS; or fetch "
@@ -356,8 +363,9 @@ def _bans(facts: Facts) -> Finding | None:
     banned = (facts.status or {}).get("banned") or []
     if not banned:
         return None
+    they = "1 peer is" if len(banned) == 1 else f"{len(banned)} peers are"
     return Finding(
-        "bans", "note", f"{len(banned)} peers are banned for now, for what they sent.",
+        "bans", "note", f"{they} banned for now, for what came from there.",
         "An old version at the other end may be the cause: update both.",
     )  # fmt: skip
 

@@ -115,7 +115,7 @@ def test_a_sound_machine_has_nothing_but_good_findings() -> None:
         ("inbound", "note", "call this node back", "forward it",
          {"status": STATUS | {"reach": {"standing": "behind-router", "words": "behind a router", "relays": []}}}),
         ("inbound", "good", "from outside", "", {"status": STATUS | {"reach": {"standing": "public"}}}),
-        ("bans", "note", "1 peers", "update", {"status": STATUS | {"banned": [{}]}}),
+        ("bans", "note", "1 peer is", "update", {"status": STATUS | {"banned": [{}]}}),
     ],
 )  # fmt: skip
 def test_each_trouble_is_named_with_what_to_do(
@@ -125,6 +125,15 @@ def test_each_trouble_is_named_with_what_to_do(
     assert found.grade == grade
     assert words in found.words
     assert todo in found.todo
+
+
+def test_one_is_said_as_one_and_more_as_more() -> None:
+    multicast = Multicast(own=True, others=1)
+    assert finding("lan", multicast=multicast).words == "1 other node answers on the LAN."
+    assert finding("lan").words == "2 other nodes answer on the LAN."
+    assert finding("bootstrap").words == "1 bootstrap node answers."
+    assert finding("peers", status=STATUS | {"peers": 1}).words == "Connected to 1 other node."
+    assert finding("peers").words == "Connected to 3 other nodes."
 
 
 def test_without_a_network_the_firewall_is_not_blamed() -> None:
