@@ -101,3 +101,28 @@ def test_the_command_writes_and_removes_it(
     assert main(["--home", str(home), "service", "remove"]) == 0
     assert not path.exists()
     assert main(["--home", str(home), "service", "remove"]) == 2
+
+
+def test_the_unit_can_be_removed_where_systemd_does_not_hear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "systemctl").write_text("#!/bin/sh\necho 'Failed to connect to bus: No medium found' >&2; exit 1\n")
+    (programs / "systemctl").chmod(0o700)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("PATH", str(programs))
+    folder = tmp_path / "config" / "systemd" / "user"
+    home = str(tmp_path / "home")
+    assert main(["--home", home, "service", "install", "--no-start"]) == 0
+    enabled = folder / "default.target.wants" / units.NAME
+    enabled.parent.mkdir()
+    enabled.symlink_to(folder / units.NAME)
+    capsys.readouterr()
+    assert main(["--home", home, "service", "remove"]) == 0
+    said = capsys.readouterr()
+    assert f"Removed {folder / units.NAME}" in said.out
+    assert "Failed to connect to bus" in said.err
+    assert "p2plearn node stop" in said.err
+    assert not (folder / units.NAME).exists()
+    assert not enabled.is_symlink()

@@ -88,12 +88,25 @@ def service_remove(scope: Scope, *, system: bool) -> None:
     path = _path(system=system)
     if not path.exists():
         raise UsageProblem(f"There is no {path}.")
-    if shutil.which("systemctl") is not None:
-        _systemctl(system, "disable", "--now", units.NAME)
+    if system and os.geteuid() != 0:
+        raise UsageProblem("A machine's service can only be removed by root.", "Put sudo in front, or drop --system.")
+    spoken_to = shutil.which("systemctl") is not None
+    unheard: P2plearnError | None = None
+    try:
+        if spoken_to:
+            _systemctl(system, "disable", "--now", units.NAME)
+    except P2plearnError as error:  # without a session of one's own, the unit can go all the same
+        unheard = error
+    for link in path.parent.glob(f"*.wants/{units.NAME}"):  # left when systemd didn't disable it
+        link.unlink()
     path.unlink()
-    if shutil.which("systemctl") is not None:
+    if spoken_to and unheard is None:
         _systemctl(system, "daemon-reload")
     scope.emit({"removed": str(path)}) if scope.as_json else click.echo(f"Removed {path}; the node's home stays.")
+    if unheard is not None:
+        from p2plearn import terminal
+
+        terminal.note(f"{unheard.message} If systemd runs the node now, stop it: p2plearn node stop")
 
 
 def _take_back(path: Path, before: str | None) -> None:
