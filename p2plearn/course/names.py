@@ -106,7 +106,7 @@ def _parse_providers(query: str) -> tuple[str, ...]:
         if not address.startswith("/") or not address.isprintable() or " " in address:
             raise UsageProblem(
                 f"The link's 'from={_shown(address)}' is no address.",
-                "An address looks like /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo…",
+                "An address looks like /ip4/192.0.2.7/tcp/4017/p2p/12D3Koo…",
             )
         found[address] = None
     if len(found) > MAX_PROVIDERS:

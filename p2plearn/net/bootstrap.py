@@ -3,7 +3,7 @@
 ``bootstrap_nodes.toml`` (the shipped one and the user's own in the home) holds any number, also none, of::
 
     [[node]]
-    address = "/dns4/node.example.org/tcp/4001/p2p/12D3KooW…"
+    address = "/dns4/node.example.org/tcp/4017/p2p/12D3KooW…"
     name = "a word for people"     # optional
 """
 
@@ -26,7 +26,7 @@ FILE_NAME = "bootstrap_nodes.toml"
 MAX_NODES = 256
 """Entries read from one file: nobody writes more by hand, and each is dialled."""
 
-_HINT = 'An entry is: [[node]] / address = "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…" / name = "optional".'
+_HINT = 'An entry is: [[node]] / address = "/ip4/192.0.2.7/tcp/4017/p2p/12D3KooW…" / name = "optional".'
 
 
 @dataclass(frozen=True, slots=True)
