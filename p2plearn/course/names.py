@@ -18,9 +18,6 @@ from urllib.parse import quote, unquote, urlencode
 
 from p2plearn.errors import UsageProblem
 
-CourseHash = bytes
-"""SHA-256 of a manifest's raw bytes: 32 bytes."""
-
 HASH_BYTES = 32
 RAW_CID = bytes((1, 0x55, 0x12, HASH_BYTES))
 """What a CIDv1 of a raw block begins with: version 1, codec raw, sha2-256, 32 bytes. The digest follows."""

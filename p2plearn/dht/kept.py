@@ -32,8 +32,6 @@ WRITE_SECONDS: Final = 5.0
 TAKEN_ON_AT_ONCE: Final = 500
 """Courses put on record in one transaction: some 0.1 s, in which nobody else writes to the catalogue."""
 
-_KEPT_FOR_ITS_PERSON: Final = frozenset({"published", "fetched"})
-
 
 class Kept:
     """See the head of this file. ``announce`` and ``withdraw`` tell the network who has a course."""
@@ -311,11 +309,6 @@ class Kept:
         except P2plearnError as error:
             log.warning("could not remove %s: %s", course.hex()[:12], error.message)
         await self.count_room()
-
-    async def is_for_its_person(self, course: bytes) -> bool:
-        """Whether the person of this node has the course here, whoever else counts on it."""
-        row = await trio.to_thread.run_sync(self.store.course, course)
-        return row is not None and row.why in _KEPT_FOR_ITS_PERSON
 
 
 def is_whole(holding: Holding, unit: Unit) -> bool:

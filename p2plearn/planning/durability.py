@@ -27,7 +27,6 @@ import math
 from typing import Final
 
 DAY: Final = 86400.0
-YEAR: Final = 365.0 * DAY
 
 USUAL_COPIES: Final = 3
 MOST_COPIES: Final = 32

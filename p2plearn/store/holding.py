@@ -109,12 +109,6 @@ class Holding:
             # Else it was moved meanwhile (compaction): read it where it is now.
         raise self._missing_chunk(slot)
 
-    def read_into(self, slot: int, buffer: memoryview) -> int:
-        """Put the chunk in ``slot`` at the head of ``buffer``; returns its length. Raises like ``read``."""
-        raw = self.read(slot)
-        buffer[: len(raw)] = raw
-        return len(raw)
-
     def read_many(self, slots: Sequence[int]) -> list[bytes | memoryview | None]:
         """The chunks in ``slots``, in that order; None for each that isn't here or turns out damaged.
 

@@ -109,11 +109,6 @@ class StoreParts:
             self._placements.pop(course, None)
             self._recent.pop(course, None)
 
-    def forget_all(self) -> None:
-        """Drop every placement that nobody holds."""
-        with self.gate:
-            self._recent.clear()
-
     def open_placements(self) -> list[Placement]:
         """Those in memory."""
         with self.gate:

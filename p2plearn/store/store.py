@@ -377,10 +377,6 @@ class Store:
         free = free_bytes(self._parts.directory)
         return Usage(self._parts.catalogue.held_bytes(), limits.quota, free, limits.min_free)
 
-    def set_limits(self, limits: StoreLimits) -> None:
-        """Use other limits from now on; what is here stays, whatever they are."""
-        self._parts.budget.limits = limits
-
 
 __all__ = [
     "CheckedOut",

@@ -21,9 +21,6 @@ from typing import Final
 
 from p2plearn.config import KIB, spell
 
-LEAST_RATE: Final = 16 * KIB
-"""Bytes a second. At less the largest chunk takes over a minute, and peers take us for stuck."""
-
 BUCKET_SECONDS: Final = 0.25
 """What a bucket holds, in seconds of its rate: so short that a phone call on the same line stands it."""
 
