@@ -43,7 +43,7 @@ from p2plearn.lock import NodeLock
 from p2plearn.membership import group_of
 from p2plearn.monitoring.sd_notify import Notifier
 from p2plearn.net.addresses import read_address
-from p2plearn.net.bootstrap import gather
+from p2plearn.net.bootstrap import gather, lists
 from p2plearn.net.descriptors import enough_for
 from p2plearn.net.host import build_host, key_pair
 from p2plearn.net.limits import ConnectionLimits, StreamLimits
@@ -70,11 +70,6 @@ from p2plearn.web import server
 from p2plearn.web.metrics_port import serve_metrics
 
 logger = logging.getLogger(__name__)
-
-SHIPPED_BOOTSTRAP: Final = next(
-    (file for folder in Path(__file__).parents[:2] if (file := folder / "bootstrap_nodes.toml").is_file()), None
-)
-"""The list that comes with p2plearn: in the package once installed, at the top of a source tree."""
 
 _LAST_WORDS_SECONDS: Final = 0.5
 """After a second signal, for the log to name what has fewer copies now."""
@@ -339,9 +334,8 @@ class _Node:
             # The shipped list is the open network's: nobody of it is ever called from a group.
             addresses = (*flags, *self._group.addresses)
             return [node.peer for node in gather([self._paths.bootstrap], addresses, "--bootstrap or the invite")]
-        files = [file for file in (SHIPPED_BOOTSTRAP, self._paths.bootstrap) if file is not None]
         source = self._settings.setting("network.bootstrap").source
-        return [node.peer for node in gather(files, flags, source)]
+        return [node.peer for node in gather(lists(self._paths.bootstrap), flags, source)]
 
 
 async def _listen(host: BasicHost, settings: Settings) -> None:

@@ -12,6 +12,7 @@ from p2plearn.config import Home, Settings
 from p2plearn.errors import P2plearnError, Refused
 from p2plearn.invite import Invite, format_invite
 from p2plearn.membership import group_of, join, new_group
+from p2plearn.net import bootstrap
 
 PEER = "/ip4/192.0.2.7/tcp/4017/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
 OTHER = "/ip4/192.0.2.8/tcp/4017/p2p/12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"
@@ -114,7 +115,7 @@ def test_a_group_never_calls_the_shipped_bootstrap_nodes(home: Home, monkeypatch
     home.prepare()
     shipped = home.path / "shipped.toml"
     shipped.write_text(f'[[node]]\naddress = "{OTHER}"\n', "utf-8")
-    monkeypatch.setattr(node, "SHIPPED_BOOTSTRAP", shipped)
+    monkeypatch.setattr(bootstrap, "SHIPPED", shipped)
     made = object.__new__(node._Node)
     made._paths, made._settings, made._group = home, Settings(), None
     assert [str(peer.peer_id) for peer in made._bootstrap_nodes()] == [OTHER.rpartition("/")[2]]

@@ -34,7 +34,7 @@ from p2plearn.errors import P2plearnError
 from p2plearn.identity import refuse_if_rotten
 from p2plearn.lock import holder
 from p2plearn.membership import group_of
-from p2plearn.net.bootstrap import gather
+from p2plearn.net.bootstrap import gather, lists
 from p2plearn.net.knock import Knock
 from p2plearn.net.lan import service_type
 from p2plearn.private_files import make_private_folder, read_private
@@ -53,10 +53,6 @@ ENOUGH_CLOCKS: Final = 2
 
 _TIMES: Final = (Path("/var/lib/systemd/timesync/clock"), Path("/var/lib/chrony/drift"), Path("/var/lib/ntp/drift"))
 """What time services write, of which the date is what counts."""
-
-_SHIPPED: Final = [
-    file for folder in Path(__file__).parents[1:3] if (file := folder / "bootstrap_nodes.toml").is_file()
-]
 
 
 def collect(home: Home, *, named: bool) -> Facts:
@@ -258,7 +254,7 @@ def _bootstrap(home: Home, settings: Settings) -> tuple[tuple[tuple[str, str], .
         if group is not None:  # the shipped list is the open network's
             nodes = gather([home.bootstrap], (*flags, *group.addresses), "network.bootstrap")
         else:
-            nodes = gather([*_SHIPPED[:1], home.bootstrap], flags, "network.bootstrap")
+            nodes = gather(lists(home.bootstrap), flags, "network.bootstrap")
     except P2plearnError as error:
         return (("bootstrap_nodes.toml", error.message),), ()
     addresses = [

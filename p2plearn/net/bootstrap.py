@@ -21,7 +21,8 @@ from libp2p.peer.peerinfo import PeerInfo
 from p2plearn.errors import UsageProblem
 from p2plearn.net.addresses import read_peer
 
-FILE_NAME = "bootstrap_nodes.toml"
+SHIPPED = next((f for each in Path(__file__).parents[1:3] if (f := each / "bootstrap_nodes.toml").is_file()), None)
+"""The list that comes with p2plearn: in the package once installed, at the top of a source tree."""
 
 MAX_NODES = 256
 """Entries read from one file: nobody writes more by hand, and each is dialled."""
@@ -36,6 +37,11 @@ class BootstrapNode:
     peer: PeerInfo
     name: str
     source: str
+
+
+def lists(own: Path) -> list[Path]:
+    """The shipped list, if there is one, and a home's ``own``."""
+    return [own] if SHIPPED is None else [SHIPPED, own]
 
 
 def read_file(path: Path) -> list[BootstrapNode]:
