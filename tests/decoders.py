@@ -39,7 +39,7 @@ from wires import DATA, FIN, HEADER, PING, RST, SYN, WINDOW_UPDATE
 from p2plearn import invite
 from p2plearn.archive import car, dagcbor, layout
 from p2plearn.course import index, manifest, msgpacking, names
-from p2plearn.dht import messages, remembered
+from p2plearn.dht import lookout, messages, remembered
 from p2plearn.dht.custody import Unit
 from p2plearn.dht.hearsay import _multiaddrs
 from p2plearn.dht.providers import CourseProviderStore
@@ -52,6 +52,7 @@ from p2plearn.net.tls import identify
 from p2plearn.net.yamux import YamuxConn
 from p2plearn.operations import GetRequest, PublishRequest
 from p2plearn.people import PostRequest
+from p2plearn.state_file import Unusable, read_state
 from p2plearn.transfer import protocol
 from p2plearn.transfer.traffic import Moved, TrafficBook
 from p2plearn.web import answers, schema
@@ -325,6 +326,11 @@ def _some_host() -> BasicHost:
     return make_host()
 
 
+def _absences_file() -> list[bytes]:
+    one, other = bytes(32).hex(), bytes(range(32)).hex()
+    return [json.dumps({"format": lookout.FORMAT, "away": {one: 7}, "lost": [[COURSE.hex(), [other], 8]]}).encode()]
+
+
 def _providers_file() -> list[bytes]:
     row = {
         "peer": str(ID.from_pubkey(create_new_key_pair().public_key)),
@@ -419,6 +425,8 @@ DECODERS = (
     Decoder("archive-page", layout.decode_page, lambda: [layout.encode_page(layout.Page((COURSE, bytes(32)), True))],
             (layout.NotOurs,)),
     Decoder("peers.json", _file(lambda path: peers.AddressBook.load(path, 1e9)), _peers_file, ()),
+    Decoder("absences.json", _file(lambda path: read_state(path, lookout.MAX_FILE, lookout.FORMAT, lookout._read)),
+            _absences_file, (Unusable,)),
     Decoder("providers.json", _file(_remembered), _providers_file, ()),
     Decoder("traffic.json", _file(TrafficBook.load), _traffic_file, ()),
     Decoder("bootstrap_nodes.toml", _file(bootstrap.read_file),
