@@ -350,11 +350,10 @@ class Catalogue:
             return [row[0] for row in db.execute("SELECT path FROM checkouts WHERE course = ?", (course,))]
 
 
-def add_chunks(db: sqlite3.Connection, rows: Iterable[tuple[bytes, int, int, int]], *, replace: bool) -> None:
-    """Insert (digest, extent, offset, length); with ``replace`` the new place wins, else the old one."""
+def add_chunks(db: sqlite3.Connection, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
+    """Insert (digest, extent, offset, length). The old place wins."""
     # Sorted, so that the B-tree is filled from left to right and its pages are touched once.
-    statement = "INSERT OR REPLACE INTO chunks" if replace else "INSERT OR IGNORE INTO chunks"
-    db.executemany(statement + " VALUES (?, ?, ?, ?)", sorted(rows))
+    db.executemany("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?, ?)", sorted(rows))
 
 
 def add_slots(

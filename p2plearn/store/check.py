@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from p2plearn.errors import Interrupted
-from p2plearn.store.catalogue import CourseRow
+from p2plearn.store.catalogue import CourseRow, forget_extent
 from p2plearn.store.holding import Bad, Holding
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.placement import bit
@@ -127,8 +127,8 @@ def drop_gone(parts: StoreParts) -> None:
             return
         digests = parts.catalogue.digests_in(gone)
         with parts.catalogue.writing() as db:
-            db.executemany("DELETE FROM chunks WHERE extent = ?", [(extent,) for extent in gone])
-            db.executemany("DELETE FROM extents WHERE id = ?", [(extent,) for extent in gone])
+            for extent in gone:
+                forget_extent(db, extent)
         for extent in gone:
             parts.files.forget(extent)  # a file without a name can still be read, until the node stops
         for placement in parts.open_placements():

@@ -181,7 +181,7 @@ def _note_extents(catalogue: Catalogue, directory: Path, courses: Known) -> int:
             with catalogue.writing() as db:
                 # Holes, where a download had nothing yet, take no room.
                 extent = add_extent(db, name, min(facts.st_size, facts.st_blocks * 512))
-                add_chunks(db, ((digest, extent, at, length) for digest, at, length in right), replace=False)
+                add_chunks(db, ((digest, extent, at, length) for digest, at, length in right))
         found += len(right)
         if time.monotonic() - told > _SECONDS:
             told = time.monotonic()
@@ -236,7 +236,7 @@ def _note_user_files(catalogue: Catalogue, notes: list[mirror.Row], courses: Kno
             ).lastrowid
             for index, entry in by_size.get(size, []):
                 rows = list(_in_user_file(path, index, entry))
-                add_chunks(db, ((digest, int(extent or 0), at, length) for digest, at, length in rows), replace=False)
+                add_chunks(db, ((digest, int(extent or 0), at, length) for digest, at, length in rows))
 
 
 def _in_user_file(path: bytes, index: Index, entry: FileEntry) -> Iterator[contents.Entry]:
