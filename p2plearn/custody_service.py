@@ -2,7 +2,7 @@
 
 How courses stand is told by ``replication``.
 
-Imports ``dht``, ``errors``, ``identity``, ``operations``, ``replication``, ``store``.
+Imports ``config``, ``dht``, ``errors``, ``identity``, ``operations``, ``replication``, ``store``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import trio
 
-from p2plearn.dht.custody import COPIES, Node, Unit, units_of
+from p2plearn.config import COPIES
+from p2plearn.dht.custody import Node, Unit, units_of
 from p2plearn.dht.directory import Directory
 from p2plearn.dht.elsewhere import Search, goes_if_elsewhere
 from p2plearn.dht.inquiries import Inquiries

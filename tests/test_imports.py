@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "dht": BASE | {"course", "store", "net", "transfer"},
     "gossip": BASE | {"course", "database", "store", "net", "transfer", "people"},
     "people": frozenset(),
-    "planning": frozenset(),
+    "planning": frozenset({"config"}),
     "archive": BASE | {"course", "store", "gossip"},
     "archive_service": BASE | {"archive", "course", "store", "gossip", "telling"},
     "web": BASE | {"course", "store", "transfer", "people", "monitoring"},

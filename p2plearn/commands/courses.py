@@ -11,6 +11,7 @@ import click
 
 from p2plearn.commands.scope import Command, PathWord, Scope, held_course, pass_scope, seconds_of
 from p2plearn.commands.usage import no_such_path
+from p2plearn.config import COPIES, MOST_COPIES
 from p2plearn.errors import IntegrityProblem, LastCopy, UsageProblem
 from p2plearn.operations import GetRequest, PublishRequest, VerifyRequest
 
@@ -25,8 +26,9 @@ from p2plearn.operations import GetRequest, PublishRequest, VerifyRequest
 @click.option("--chunker", type=click.Choice(["fastcdc", "fixed"]),
               help="fixed gives the chunks and the IPFS root of `ipfs add -r --cid-version=1` (default: fastcdc, or "
                    "as in the version before).")  # fmt: skip
-@click.option("--copies", type=click.IntRange(1, 32),
-              help="Copies that nodes shall keep, this one's included (default: as before, else 3).")  # fmt: skip
+@click.option("--copies", type=click.IntRange(1, MOST_COPIES),
+              help="Copies that nodes shall keep, this one's included (default: as before, "
+                   f"else {COPIES}).")  # fmt: skip
 @click.option("--follow-symlinks", is_flag=True, help="Follow symlinks that stay inside the folder.")
 @click.option("--skip-special", is_flag=True, help="Leave out symlinks, sockets, devices and unreadable files.")
 @click.option("--no-copy", is_flag=True, help="Serve from these very files instead of a copy; don't change them.")

@@ -13,10 +13,10 @@ from typing import Any, Final
 import click
 
 from p2plearn.commands.scope import Command, Scope, pass_scope, seconds_of
-from p2plearn.config import Settings, parse_size
+from p2plearn.config import COPIES, MOST_COPIES, Settings, parse_size
 from p2plearn.errors import UsageProblem
 from p2plearn.planning.answer import Answer, Question, Row, answer
-from p2plearn.planning.durability import DAY, MOST_COPIES, USUAL_COPIES
+from p2plearn.planning.durability import DAY
 
 _RATE: Final = re.compile(
     r"\s*([0-9]{1,9}(?:\.[0-9]{1,12})?)\s*(%?)\s*(?:(?:/|a |per )\s*([a-z]+))?\s*", re.ASCII | re.IGNORECASE
@@ -177,7 +177,7 @@ def plan(
     from p2plearn.terminal import count
 
     if copies is None:
-        copies = min(USUAL_COPIES, nodes)
+        copies = min(COPIES, nodes)
     if copies > nodes:
         raise UsageProblem(
             f"{count(nodes, 'node')} can't keep {copies} copies: each keeps one.",

@@ -19,8 +19,10 @@ from p2plearn.config.limits import (
     API_HEADER_SECONDS,
     API_IDLE_SECONDS,
     API_WRITE_SECONDS,
+    COPIES,
     LOG_BYTES,
     METRICS_CONNECTIONS,
+    MOST_COPIES,
     PROGRESS_SECONDS,
 )
 from p2plearn.config.settings import Setting, Settings, environment_name
@@ -29,7 +31,7 @@ from p2plearn.config.values import GIB, KIB, MIB, Kind, Row, Value, parse_second
 
 __all__ = [
     "API_BODY_BYTES", "API_BODY_SECONDS", "API_CONNECTIONS", "API_HEADER_BYTES", "API_HEADER_SECONDS",
-    "API_IDLE_SECONDS", "API_WRITE_SECONDS", "GIB", "KIB", "LOG_BYTES", "METRICS_CONNECTIONS", "MIB",
-    "PROGRESS_SECONDS", "SETTINGS", "Home", "Kind", "Row", "Setting", "Settings", "Value", "choose_home",
+    "API_IDLE_SECONDS", "API_WRITE_SECONDS", "COPIES", "GIB", "KIB", "LOG_BYTES", "METRICS_CONNECTIONS", "MIB",
+    "MOST_COPIES", "PROGRESS_SECONDS", "SETTINGS", "Home", "Kind", "Row", "Setting", "Settings", "Value", "choose_home",
     "environment_name", "not_in_force", "parse_seconds", "parse_size", "spell",
 ]  # fmt: skip

@@ -9,6 +9,12 @@ from typing import Final
 
 from p2plearn.config.values import KIB, MIB
 
+COPIES: Final = 3
+"""Copies of a course that nodes shall keep when nobody says otherwise."""
+
+MOST_COPIES: Final = 32
+"""More than that costs everybody's disk and saves nothing that counts (see ``p2plearn plan``)."""
+
 API_HEADER_BYTES: Final = 16 * KIB
 """Request line and headers of one local API call. Ours need 200 bytes, a browser with cookies a few KiB."""
 

@@ -21,12 +21,6 @@ from p2plearn.dht.lookup import place
 SEGMENT: Final = 256 * 1024 * 1024
 """Bytes of a course in one unit. Larger: fewer and rarer losses, but one offer fills more of a small quota."""
 
-COPIES: Final = 3
-"""Custodians asked for when nobody says otherwise."""
-
-MOST_COPIES: Final = 32
-"""More than that costs everybody's disk and saves nothing that counts (see ``p2plearn plan``)."""
-
 _IDENTITY: Final = bytes.fromhex("002408011220")
 """What libp2p puts before an Ed25519 public key to make a peer id of it: identity multihash, protobuf header."""
 

@@ -18,7 +18,8 @@ from typing import Final
 
 import trio
 
-from p2plearn.dht.custody import COPIES, Node, Unit, ranked, units_of
+from p2plearn.config import COPIES
+from p2plearn.dht.custody import Node, Unit, ranked, units_of
 from p2plearn.dht.keeper import Keeper
 from p2plearn.dht.receipts import Receipt, copies_asked
 from p2plearn.dht.standing import Whereabouts

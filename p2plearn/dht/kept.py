@@ -15,7 +15,8 @@ from typing import Final
 
 import trio
 
-from p2plearn.dht.custody import COPIES, MOST_COPIES, Node, Unit, slots_of, units_of
+from p2plearn.config import COPIES, MOST_COPIES
+from p2plearn.dht.custody import Node, Unit, slots_of, units_of
 from p2plearn.dht.duty import Promises, Removals
 from p2plearn.dht.ledger import Ledger
 from p2plearn.dht.receipts import Receipt, copies_asked, decode_receipt, sign_wish

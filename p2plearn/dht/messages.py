@@ -7,7 +7,7 @@ What must hold, whatever a peer sends and however its bytes are split: decoding 
 that was checked (receipts to their signatures); nothing is set aside for a length before it was held against the cap
 of its type; a message that the other end may not send is a fault.
 
-Imports ``errors``, ``course.manifest``, ``dht.custody``, ``dht.receipts``.
+Imports ``config``, ``errors``, ``course.manifest``, ``dht.custody``, ``dht.receipts``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from p2plearn.config import MOST_COPIES
 from p2plearn.course.manifest import MAX_CHUNK, MAX_MANIFEST
-from p2plearn.dht.custody import MOST_COPIES, Unit
+from p2plearn.dht.custody import Unit
 from p2plearn.dht.receipts import RECEIPT_BYTES, Receipt, decode_receipt
 from p2plearn.errors import PeerFault
 

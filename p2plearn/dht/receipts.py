@@ -12,7 +12,7 @@ Layout (142 bytes, big-endian): course hash 32, segment 4, node 32, time 8 (mill
 clock, growing with each receipt), copies asked for 1, holds 1, Ed25519 signature 64 over ``DOMAIN`` and what stands
 before it.
 
-Imports ``errors``, ``identity``, ``dht.custody``.
+Imports ``config``, ``errors``, ``identity``, ``dht.custody``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from p2plearn import identity
-from p2plearn.dht.custody import MOST_COPIES, Node, Unit
+from p2plearn.config import MOST_COPIES
+from p2plearn.dht.custody import Node, Unit
 from p2plearn.errors import PeerFault
 
 DOMAIN: Final = b"p2plearn receipt v1\n"

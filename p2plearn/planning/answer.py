@@ -1,6 +1,6 @@
 """The question behind `p2plearn plan` and its answer: a network in figures, what to expect of it. Sans-IO.
 
-Imports ``planning.durability``.
+Imports ``config`` and ``planning.durability``.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from p2plearn.config import MOST_COPIES
 from p2plearn.planning import durability
-from p2plearn.planning.durability import DAY, MOST_COPIES
+from p2plearn.planning.durability import DAY
 
 SHOWN: Final = 8
 """Numbers of copies that a table has at least: what few and many cost is seen at a glance."""

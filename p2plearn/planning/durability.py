@@ -28,10 +28,6 @@ from typing import Final
 
 DAY: Final = 86400.0
 
-USUAL_COPIES: Final = 3
-MOST_COPIES: Final = 32
-"""As many as `publish --copies` takes."""
-
 
 def population(nodes: float, join_rate: float, leave_rate: float, after: float) -> float:
     """Nodes to be expected ``after`` so many seconds, of ``nodes`` now; both rates are a node's."""

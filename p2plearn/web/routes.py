@@ -3,7 +3,7 @@
 Short calls answer with one JSON object. Long ones (publish, get, contents, verify) answer with JSON lines:
 ``progress`` events, then one ``result`` or one ``error``; a caller that hangs up cancels them.
 
-Imports ``errors``, ``operations`` and its own room.
+Imports ``config``, ``errors``, ``operations`` and its own room.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from p2plearn.config import MOST_COPIES
 from p2plearn.errors import UsageProblem
 from p2plearn.operations import (
     ExportRequest,
@@ -176,8 +177,10 @@ async def _publish(call: Call) -> Mapping[str, Any]:
     _check_absolute("path", request.path)
     if request.chunker not in {"", "fastcdc", "fixed"}:
         raise UsageProblem(f"There is no chunker {request.chunker!r}; there are fastcdc and fixed.")
-    if not 0 <= request.copies <= 32:
-        raise UsageProblem(f"{request.copies} copies make no sense; choose 1 to 32, or 0 for as many as before.")
+    if not 0 <= request.copies <= MOST_COPIES:
+        raise UsageProblem(
+            f"{request.copies} copies make no sense; choose 1 to {MOST_COPIES}, or 0 for as many as before."
+        )
     return (await call.node.publish(request, call.report)).as_json()
 
 

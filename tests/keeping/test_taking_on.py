@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from stores import noise, publish
 
+from p2plearn.config import COPIES
 from p2plearn.dht import kept as kept_room
-from p2plearn.dht.custody import COPIES, Unit
+from p2plearn.dht.custody import Unit
 from p2plearn.dht.kept import Kept
 from p2plearn.identity import SigningKey, load_or_create
 from p2plearn.store.store import Store
