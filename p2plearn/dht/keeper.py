@@ -59,8 +59,8 @@ MEND: Final = 6.0
 
 
 LEAST_LOOK: Final = 1.0
-"""Seconds between two looks at the names on the disk, however short the heartbeat interval is. At 10,000 courses one
-takes some 20 ms."""
+"""Seconds between two looks at the names on the disk, however short the heartbeat interval is. Measured, of CPU: 3.5 ms
+at 2,000 courses of one file, 25 at 9,900 (on a busy machine)."""
 
 
 @dataclass(frozen=True, slots=True)
