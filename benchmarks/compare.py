@@ -130,7 +130,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="p2plearn-compare-", dir=given.work) as place:
         room = Path(place)
         items: dict[str, Callable[[], None]] = {
-            "file": lambda: run("1 GiB, one to one", made_file(room / "file" / "course.bin", 1 << 30), 1, InPlace, NoCopy),
+            "file": lambda: run(
+                "1 GiB, one to one", made_file(room / "file" / "course.bin", 1 << 30), 1, InPlace, NoCopy
+            ),
             "small": lambda: run("10,000 x 4 KiB, one to one", made_folder(room / "small" / "course", 10_000, 4096), 1),
             "swarm": lambda: run("256 MiB, one to four", made_file(room / "swarm" / "course.bin", 256 << 20), 4),
             "ceiling": lambda: print(f"\nTLS 1.3 + SHA-256 in this Python, MB/s: {spread(tls_and_sha256(given.runs))}"),
