@@ -99,7 +99,7 @@ class Getting:
                 try:
                     out = await in_thread(
                         lambda cancelled: self._store.checkout(
-                            course, dest, files, count, cancelled, following=following
+                            course, dest, files, count, cancelled, following=following, give=request.no_copy
                         )
                     )
                 finally:
@@ -108,7 +108,11 @@ class Getting:
             written, path = out.written_files, str(out.path)
             replaced, replaced_into = tuple(out.replaced), str(out.replaced_into or "")
             if request.no_copy:
-                await in_thread(lambda cancelled: self._store.keep_in_place(course, out.path, files, cancelled))
+                await in_thread(
+                    lambda cancelled: self._store.keep_in_place(
+                        course, out.path, files, cancelled, known=out.handed_over
+                    )
+                )
         await self._custody().fetched(course)
         if fetch.standing.verified_bytes > memory.KEPT:
             await trio.to_thread.run_sync(memory.give_back)
@@ -201,7 +205,7 @@ class Getting:
             chosen = index.files if files is None else files
             fetch.standing.total_bytes = sum(file.size for file in chosen)
             fetch.standing.total_files = len(chosen)
-            download = await trio.to_thread.run_sync(self._begin, signed, index_raw, index, files, dest)
+            download = await trio.to_thread.run_sync(self._begin, signed, index_raw, index, files, request)
             self._network().directory.announce(course)
             return download
 
@@ -219,13 +223,16 @@ class Getting:
         index_raw: bytes,
         index: Index,
         files: tuple[FileEntry, ...] | None,
-        dest: Path | None,
+        request: GetRequest,
     ) -> Download:
         """Blocking: refuse what can't end well before a byte is fetched, then reserve the room."""
+        dest = Path(request.dest) if request.dest else None
         if dest is not None:
             self._store.check_destination(signed, index, dest)
         self._store.custody.claim(signed.course, "fetched")
-        return self._store.begin_download(signed, index_raw, index, files, "fetched", checkout=dest)
+        return self._store.begin_download(
+            signed, index_raw, index, files, "fetched", checkout=dest, give=request.no_copy
+        )
 
 
 def _progress(fetch: Fetch, gauge: Gauge) -> Progress:

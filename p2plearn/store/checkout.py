@@ -17,20 +17,22 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from p2plearn.course.file_table import FileEntry
 from p2plearn.errors import Interrupted, Refused
+from p2plearn.store.alone import hand_over
 from p2plearn.store.behind import STRIPE, Behind
+from p2plearn.store.catalogue import Catalogue
 from p2plearn.store.durable import sync_filesystem, write_all
-from p2plearn.store.follow import Following
+from p2plearn.store.follow import Following, largest
 from p2plearn.store.holding import Holding
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.problems import disk_problem
 from p2plearn.store.share import share_file
-from p2plearn.store.tree import FOLDER_MODE, Tree, make_part, remove_stale_parts, remove_tree, sync_tree
+from p2plearn.store.tree import FOLDER_MODE, Tree, make_part, remove_stale_parts, remove_tree, sync_tree, umask
 
 _GROUP = 4 * 1024 * 1024
 """Bytes read from the store in one go, for one large file or for many small ones."""
@@ -51,6 +53,8 @@ class CheckedOut:
     written_files: int
     replaced: tuple[str, ...] = ()
     replaced_into: Path | None = None
+    handed_over: Mapping[str, os.stat_result] = field(default_factory=dict)
+    """By path in the course, how those looked that are the store's own files (``alone``)."""
 
 
 class Progress:
@@ -163,17 +167,27 @@ def _fill(holding: Holding, entry: FileEntry, following: Following, fd: int, ste
 def _write_tree(
     holding: Holding, files: Sequence[FileEntry], tree: Tree, following: Following | None, step: Progress
 ) -> None:
-    if following is None:
-        write_files(holding, files, lambda entry: tree.create(entry.path), step)
-        return
     rest: list[FileEntry] = []
     for entry in files:
-        fd = following.fd(entry)
-        if fd is None:
+        fd = None if following is None else following.fd(entry)
+        if following is None or fd is None:
             rest.append(entry)
         else:
             _fill(holding, entry, following, fd, step)
     write_files(holding, rest, lambda entry: tree.create(entry.path), step)
+
+
+def _hand_over(
+    catalogue: Catalogue, holding: Holding, files: Sequence[FileEntry], tree: Tree, step: Progress
+) -> dict[str, os.stat_result]:
+    """Make the user's what can be without copying it."""
+    handed: dict[str, os.stat_result] = {}
+    for entry in largest(files):
+        facts = hand_over(catalogue, holding, entry, tree)
+        if facts is not None:
+            handed[entry.path] = facts
+            step.step(entry.size, 1)
+    return handed
 
 
 def checkout_fresh(
@@ -184,11 +198,14 @@ def checkout_fresh(
     step: Progress,
     *,
     following: Following | None = None,
+    giver: Catalogue | None = None,
 ) -> CheckedOut:
     """Write a course to a place where nothing (or an empty folder) is. Raises Refused, NoSpace, StoreProblem.
 
-    ``following`` is a part directory for this very place with some of it written already.
+    ``following`` is a part directory for this very place with some of it written already. With ``giver``, which knows
+    the extents, files that lie alone in one become the user's.
     """
+    handed: dict[str, os.stat_result] = {}
     above = -1
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
@@ -200,10 +217,12 @@ def checkout_fresh(
             part, root = following.part, os.dup(following.root)
         try:
             with Tree(root) as tree:
-                _write_tree(holding, files, tree, following, step)
+                if giver is not None:
+                    handed = _hand_over(giver, holding, files, tree, step)
+                _write_tree(holding, [entry for entry in files if entry.path not in handed], tree, following, step)
                 for folder in folders:
                     tree.folder(folder.split("/"))
-            os.fchmod(root, FOLDER_MODE & ~_umask())
+            os.fchmod(root, FOLDER_MODE & ~umask())
             if len(files) + len(folders) <= _FEW:
                 sync_tree(root)
             else:
@@ -228,7 +247,7 @@ def checkout_fresh(
     finally:
         if above >= 0:
             os.close(above)
-    return CheckedOut(dest, len(files))
+    return CheckedOut(dest, len(files), handed_over=handed)
 
 
 def destination_problem(error: OSError, dest: Path) -> Exception:
@@ -259,17 +278,6 @@ def _move_into_place(part: str, root: int, dest: Path, above: int) -> None:
     mine, there = os.fstat(root), os.stat(dest.name, dir_fd=above, follow_symlinks=False)
     if (mine.st_dev, mine.st_ino) != (there.st_dev, there.st_ino):
         raise Refused(f"{dest} was replaced by something else while the course was being written.")
-
-
-def _umask() -> int:
-    """The process's umask, without changing it where the system tells."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def record(parts: StoreParts, dest: Path, course: bytes) -> None:

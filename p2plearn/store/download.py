@@ -28,10 +28,11 @@ from p2plearn.course.file_table import FileEntry
 from p2plearn.database import CommitInDoubt
 from p2plearn.errors import P2plearnError, StoreProblem
 from p2plearn.store import contents, resume
+from p2plearn.store.alone import extent_of, layout_alone
 from p2plearn.store.behind import Behind
 from p2plearn.store.catalogue import PlanRow, add_extent, add_slots, forget_extent
 from p2plearn.store.durable import Piece, sync_directory, sync_file
-from p2plearn.store.extents import create_extent, plan_layout, remove_extent
+from p2plearn.store.extents import Layout, create_extent, plan_layout, remove_extent
 from p2plearn.store.follow import Following
 from p2plearn.store.gathering import Gathering, Offer
 from p2plearn.store.holding import Holding
@@ -145,16 +146,18 @@ class Download(Holding):
         *,
         before: Callable[[], None] = lambda: None,
         beside: int = 0,
+        apart: Sequence[FileEntry] = (),
     ) -> None:
         """Plan room for what is wanted and has none: one transaction, in which ``record`` may write, too.
 
         ``before`` runs once there is room, ahead of it. ``beside`` are bytes that something else will take on the same
-        disk. Raises NoSpace before anything is written, StoreProblem.
+        disk. Each of ``apart`` (of ``alone``) gets an extent of its own. Raises NoSpace before anything is written,
+        StoreProblem.
         """
         with self._shape:
             need, total = self.unplanned()
-            slots, offsets, end = plan_layout(self.index, need)
-            length = end + contents.size_for(len(slots)) if slots else 0
+            layouts = self._layouts(need, apart)
+            length = sum(end + contents.size_for(len(slots)) for slots, _, end in layouts)
             title = self.signed.manifest.title
             self._parts.budget.check(
                 self,
@@ -166,35 +169,65 @@ class Download(Holding):
             )
             before()
             try:
-                self._add_extent(record, slots, offsets, length)
+                self._add_extents(record, layouts)
             except OSError as error:
                 raise disk_problem(error, f"making room for {size_text(length)} of the course {title!r}") from error
             self._parts.budget.promise(self, counted=0, disk=self.missing_bytes)
 
-    def _add_extent(
-        self, record: Callable[[sqlite3.Connection], None], slots: array[int], offsets: array[int], length: int
-    ) -> None:
-        if not length:
-            with self._parts.catalogue.writing() as db:
-                record(db)
-            return
-        name, fd = create_extent(self._parts.extents)
+    def alone(self, files: Iterable[FileEntry]) -> list[FileEntry]:
+        """Those of ``files`` that each lie in an extent of their own, or can be planned so (see ``alone``)."""
+        have, placement = self.placement.have, self.placement
+
+        def place(slot: int) -> tuple[int, int]:
+            if bit(have, slot):
+                return placement.extents[slot], placement.offsets[slot]
+            return self._plan_extents[slot], self._plan_offsets[slot]
+
+        need, _ = self.unplanned()
+        return [
+            entry
+            for entry in files
+            if need.find(0, entry.first, entry.first + entry.count) < 0
+            or extent_of(self._parts.catalogue, entry, self.index.lengths, place) is not None
+        ]
+
+    def _layouts(self, need: bytearray, apart: Sequence[FileEntry]) -> list[Layout]:
+        layouts = []
+        for entry in apart:
+            end = entry.first + entry.count
+            if need.find(0, entry.first, end) < 0:
+                layouts.append(layout_alone(self.index, entry))
+                need[entry.first : end] = bytes(entry.count)
+        together = plan_layout(self.index, need)
+        return [*layouts, together] if together[0] else layouts
+
+    def _add_extents(self, record: Callable[[sqlite3.Connection], None], layouts: Sequence[Layout]) -> None:
+        made: list[tuple[str, int]] = []
+        numbers: list[int] = []
         try:
-            contents.write(fd, self._listed(slots, offsets), length - contents.size_for(len(slots)))
-            sync_directory(self._parts.extents)
+            for slots, offsets, end in layouts:
+                name, fd = create_extent(self._parts.extents)
+                made.append((name, fd))
+                contents.write(fd, self._listed(slots, offsets), end)
+            if made:
+                sync_directory(self._parts.extents)
             with self._parts.catalogue.writing() as db:
                 record(db)
-                extent = add_extent(db, name, length)
-                plan = (extent, self.course, slots.tobytes(), offsets.tobytes())
-                db.execute("INSERT INTO downloads VALUES (?, ?, ?, ?)", plan)
+                for (name, _), (slots, offsets, end) in zip(made, layouts, strict=True):
+                    extent = add_extent(db, name, end + contents.size_for(len(slots)))
+                    plan = (extent, self.course, slots.tobytes(), offsets.tobytes())
+                    db.execute("INSERT INTO downloads VALUES (?, ?, ?, ?)", plan)
+                    numbers.append(extent)
         except BaseException as error:
-            os.close(fd)
-            if not isinstance(error, CommitInDoubt):
-                with contextlib.suppress(OSError):
-                    remove_extent(self._parts.extents, name)
+            for name, fd in made:
+                os.close(fd)
+                if not isinstance(error, CommitInDoubt):
+                    with contextlib.suppress(OSError):
+                        remove_extent(self._parts.extents, name)
             raise
-        self._fds[extent] = fd
-        self._note_plan(extent, slots, offsets)
+        for extent, (_, fd), (slots, offsets, _) in zip(numbers, made, layouts, strict=True):
+            self._fds[extent] = fd
+            self._note_plan(extent, slots, offsets)
 
     def resume(self) -> int:
         """Hash what an earlier run wrote without committing it, and keep what is right. Returns bytes kept."""

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from p2plearn.course.file_table import FileEntry
 from p2plearn.course.index import Index
@@ -22,12 +23,30 @@ from p2plearn.course.manifest import SignedManifest
 from p2plearn.errors import P2plearnError, Refused
 from p2plearn.store.checkout import is_free, is_large
 from p2plearn.store.download import Download
-from p2plearn.store.follow import Following
+from p2plearn.store.follow import Following, largest
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.problems import disk_problem
 from p2plearn.store.publish import add_course
 from p2plearn.store.share import can_share
 from p2plearn.store.space import check_disk
+
+
+class _Place(NamedTuple):
+    """Where a download is to be checked out to: which files, whether nothing is there yet, whether it is on the store's
+    disk, whether that shares blocks, and which files may become the user's without being copied.
+    """
+
+    dest: Path
+    files: Sequence[FileEntry]
+    free: bool
+    same_disk: bool
+    shares: bool
+    given: Sequence[FileEntry]
+
+    def without(self, alone: Sequence[FileEntry]) -> list[FileEntry]:
+        """The files that are none of ``alone``."""
+        passed_over = {entry.first for entry in alone}
+        return [entry for entry in self.files if not entry.count or entry.first not in passed_over]
 
 
 class Downloads:
@@ -75,13 +94,13 @@ class Downloads:
         why: str,
         *,
         checkout: Path | None,
+        give: bool,
     ) -> Download:
         """See ``Store.begin_download``."""
         course = signed.course
-        files = index.files if wanted is None else wanted
-        # Asked once: the answer is tried for on the disk.
-        shares = checkout is not None and can_share(self._parts.extents, _existing(checkout))
-        beside = 0 if checkout is None else self._beside(files, checkout, shares)
+        checkout_to = (
+            None if checkout is None else self._place(checkout, index.files if wanted is None else wanted, give)
+        )
         with self.of_course(course):
             with self._mutex:
                 live = self._live.get(course)
@@ -90,24 +109,36 @@ class Downloads:
             if live is not None:
                 try:
                     live.want(wanted)
-                    live.plan_missing(beside=beside)
+                    live.plan_missing(beside=self._beside(checkout_to, []))
                 except BaseException:
                     live.close()
                     raise
                 return live
-            download = self._start_download(signed, index_raw, index, wanted, why, beside)
-            # Where blocks can be shared, nothing need be written there.
-            if checkout is not None and not shares:
-                self._follow(download, checkout, files)
+            download = self._start_download(signed, index_raw, index, wanted, why, checkout_to)
+            if checkout_to is not None:
+                self._follow(download, checkout_to)
             return download
 
-    def _follow(self, download: Download, checkout: Path, files: Sequence[FileEntry]) -> None:
-        """Have a download write the large files of its checkout as they come, where nothing stands in the way."""
+    def _place(self, checkout: Path, files: Sequence[FileEntry], give: bool) -> _Place:
         dest = Path(os.path.realpath(checkout))
+        free = False
         # Only a hint: the checkout will say what is wrong with its destination.
         with contextlib.suppress(OSError, Refused):
-            if Following.pays(files) and download.missing_bytes and is_free(dest):
-                download.follow(Following(download.index, dest, files))
+            free = is_free(dest)
+        there = _existing(dest)
+        same_disk = os.stat(there).st_dev == os.stat(self._parts.directory).st_dev
+        given = largest(files) if give and free and same_disk else []
+        # Asked once: the answer is tried for on the disk.
+        return _Place(dest, files, free, same_disk, can_share(self._parts.extents, there), given)
+
+    def _follow(self, download: Download, place: _Place) -> None:
+        """Have a download write the large files of its checkout as they come, where nothing stands in the way."""
+        if place.shares or not place.free or not download.missing_bytes:
+            return  # where blocks can be shared, nothing need be written there
+        files = place.without(download.alone(place.given))
+        with contextlib.suppress(OSError):
+            if Following.pays(files):
+                download.follow(Following(download.index, place.dest, files))
 
     def _start_download(  # noqa: PLR0917
         self,
@@ -116,7 +147,7 @@ class Downloads:
         index: Index,
         wanted: Sequence[FileEntry] | None,
         why: str,
-        beside: int,
+        place: _Place | None,
     ) -> Download:
         parts, course = self._parts, signed.course
         with parts.gate:
@@ -140,7 +171,8 @@ class Downloads:
                     add_course(db, signed, why=why, now=int(time.time()), indexed=True)
                     db.execute("UPDATE courses SET have_bytes = ? WHERE course = ?", (download.have_bytes, course))
 
-                download.plan_missing(note, before=keep, beside=beside)
+                alone = [] if place is None else download.alone(place.given)
+                download.plan_missing(note, before=keep, beside=self._beside(place, alone), apart=alone)
                 with self._mutex:
                     self._live[course] = download
             except BaseException:
@@ -153,13 +185,17 @@ class Downloads:
             raise
         return download
 
-    def _beside(self, files: Sequence[FileEntry], checkout: Path, shares: bool) -> int:
-        """Bytes that checking out will take on the store's own disk; on another one they are checked for at once."""
-        size = sum(entry.size for entry in files if not (shares and is_large(entry)))
-        place = _existing(checkout)
-        if shares or os.stat(place).st_dev == os.stat(self._parts.directory).st_dev:
+    def _beside(self, place: _Place | None, alone: Sequence[FileEntry]) -> int:
+        """Bytes that checking out will take on the store's own disk; on another one they are checked for at once.
+
+        ``alone`` are files that will be the store's own.
+        """
+        if place is None:
+            return 0
+        size = sum(entry.size for entry in place.without(alone) if not (place.shares and is_large(entry)))
+        if place.shares or place.same_disk:
             return size
-        check_disk(place, size, 0, f"Writing the course to {checkout}")
+        check_disk(_existing(place.dest), size, 0, f"Writing the course to {place.dest}")
         return 0
 
     def _ended(self, download: Download) -> None:

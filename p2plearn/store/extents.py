@@ -22,6 +22,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from p2plearn.course.index import Index
 from p2plearn.store.catalogue import Catalogue, ExtentRow
@@ -57,8 +58,16 @@ def start_of_file(cursor: int, size: int) -> int:
     return -(-cursor // ALIGNMENT) * ALIGNMENT if size >= ALIGNMENT else cursor
 
 
-def plan_layout(index: Index, wanted: bytearray) -> tuple[array[int], array[int], int]:
-    """Places for the slots whose byte in ``wanted`` is 1: (slots, offsets, length of the extent).
+class Layout(NamedTuple):
+    """Slots in the order they lie in an extent, where each begins, and where the last ends."""
+
+    slots: array[int]
+    offsets: array[int]
+    end: int
+
+
+def plan_layout(index: Index, wanted: bytearray) -> Layout:
+    """Places for the slots whose byte in ``wanted`` is 1.
 
     Slots in course order. ``wanted`` has one byte a slot and names at most one slot of each digest.
     """
@@ -74,7 +83,7 @@ def plan_layout(index: Index, wanted: bytearray) -> tuple[array[int], array[int]
             offsets.append(cursor)
             cursor += lengths[slot]
             slot = wanted.find(1, slot + 1, end)
-    return slots, offsets, cursor
+    return Layout(slots, offsets, cursor)
 
 
 def written_ranges(fd: int) -> Iterator[tuple[int, int]]:

@@ -32,6 +32,11 @@ MOST_FILES = 64
 """Files followed at once, the largest first: each holds a descriptor."""
 
 
+def largest(files: Sequence[FileEntry]) -> list[FileEntry]:
+    """Those of ``files`` that are worth a descriptor while they come, the largest first."""
+    return sorted((entry for entry in files if entry.size >= LARGE), key=lambda entry: -entry.size)[:MOST_FILES]
+
+
 class Following:
     """See the head of this file. ``take`` while the download runs, then ``checkout`` uses it up, or ``abandon``."""
 
@@ -39,8 +44,7 @@ class Following:
         """Make the part directory; raises OSError when that can't be, and then nothing is left behind."""
         self.dest = dest
         self._index = index
-        chosen = sorted((entry for entry in files if entry.size >= LARGE), key=lambda entry: -entry.size)[:MOST_FILES]
-        self._entries = sorted(chosen, key=lambda entry: entry.first)
+        self._entries = sorted(largest(files), key=lambda entry: entry.first)
         self._fds: list[int] = []
         self._offsets: array[int] = array("Q", bytes(8 * len(index)))
         self._file_of: array[int] = array("h", [-1]) * len(index)

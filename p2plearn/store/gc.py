@@ -1,9 +1,10 @@
 """Mark and sweep: what no course needs any more gives its room back.
 
 Live is every digest in the index of a course in the catalogue, and every digest that a running publish relies on.
-Extents of running downloads are left alone. An extent without a live chunk is unlinked; one that is mostly dead is
-compacted: its live chunks are hashed, copied to a new extent, made durable, and only then does the catalogue point
-there. A chunk found damaged on that occasion is dropped.
+Extents of running downloads are left alone. An extent without a live chunk is unlinked; one that is mostly dead, or
+that a killed get has left with a name in the user's folder (``alone``), is compacted: its live chunks are hashed,
+copied to a new extent, made durable, and only then does the catalogue point there. A chunk found damaged on that
+occasion is dropped.
 
 Crash promise: rows go before files, and while a commit is in doubt no file goes. A crash between leaves a file without
 a row, which the next open deletes. A read under way is never harmed: it has the file open; the next one looks its
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 
 from p2plearn.database import CommitInDoubt
 from p2plearn.store import contents
+from p2plearn.store.alone import is_handed_over
 from p2plearn.store.catalogue import ExtentRow, add_extent
 from p2plearn.store.course_files import CourseFileDamaged
 from p2plearn.store.durable import sync_directory, sync_file, write_all
@@ -59,6 +61,8 @@ def sweep(parts: StoreParts, busy: Callable[[], set[int]], *, dry_run: bool) -> 
         extents = [extent for extent in parts.catalogue.extents() if extent.id not in skip]
         dead = [extent for extent in extents if extent.id not in sizes]
         sparse = [extent for extent in extents if _worth_compacting(extent, sizes.get(extent.id, 0))]
+        # A get that was killed while it handed files over: the user's next edit must not be the store's.
+        shared = [one for one in extents if one.id in sizes and one not in sparse and _is_users_too(parts, one)]
         freed = sum(extent.length for extent in dead) + sum(extent.length - sizes[extent.id] for extent in sparse)
         if not dry_run:
             with parts.catalogue.writing() as db:
@@ -67,7 +71,7 @@ def sweep(parts: StoreParts, busy: Callable[[], set[int]], *, dry_run: bool) -> 
                 db.execute("DELETE FROM extents WHERE name IS NULL AND id NOT IN (SELECT extent FROM chunks)")
             _unlink(parts, dead)
     if not dry_run:
-        for extent in sparse:
+        for extent in (*sparse, *shared):
             _compact(parts, extent)
     return Sweep(len(dead), len(sparse), freed)
 
@@ -114,6 +118,13 @@ def _live_bytes(parts: StoreParts, dry_run: bool) -> dict[int, int]:
 
 def _worth_compacting(extent: ExtentRow, live: int) -> bool:
     return 0 < live < COMPACT_BELOW * extent.length and extent.length - live >= COMPACT_FROM
+
+
+def _is_users_too(parts: StoreParts, extent: ExtentRow) -> bool:
+    try:
+        return is_handed_over(extent, os.stat(parts.extents / extent.file_name, follow_symlinks=False))
+    except OSError:
+        return False
 
 
 def _unlink(parts: StoreParts, extents: list[ExtentRow]) -> None:

@@ -1,7 +1,8 @@
 """A checkout becomes what is kept of a course: its bytes are on this disk once, in the user's own files.
 
-After ``get --no-copy``. Every file is read and every chunk hashed before the store lets go of its own copy; a file that
-isn't the course's (any more) keeps its copy in the store, and so do chunks that other courses need. From then on it is
+After ``get --no-copy``. Large files that lie alone in an extent were made the user's as they are (``alone``). Every
+other one is read and every chunk hashed before the store lets go of its own copy; a file that isn't the course's (any
+more) keeps its copy in the store, and so do chunks that other courses need. From then on it is
 as after ``publish --no-copy``: the files count only while size, time and inode are as recorded.
 
 Crash promise: one transaction says that the chunks lie in the user's files; the store's own go afterwards, by a sweep.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from p2plearn.course.file_table import FileEntry
@@ -29,11 +30,18 @@ _DIGEST = 32
 
 
 def serve_in_place(
-    parts: StoreParts, holding: Holding, dest: Path, files: Sequence[FileEntry], cancelled: Callable[[], bool]
+    parts: StoreParts,
+    holding: Holding,
+    dest: Path,
+    files: Sequence[FileEntry],
+    cancelled: Callable[[], bool],
+    *,
+    known: Mapping[str, os.stat_result],
 ) -> int:
     """Note that the chunks of ``files`` lie in the checkout at ``dest``; returns how many of the files are right there.
 
-    Nothing is freed yet: that is for a sweep. Raises StoreProblem, Interrupted.
+    ``known`` says by path in the course how files looked when they were right. Nothing is freed yet: that is for a
+    sweep. Raises StoreProblem, Interrupted.
     """
     ours: list[tuple[os.stat_result, FileEntry]] = []
     root = os.open(dest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -42,7 +50,9 @@ def serve_in_place(
             for entry in files:
                 if cancelled():
                     raise Interrupted("Interrupted: the course is in the store and in its folder.")
-                facts = _facts_if_right(holding, tree, entry) if entry.count else None
+                facts = known.get(entry.path)
+                if facts is None and entry.count:
+                    facts = _facts_if_right(holding, tree, entry)
                 if facts is not None:
                     ours.append((facts, entry))
     finally:

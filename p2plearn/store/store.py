@@ -18,8 +18,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 from p2plearn.course.file_table import FileEntry
@@ -208,14 +209,17 @@ class Store:
         why: str = "fetched",
         *,
         checkout: Path | None = None,
+        give: bool = False,
     ) -> Download:
         """Reserve room for the wanted files (None: all) and go on where an earlier download of the course stopped.
 
         While a download of this course is open, the same one is returned, wanting more where ``wanted`` says so; each
-        ``close`` ends one use. With ``checkout``, room for the files at that place is checked, too. Raises NoSpace
-        before anything is written, StoreProblem.
+        ``close`` ends one use. With ``checkout``, room for the files at that place is checked, too; with ``give`` as
+        well, they are laid so that ``checkout`` can give them away. Raises NoSpace before anything is written,
+        StoreProblem.
         """
-        return self._downloads.begin(signed, index_raw, index, wanted, why, checkout=checkout)
+        give = give and not self.custody.is_given_room(signed.course)
+        return self._downloads.begin(signed, index_raw, index, wanted, why, checkout=checkout, give=give)
 
     # To the user's disk -----------------------------------------------------------------------------------------------
 
@@ -251,10 +255,12 @@ class Store:
         cancelled: Callable[[], bool] = _never,
         *,
         following: Following | None = None,
+        give: bool = False,
     ) -> CheckedOut:
         """Write a course, or some of its files, to ``dest``: a folder (a course of one file becomes DEST/NAME).
 
-        ``following`` is what the download wrote there already (``Download.take_following``); it is used up.
+        ``following`` is what the download wrote there already (``Download.take_following``); it is used up. With
+        ``give``, what can be had without a copy becomes the user's (``alone``); ``keep_in_place`` has to follow.
 
         Raises UsageProblem if it isn't here, Refused for a destination with other files in it, StoreDamage,
         ChunkMissing for a file that isn't all here, NoSpace, StoreProblem, Interrupted.
@@ -269,7 +275,8 @@ class Store:
         progress = Progress(chosen, report, cancelled)
         with holding:
             if is_free(dest):
-                done = checkout_fresh(holding, dest, chosen, folders, progress, following=following)
+                giver = self._parts.catalogue if give and not self.custody.is_given_room(course) else None
+                done = checkout_fresh(holding, dest, chosen, folders, progress, following=following, giver=giver)
             else:
                 done = checkout_over(
                     holding,
@@ -290,21 +297,25 @@ class Store:
         dest: Path,
         files: Sequence[FileEntry] | None = None,
         cancelled: Callable[[], bool] = _never,
+        *,
+        known: Mapping[str, os.stat_result] = MappingProxyType({}),
     ) -> int:
         """Let the checkout at ``dest`` be what is kept of a course, and free the store's own copy; bytes freed.
 
-        See ``in_place``. What others trust this store to keep for them stays. Raises UsageProblem if the course isn't
-        here, NoSpace, StoreProblem, Interrupted.
+        ``known`` is what that checkout has handed over. See ``in_place``. What others trust this store to keep for
+        them stays. Raises UsageProblem if the course isn't here, NoSpace, StoreProblem, Interrupted.
         """
         holding = self.holding(course)
         if holding is None:
             raise UsageProblem(f"Course {course.hex()} is not in this store.", f"p2plearn get {course.hex()}")
-        if self.custody.is_given_room(course):
-            return 0
         chosen = holding.index.files if files is None else files
-        with holding:
-            serve_in_place(self._parts, holding, Path(os.path.realpath(dest)), chosen, cancelled)
-        return self.gc().freed
+        try:
+            if not self.custody.is_given_room(course):
+                with holding:
+                    serve_in_place(self._parts, holding, Path(os.path.realpath(dest)), chosen, cancelled, known=known)
+        finally:
+            freed = self.gc().freed  # gives the store a copy of its own, too, where it still needs one
+        return freed
 
     # Keeping house ----------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -94,6 +95,17 @@ class Tree:
     ) -> None:
         """Close it."""
         self.close()
+
+
+def umask() -> int:
+    """The process's umask, without changing it where the system tells."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def remove_tree(name: str, above: int) -> None:

@@ -49,6 +49,26 @@ def download_it(store: Store, extra: Path) -> object:
     return signed.course.hex()
 
 
+def keep_it(store: Store, extra: Path) -> object:
+    """What ``get --no-copy`` does to the store, with the parcel in ``extra`` and the place beside it."""
+    raw, signature, index_raw, chunks = pickle.loads((extra / "parcel").read_bytes())
+    signed, dest = open_manifest(raw, signature), extra / "out"
+    index = decode_index(index_raw, signed.manifest)
+    download = store.begin_download(signed, index_raw, index, checkout=dest, give=True)
+    following = None
+    try:
+        for slot in download.missing():
+            assert download.put(slot, [chunks[slot]])
+            say("put", slot)
+        download.commit()
+        following = download.take_following(dest)
+    finally:
+        download.close()
+    done = store.checkout(signed.course, dest, following=following, give=True)
+    store.keep_in_place(signed.course, dest, known=done.handed_over)
+    return signed.course.hex()
+
+
 def checkout_it(store: Store, extra: Path) -> object:
     (course,) = (row.course for row in store.courses() if row.title == "first")
     store.checkout(course, extra)
@@ -75,6 +95,7 @@ OPERATIONS: dict[str, Callable[[Store, Path], object]] = {
     "publish": publish_it,
     "download": download_it,
     "checkout": checkout_it,
+    "keep": keep_it,
     "remove": remove_it,
     "gc": gc_it,
     "mend": mend_it,

@@ -18,8 +18,11 @@ from faults import EVERY, chosen, meddled, moments, needs_strace, run
 from stores import begin, fetch, noise, parcel, publish, read_tree, write_tree
 
 from p2plearn.store.durable import TEMPORARY
+from p2plearn.store.follow import LARGE
 from p2plearn.store.store import Store
 from p2plearn.store.tree import PART
+
+KEPT = {"x.bin": noise(LARGE + 5, 6), "y/z.bin": noise(LARGE, 7), "small": b"small"}
 
 
 @dataclass
@@ -32,6 +35,7 @@ class Scene:
     parcel: Path
     first: bytes
     third: bytes
+    fourth: bytes
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +58,16 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     signed, index_raw, index = parcel(source, third)
     chunks = {slot: holding.read(slot) for slot in range(len(index))}
     (root / "parcel").write_bytes(pickle.dumps((signed.raw, signed.signature, index_raw, chunks)))
+    # And one with files that are worth an extent each.
+    kept = publish(source, write_tree(root / "kept", KEPT), title="kept").course
+    holding = source.holding(kept)
+    assert holding is not None
+    signed, index_raw, index = parcel(source, kept)
+    chunks = {slot: holding.read(slot) for slot in range(len(index))}
+    (root / "keep").mkdir()
+    (root / "keep" / "parcel").write_bytes(pickle.dumps((signed.raw, signed.signature, index_raw, chunks)))
     source.close()
-    return Scene(root, home, folder, root / "parcel", first, third)
+    return Scene(root, home, folder, root / "parcel", first, third, kept)
 
 
 def check_store(store: Store, scene: Scene) -> None:
@@ -71,11 +83,18 @@ def check_store(store: Store, scene: Scene) -> None:
     assert not [path for path in store._parts.directory.rglob("*") if TEMPORARY in path.name]
 
 
+def kept_at(scene: Scene, work: Path) -> Path:
+    shutil.copytree(scene.root / "keep", work / "keep", dirs_exist_ok=True)
+    return work / "keep"
+
+
 @needs_strace
 @pytest.mark.timeout(3600 if EVERY else 240)
-@pytest.mark.parametrize("operation", ["publish", "download", "checkout", "remove"])
+@pytest.mark.parametrize("operation", ["publish", "download", "checkout", "remove", "keep"])
 def test_killed_at(scene: Scene, tmp_path: Path, operation: str) -> None:
     def extra(work: Path) -> Path:
+        if operation == "keep":
+            return kept_at(scene, work)
         return {"publish": scene.folder, "download": scene.parcel}.get(operation, work / "out")
 
     tried = 0
@@ -97,6 +116,10 @@ def test_killed_at(scene: Scene, tmp_path: Path, operation: str) -> None:
         shutil.rmtree(work)
     assert tried
     print(f"{operation}: killed at {tried} of {len(every)} calls")
+
+
+def read_files(folder: Path) -> dict[str, bytes | None]:
+    return {path: raw for path, raw in read_tree(folder).items() if raw is not None}
 
 
 def run_again(store: Store, scene: Scene, operation: str, extra: Path, acknowledged: bool, said: list[str]) -> None:
@@ -128,6 +151,26 @@ def run_again(store: Store, scene: Scene, operation: str, extra: Path, acknowled
         store.checkout(scene.first, extra)
         assert set(read_tree(extra)) == expected
         assert [path.name for path in extra.parent.iterdir() if PART in path.name] == []
+    elif operation == "keep":
+        row, dest = store.course(scene.fourth), extra / "out"
+        assert (row is not None and row.complete) or not acknowledged
+        assert not dest.exists() or read_files(dest) == KEPT
+        if dest.exists():  # whatever its person does there now, the store has what it says
+            store.gc()
+            (dest / "x.bin").unlink()
+            (dest / "y" / "z.bin").write_bytes(b"mine")
+            assert all(one.path in KEPT for one in store.verify())
+            shutil.rmtree(dest)
+        source = Store.open(scene.root / "elsewhere")
+        try:
+            download = begin(source, store, scene.fourth)
+            fetch(source, download)
+            download.close()
+        finally:
+            source.close()
+        store.checkout(scene.fourth, dest)
+        assert read_files(dest) == KEPT
+        assert store.verify() == []
     else:
         left = [row for row in store.courses() if row.title == "second"]
         assert not (left and acknowledged)
