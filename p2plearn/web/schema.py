@@ -10,6 +10,7 @@ Imports ``errors`` and ``operations``; no I/O.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from typing import Any, TypeVar, cast, get_type_hints
@@ -46,7 +47,7 @@ def read(kind: type[T], raw: object) -> T:
     """The dataclass ``kind`` from a parsed JSON value; raises UsageProblem naming the field that is off."""
     if not isinstance(raw, dict):
         raise UsageProblem("The body must be a JSON object.")
-    hints = get_type_hints(kind)
+    hints = _hints(cast(type, kind))
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cast(Any, kind)):
         if field.name in raw:
@@ -56,9 +57,15 @@ def read(kind: type[T], raw: object) -> T:
     return kind(**values)
 
 
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of its fields. They are texts until they are looked up, which costs more than all the rest."""
+    return get_type_hints(kind)
+
+
 def describe(kind: type) -> dict[str, Any]:
     """The JSON Schema of the dataclass ``kind``."""
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     properties: dict[str, Any] = {}
     required: list[str] = []
     for field in dataclasses.fields(kind):
