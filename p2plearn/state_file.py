@@ -23,24 +23,35 @@ class Unusable(Exception):
 
 
 def read_state(path: Path, most: int, version: int, read: Callable[[Any], T]) -> T | None:
-    """What ``read`` makes of the document in ``path``; None when there is no such file. Blocks briefly.
+    """What ``decode_state`` makes of the bytes in ``path``; None when there is no such file. Blocks briefly.
 
-    Raises Unusable for one that can't be read, has more than ``most`` bytes, is no JSON, or of another format than
-    ``version``; and when ``read`` raises what reading a document of another shape raises.
+    Raises Unusable, also for a file that can't be read or has more than ``most`` bytes.
     """
     try:
         with path.open("rb") as file:
             raw = file.read(most + 1)
-        if len(raw) > most:
-            raise ValueError("it is too large to be ours")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Unusable(str(error)) from error
+    if len(raw) > most:
+        raise Unusable("it is too large to be ours")
+    return decode_state(raw, version, read)
+
+
+def decode_state(raw: bytes, version: int, read: Callable[[Any], T]) -> T:
+    """What ``read`` makes of the document in ``raw``.
+
+    Raises Unusable for what is no JSON, or of another format than ``version``; and when ``read`` raises what reading a
+    document of another shape raises.
+    """
+    try:
         document = json.loads(raw)
         if document["format"] != version:
             raise ValueError(f"format {document['format']!r}")
         return read(document)
-    except FileNotFoundError:
-        return None
     # OverflowError: float() of a number with hundreds of digits. RecursionError: [[[[…
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
         raise Unusable(str(error)) from error
 
 

@@ -81,6 +81,7 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path) -> N
         ('log.level = "loud"', "none of debug"),
         ("storage = 3", "'storage'"),
         ("[storage", "not valid TOML"),
+        pytest.param("a = " + "[" * 10_000, "not valid TOML", id="deep"),
     ],
 )
 def test_a_wrong_value_is_refused_naming_file_and_key(tmp_path: Path, toml: str, words: str) -> None:

@@ -146,7 +146,7 @@ def _read_toml(file: Path) -> dict[str, object]:
         tree = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as problem:  # the last: [[[[…
         raise UsageProblem(f"{file} is not valid TOML: {problem}.") from None
     except OSError as problem:
         raise UsageProblem(f"{file} can't be read: {problem.strerror}.") from None

@@ -47,14 +47,21 @@ def lists(own: Path) -> list[Path]:
 def read_file(path: Path) -> list[BootstrapNode]:
     """The nodes of one file, empty if it doesn't exist; raises UsageProblem naming file, entry and what is wrong."""
     try:
-        text = path.read_text(encoding="utf-8")
+        raw = path.read_bytes()
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UsageProblem(f"{path} can't be read: {error}.", "") from None
+    return decode(raw, path)
+
+
+def decode(raw: bytes, path: Path) -> list[BootstrapNode]:
+    """The nodes that the bytes of a file name, which came from ``path``; raises UsageProblem as ``read_file`` does."""
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        document = tomllib.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise UsageProblem(f"{path} can't be read: {error}.", "") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:  # the second: [[[[…
         raise UsageProblem(f"{path} is no valid TOML: {error}.", _HINT) from None
     unknown = sorted(set(document) - {"node"})
     if unknown:

@@ -82,7 +82,7 @@ class AddressBook:
         for row in document["peers"][:MAX_PEERS]:
             # A clock that was wrong must not make an entry live for ever.
             last_seen = min(float(row["last_seen"]), now)
-            if now - last_seen > MAX_AGE:
+            if not now - last_seen <= MAX_AGE:  # said this way round, it is so of NaN
                 continue
             addresses = [str(Multiaddr(a)) for a in row["addresses"][:MAX_ADDRESSES] if _is_plausible(Multiaddr(a))]
             if addresses:
@@ -144,8 +144,8 @@ class AddressBook:
         )
         return [PeerInfo(ID.from_string(n), [Multiaddr(a) for a in e.addresses]) for n, e in ranked[:limit]]
 
-    def save(self) -> None:
-        """Replace the file, durably; raises OSError. Blocks on the disk: not for the event loop."""
+    def encode(self) -> bytes:
+        """The file's bytes as of now."""
         rows = [
             {
                 "peer": name,
@@ -156,10 +156,13 @@ class AddressBook:
             }
             for name, entry in list(self._entries.items())
         ]
+        return json.dumps({"format": FORMAT, "peers": rows}, indent=1).encode()
+
+    def save(self) -> None:
+        """Replace the file, durably; raises OSError. Blocks on the disk: not for the event loop."""
         self.changed = False
         try:
-            content = json.dumps({"format": FORMAT, "peers": rows}, indent=1).encode()
-            create_private(self.path, content, replace=True)
+            create_private(self.path, self.encode(), replace=True)
         except OSError:
             self.changed = True
             raise

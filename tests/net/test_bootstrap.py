@@ -55,6 +55,7 @@ def test_the_same_peer_twice_is_one_node_with_both_addresses(tmp_path: Path) -> 
         ("[[node]]\naddress = 7\n", ["node 1", "no address"]),
         ("[[node]]\naddress = 'x'\nport = 1\n", ["node 1", "port"]),
         ("nodes = []\n", ["“nodes”"]),
+        pytest.param("node = " + "[" * 10_000, ["TOML"], id="deep"),
         ("[[node]]\naddress = 'nonsense'\n", ["node 1", "no address of a node"]),
         ("[[node]]\naddress = '/ip4/192.0.2.7/tcp/4001'\n", ["node 1", "/p2p/"]),
         (f"[[node]]\naddress = '/ip4/192.0.2.7/udp/4001/p2p/{PEER}'\n", ["node 1", "TCP"]),

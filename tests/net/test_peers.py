@@ -138,6 +138,17 @@ def test_a_damaged_file_is_put_aside_and_the_node_starts_with_none(tmp_path: Pat
     assert not path.exists()
 
 
+def test_who_was_never_seen_is_not_known(tmp_path: Path) -> None:
+    path = tmp_path / "peers.json"
+    book = AddressBook(path)
+    book.worked(new_id(), A, 100.0)
+    book.save()
+    path.write_bytes(path.read_bytes().replace(b'"last_seen": 100', b'"last_seen": NaN'))
+    again = AddressBook.load(path, 10.0)
+    assert len(again) == 0
+    again.save()
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "peers.json"
     book = AddressBook(path)
