@@ -11,9 +11,8 @@ import contextlib
 import dataclasses
 import functools
 import json
-import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,11 +48,11 @@ from p2plearn.gossip import envelope, turns
 from p2plearn.net import addresses, bootstrap, bounded, peers
 from p2plearn.net.reach import natpmp, upnp, wire
 from p2plearn.net.tls import identify
-from p2plearn.net.yamux import YamuxConn
+from p2plearn.net.yamux import YamuxConn, _Goodbye
 from p2plearn.operations import GetRequest, PublishRequest
 from p2plearn.people import PostRequest
-from p2plearn.state_file import Unusable, read_state
-from p2plearn.transfer import protocol
+from p2plearn.state_file import Unusable, decode_state
+from p2plearn.transfer import protocol, traffic
 from p2plearn.transfer.traffic import Moved, TrafficBook
 from p2plearn.web import answers, schema
 
@@ -64,12 +63,17 @@ MOST_KEPT, MOST_KEPT_BYTES = 40, 24 << 10
 
 @dataclass(frozen=True)
 class Decoder:
-    """``take`` raises nothing but ``raises``, whatever the bytes are; ``seeds`` are true input."""
+    """``take`` raises nothing but ``raises``, whatever the bytes are; ``seeds`` are true input.
+
+    ``within``, where an event loop is needed, is the part of it that decodes, for who is in one already: a loop and
+    tasks cost ten times as much.
+    """
 
     name: str
     take: Callable[[bytes], object]
     seeds: Callable[[], Iterable[bytes]]
     raises: tuple[type[Exception], ...] = (PeerFault,)
+    within: Callable[[bytes], Awaitable[object]] | None = None
 
 
 def kept_inputs(name: str) -> list[bytes]:
@@ -106,18 +110,6 @@ def _bytes(message: Any) -> object:
     return message
 
 
-def _file(load: Callable[[Path], object]) -> Callable[[bytes], object]:
-    """A decoder of a file in the home."""
-
-    def take(raw: bytes) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "file.toml")
-            path.write_bytes(raw)
-            load(path)
-
-    return take
-
-
 class _Reader:
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
@@ -145,19 +137,36 @@ class _Session(_Reader):
         await trio.lowlevel.checkpoint()
 
 
-def _yamux(raw: bytes) -> None:
-    async def run() -> None:
-        conn = YamuxConn(_Session(raw), ID(b"peer"))  # type: ignore[arg-type]
-        with trio.fail_after(10):
-            await conn.start()
-        assert conn.is_closed
-        assert sum(stream._unread for stream in conn._streams.values()) <= len(raw)
-
-    trio.run(run)
+async def _yamux(raw: bytes) -> None:
+    conn = YamuxConn(_Session(raw), ID(b"peer"))  # type: ignore[arg-type]
+    with trio.fail_after(10):
+        await conn.start()
+    assert conn.is_closed
+    assert sum(stream._unread for stream in conn._streams.values()) <= len(raw)
 
 
-def _line(raw: bytes) -> None:
-    trio.run(bounded.read_line, _Reader(raw))
+async def _yamux_reading(raw: bytes) -> None:
+    """The reading end alone, without the tasks beside it."""
+    conn = YamuxConn(_Session(raw), ID(b"peer"))  # type: ignore[arg-type]
+    with contextlib.suppress(PeerFault, IOException, _Goodbye):
+        await conn._read_frames()
+    conn._end()
+    assert sum(stream._unread for stream in conn._streams.values()) <= len(raw)
+
+
+def _line(raw: bytes) -> bytes:
+    return _at_once(bounded.read_line(_Reader(raw)))
+
+
+def _at_once(work: Coroutine[Any, Any, bytes]) -> bytes:
+    """The result of what never waits: all of its input is there, so it needs no event loop."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        result: bytes = done.value
+        return result
+    work.close()
+    raise AssertionError("it waits")
 
 
 def _kademlia(raw: bytes) -> None:
@@ -317,8 +326,26 @@ def _peers_file() -> list[bytes]:
     return [json.dumps({"format": peers.FORMAT, "peers": [row]}).encode()]
 
 
-def _remembered(path: Path) -> None:
-    remembered.RememberedRecords(path, CourseProviderStore(_some_host(), None)).load()
+def _peers(raw: bytes) -> None:
+    """What was taken in is used, and written again."""
+    book, again = peers.AddressBook(Path()), peers.AddressBook(Path())
+    decode_state(raw, peers.FORMAT, lambda document: book._read(document, 1e9))
+    assert len(book.best(peers.MAX_PEERS)) == len(book)
+    decode_state(book.encode(), peers.FORMAT, lambda document: again._read(document, 1e9))
+    assert len(again) == len(book)
+
+
+def _providers(raw: bytes) -> None:
+    records = CourseProviderStore(_some_host(), None)
+    for told_at, key, provider in decode_state(raw, remembered.FORMAT, lambda d: remembered._read(d, time.time())):
+        records.restore(key, provider, told_at)
+
+
+def _traffic(raw: bytes) -> None:
+    book, again = TrafficBook(Path()), TrafficBook(Path())
+    decode_state(raw, traffic.FORMAT, book._read)
+    decode_state(book.encode(), traffic.FORMAT, again._read)
+    assert again.paused_until == book.paused_until
 
 
 @functools.cache
@@ -409,7 +436,7 @@ DECODERS = (
     Decoder("kademlia", _kademlia, _message, ()),
     Decoder("multiaddr", _address, lambda: [Multiaddr("/ip4/1.1.1.1/tcp/1").to_bytes()], ()),
     Decoder("multistream-line", _line, lambda: [b"\x13/multistream/1.0.0\n"], (ParseError, IOException)),
-    Decoder("yamux", _yamux, _yamux_frames, ()),
+    Decoder("yamux", functools.partial(trio.run, _yamux), _yamux_frames, (), _yamux_reading),
     Decoder("tls-certificate", identify, _certificate, (HandshakeFailure,)),
     Decoder("relay-hop", wire.decode_hop,
             _wire(wire.encode_hop, wire.Hop(wire.HopKind.RESERVE), wire.Hop(wire.HopKind.STATUS, status=100))),
@@ -424,12 +451,11 @@ DECODERS = (
     Decoder("archive-bundle", layout.decode_bundle, _bundle, (layout.NotOurs,)),
     Decoder("archive-page", layout.decode_page, lambda: [layout.encode_page(layout.Page((COURSE, bytes(32)), True))],
             (layout.NotOurs,)),
-    Decoder("peers.json", _file(lambda path: peers.AddressBook.load(path, 1e9)), _peers_file, ()),
-    Decoder("absences.json", _file(lambda path: read_state(path, lookout.MAX_FILE, lookout.FORMAT, lookout._read)),
-            _absences_file, (Unusable,)),
-    Decoder("providers.json", _file(_remembered), _providers_file, ()),
-    Decoder("traffic.json", _file(TrafficBook.load), _traffic_file, ()),
-    Decoder("bootstrap_nodes.toml", _file(bootstrap.read_file),
+    Decoder("peers.json", _peers, _peers_file, (Unusable,)),
+    Decoder("absences.json", lambda raw: decode_state(raw, lookout.FORMAT, lookout._read), _absences_file, (Unusable,)),
+    Decoder("providers.json", _providers, _providers_file, (Unusable,)),
+    Decoder("traffic.json", _traffic, _traffic_file, (Unusable,)),
+    Decoder("bootstrap_nodes.toml", lambda raw: bootstrap.decode(raw, Path("nodes.toml")),
             lambda: [b'[[node]]\naddress = "/ip4/1.1.1.1/tcp/1"\n'], (UsageProblem,)),
     Decoder("course-link", _text(names.parse_link),
             lambda: [names.format_link(COURSE).encode(), names.course_cid(COURSE).encode()], (UsageProblem,)),
