@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgpack
+import notations
 from gossip.people import person
 
 from p2plearn.archive import dagcbor
@@ -60,7 +61,17 @@ SHAPES = {
     "envelope": Shape(_unpacked, _packed, envelope.SIGNED_PREFIX),
     **dict.fromkeys(("manifest-fields", "msgpack", "sync-turn", "index"), Shape(_unpacked, _packed)),
     **dict.fromkeys(("dag-cbor", "archive-bundle", "archive-page"), Shape(dagcbor.decode, dagcbor.encode)),
-    **dict.fromkeys(("peers.json", "traffic.json", "api-body"), Shape(json.loads, _json)),
+    **dict.fromkeys(
+        ("peers.json", "absences.json", "providers.json", "traffic.json", "api-body"), Shape(json.loads, _json)
+    ),
+    **dict.fromkeys(
+        ("chunk-served", "chunk-fetched", "heartbeat", "custody-asked", "custody-answered"),
+        Shape(notations.read_frames, notations.write_frames),
+    ),
+    **dict.fromkeys(
+        ("kademlia", "relay-hop", "relay-stop", "hole-punch", "autonat"),
+        Shape(notations.read_protobuf, notations.write_protobuf),
+    ),
 }
 
 
