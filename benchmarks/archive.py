@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from work import made_file, nodes, spread
+from verdicts import spread
+from work import made_file, nodes
 
 MB = 1e6
 

@@ -19,11 +19,10 @@ import itertools
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -33,7 +32,8 @@ from peers import Peer
 from peers.ours import InPlace, NoCopy, P2plearn
 from peers.syncthing import Syncthing
 from peers.torrent import Libtorrent
-from work import made_file, made_folder, same, spread
+from verdicts import spread
+from work import alone, made_file, made_folder, progress, same, size_of
 
 MB = 1e6
 Figures = dict[str, dict[str, list[float]]]
@@ -42,7 +42,7 @@ Figures = dict[str, dict[str, list[float]]]
 
 def one_run(kind: type[Peer], room: Path, source: Path, fetchers: int) -> dict[str, float]:
     """Publish and fetch once; what it cost."""
-    size = sum(path.stat().st_size for path in ([source] if source.is_file() else source.rglob("*")) if path.is_file())
+    size = size_of(source)
     peers: list[Peer] = []
     try:
         for number in range(fetchers + 1):
@@ -82,15 +82,30 @@ def one_run(kind: type[Peer], room: Path, source: Path, fetchers: int) -> dict[s
         os.sync()
 
 
-def compare(label: str, kinds: list[type[Peer]], room: Path, source: Path, fetchers: int, runs: int) -> None:
-    """Run all in turn and print the table."""
-    figures: Figures = {}
+def compare(
+    kinds: Sequence[type[Peer]],
+    room: Path,
+    source: Path,
+    fetchers: int,
+    runs: int,
+    before_each: Callable[[], object] = lambda: None,
+) -> Figures:
+    """Run all in turn; ``before_each`` is called before each turn of all."""
+    figures: Figures = {kind.name: {} for kind in kinds}
     for number in range(runs):
+        before_each()
         # Turned around every second time, so that none always comes after the same one.
         for kind in kinds if number % 2 == 0 else kinds[::-1]:
-            for name, value in one_run(kind, room / "run", source, fetchers).items():
-                figures.setdefault(kind.name, {}).setdefault(name, []).append(value)
-    _print(label, figures)
+            row = one_run(kind, room / "run", source, fetchers)
+            progress(f"{number + 1} of {runs}, {kind.name}: {row['fetch, s']:.2f} s")
+            for name, value in row.items():
+                figures[kind.name].setdefault(name, []).append(value)
+    return figures
+
+
+def others() -> list[type[Peer]]:
+    """Those of the peers that are installed."""
+    return [kind for kind in (Syncthing, Libtorrent) if kind.installed()]
 
 
 def _print(label: str, figures: Figures) -> None:
@@ -117,15 +132,13 @@ def main() -> None:
     parser.add_argument("--libtorrent", default=sys.executable, metavar="PYTHON")
     given = parser.parse_args()
     Libtorrent.python = given.libtorrent
-    kinds: list[type[Peer]] = [P2plearn]
+    kinds: list[type[Peer]] = [P2plearn, *others()]
     for kind in (Syncthing, Libtorrent):
-        if kind.installed():
-            kinds.append(kind)
-        else:
+        if kind not in kinds:
             print(f"{kind.name} is not installed: left out")
 
     def run(label: str, source: Path, fetchers: int, *more: type[Peer]) -> None:
-        compare(label, [*kinds[:1], *more, *kinds[1:]], room, source, fetchers, given.runs)
+        _print(label, compare([*kinds[:1], *more, *kinds[1:]], room, source, fetchers, given.runs))
 
     with tempfile.TemporaryDirectory(prefix="p2plearn-compare-", dir=given.work) as place:
         room = Path(place)
@@ -146,9 +159,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # A namespace with nothing but loopback, where one can be had: nobody else is then part of it.
-    if os.geteuid() == 0 and shutil.which("unshare") and not os.environ.get("P2PLEARN_BENCH_ALONE"):
-        script = 'ip link set lo up; exec "$0" "$@"'
-        command = ["unshare", "-n", "sh", "-c", script, sys.executable, *sys.argv]
-        sys.exit(subprocess.run(command, env={**os.environ, "P2PLEARN_BENCH_ALONE": "1"}, check=False).returncode)
+    alone()
     main()

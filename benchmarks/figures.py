@@ -15,9 +15,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from work import made_file, made_folder, nodes, same, spread
+import proc
+from verdicts import spread
+from work import made_file, made_folder, nodes, same
 
 MB = 1e6
 
@@ -35,18 +38,31 @@ def start(room: Path, runs: int) -> None:
     print(f"p2plearn --help, s          {spread(helped)}")
 
 
-def idle(room: Path, runs: int) -> None:
+class Idle(NamedTuple):
+    """What a node takes that is left alone, one value a run."""
+
+    memory: list[float]
+    """MiB, resident."""
+    load: list[float]
+    """Percent of a core."""
+    woken: list[float]
+    """Wake-ups a second, of all its threads together."""
+
+
+def idle(room: Path, runs: int) -> Idle:
     """A node that was left alone."""
-    memory, load = [], []
+    found = Idle([], [], [])
     for _ in range(runs):
         with nodes(room, 1) as (node,):
             time.sleep(5)
-            before = node.cpu()
+            began, before, asleep = time.perf_counter(), node.cpu(), proc.sleeps(node.pid)
             time.sleep(20)
-            load.append((node.cpu() - before) / 20 * 100)
-            memory.append(node.memory("VmRSS"))
-    print(f"idle memory, MiB            {spread(memory, 0)}")
-    print(f"idle CPU, % of a core       {spread(load)}")
+            seconds = time.perf_counter() - began
+            found.load.append((node.cpu() - before) / seconds * 100)
+            woken = (count - asleep.get(thread, 0) for thread, count in proc.sleeps(node.pid).items())
+            found.woken.append(sum(woken) / seconds)
+            found.memory.append(node.memory("VmRSS"))
+    return found
 
 
 def travel(room: Path, source: Path, size: int, runs: int) -> None:
@@ -92,7 +108,10 @@ def main() -> None:
             if item == "start":
                 start(room, given.runs)
             elif item == "idle":
-                idle(room, min(given.runs, 3))
+                found = idle(room, min(given.runs, 3))
+                print(f"idle memory, MiB            {spread(found.memory, 0)}")
+                print(f"idle CPU, % of a core       {spread(found.load)}")
+                print(f"idle wake-ups a second      {spread(found.woken, 1)}")
             elif item == "file":
                 travel(room, made_file(room / "1-GiB-file", 1 << 30), 1 << 30, given.runs)
             elif item == "small":

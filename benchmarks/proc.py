@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -29,6 +30,16 @@ def memory(pid: int, key: str = "VmRSS") -> float:
         if line.startswith(key):
             return int(line.split()[1]) / 1024
     return 0.0
+
+
+def sleeps(pid: int) -> dict[int, int]:
+    """By thread, how often it has gone to sleep so far, and so was or will be woken."""
+    counts = {}
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            text = Path(f"/proc/{pid}/task/{thread}/status").read_text("ascii", errors="replace")
+            counts[int(thread)] = int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return counts
 
 
 def files(pid: int) -> int:

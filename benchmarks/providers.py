@@ -15,7 +15,9 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -24,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from adversary import peers
 from courses import Course, make_course
 from travel.test_hostile import Honest, providers
-from work import Node, spread
+from verdicts import spread
+from work import Node, progress
 
 CHUNK = 512 * 1024
 
@@ -56,6 +59,46 @@ def get(room: Path, course: Course, sources: list[str]) -> tuple[float, list[str
         os.sync()
 
 
+class Beside(NamedTuple):
+    """One value a run."""
+
+    alone: list[float]
+    """Seconds from the fast one alone."""
+    beside: list[float]
+    """Seconds with the others beside it."""
+    named: list[bool]
+    """Whether the liar was banned and named."""
+
+
+def measure(room: Path, size: int, kinds: Sequence[str], runs: int) -> Beside:
+    """A course of ``size`` bytes, in turn from the fast provider alone and with those of ``kinds`` beside it."""
+    course = make_course(chunks=max(1, size // CHUNK), size=CHUNK)
+    found = Beside([], [], [])
+    fast = Node(room / "fast")
+    try:
+        with providers(Honest(course)) as honest:
+            fast.run("get", course.hash.hex(), "-o", room / "copy", "--from", honest[0])
+        shutil.rmtree(room / "copy")
+        first, _ = get(room, course, [fast.address])
+        slow = with_limit(room / "slow", int(len(course.chunks) * CHUNK / first / 10))
+        try:
+            slow.run("get", course.hash.hex(), "-o", room / "copy", "--from", fast.address)
+            shutil.rmtree(room / "copy")
+            for _ in range(runs):
+                found.alone.append(get(room, course, [fast.address])[0])
+                with providers(peers.Silent(course), peers.Liar(course)) as (silent, liar):
+                    others = {"slow": slow.address, "silent": silent, "liar": liar}
+                    seconds, banned = get(room, course, [*(others[kind] for kind in kinds), fast.address])
+                found.beside.append(seconds)
+                found.named.append(any(peer in liar for peer in banned))
+                progress(f"alone {found.alone[-1]:.2f} s, beside {', '.join(kinds)} {seconds:.2f} s")
+        finally:
+            slow.stop()
+    finally:
+        fast.stop()
+    return found
+
+
 def main() -> None:
     """Both, in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -65,39 +108,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path)
     given = parser.parse_args()
     kinds = given.kinds or ["slow", "silent", "liar"]
-    course = make_course(chunks=given.mib * (1 << 20) // CHUNK, size=CHUNK)
-    alone, beside, named = [], [], 0
     with tempfile.TemporaryDirectory(prefix="p2plearn-providers-", dir=given.work) as place:
-        room = Path(place)
-        fast = Node(room / "fast")
-        try:
-            with providers(Honest(course)) as honest:
-                fast.run("get", course.hash.hex(), "-o", room / "copy", "--from", honest[0])
-            shutil.rmtree(room / "copy")
-            first, _ = get(room, course, [fast.address])
-            pace = given.mib * (1 << 20) / first
-            slow = with_limit(room / "slow", int(pace / 10))
-            try:
-                slow.run("get", course.hash.hex(), "-o", room / "copy", "--from", fast.address)
-                shutil.rmtree(room / "copy")
-                for _ in range(given.runs):
-                    alone.append(get(room, course, [fast.address])[0])
-                    with providers(peers.Silent(course), peers.Liar(course)) as (silent, liar):
-                        others = {"slow": slow.address, "silent": silent, "liar": liar}
-                        seconds, banned = get(room, course, [*(others[kind] for kind in kinds), fast.address])
-                    beside.append(seconds)
-                    named += any(peer in liar for peer in banned)
-            finally:
-                slow.stop()
-        finally:
-            fast.stop()
+        alone, beside, named = measure(Path(place), given.mib << 20, kinds, given.runs)
     print(f"{given.mib} MiB from the fast one alone, s               {spread(alone)}")
     print(f"{'beside ' + ', '.join(kinds) + ', s':47}{spread(beside)}")
     print(
         f"ratio, run by run                              {spread([b / a for a, b in zip(alone, beside, strict=True)])}"
     )
     if "liar" in kinds:
-        print(f"the liar was banned and named in               {named} of {given.runs} runs")
+        print(f"the liar was banned and named in               {sum(named)} of {given.runs} runs")
 
 
 if __name__ == "__main__":

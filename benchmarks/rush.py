@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from ceiling import tls_and_sha256
 from peers.ours import P2plearn
-from work import made_file, same, spread
+from verdicts import spread
+from work import made_file, same
 
 MB = 1e6
 

@@ -11,11 +11,10 @@ import json
 import os
 import random
 import shutil
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,49 @@ def made_folder(path: Path, files: int, size: int) -> Path:
             file.write_bytes(rng.randbytes(size))
         part.rename(path)
     return path
+
+
+def progress(words: str) -> None:
+    """A line for whoever waits: the time, and what is being done."""
+    print(f"{time.strftime('%H:%M:%S')} {words}", file=sys.stderr, flush=True)
+
+
+def size_of(course: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    return sum(path.stat().st_size for path in ([course] if course.is_file() else course.rglob("*")) if path.is_file())
+
+
+def room_of(*places: Path) -> int:
+    """Bytes that files and folders take on the disk, each file once; shared blocks count for each that shares them."""
+    kept = {}
+    for place in places:
+        for path in (place, *place.rglob("*")):
+            with contextlib.suppress(FileNotFoundError):  # a node is at work there
+                facts = path.lstat()
+                kept[facts.st_dev, facts.st_ino] = facts.st_blocks * 512
+    return sum(kept.values())
+
+
+def file_system(place: Path) -> str:
+    """Its type, as mount(8) calls it; "" where the system doesn't tell."""
+    found = ("", "")
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/mounts").read_text().splitlines():
+            _, at, kind, *_ = line.split()
+            if place.resolve().is_relative_to(at) and len(at) >= len(found[0]):
+                found = (at, kind)
+    return found[1]
+
+
+def alone() -> None:
+    """Have the program begin anew in a network of nothing but loopback, where one can be had: nobody else is in it."""
+    if os.geteuid() or not shutil.which("unshare") or os.environ.get("P2PLEARN_BENCH_ALONE"):
+        return
+    if subprocess.run(["unshare", "-n", "true"], check=False, capture_output=True).returncode:
+        return
+    script = 'ip link set lo up; exec "$0" "$@"'
+    command = ["unshare", "-n", "sh", "-c", script, sys.executable, *sys.argv]
+    os.execvpe(command[0], command, {**os.environ, "P2PLEARN_BENCH_ALONE": "1"})
 
 
 def same(one: Path, other: Path) -> bool:
@@ -101,8 +143,3 @@ def nodes(room: Path, count: int) -> Iterator[list[Node]]:
         for node in started:
             node.stop()
             shutil.rmtree(node.home, ignore_errors=True)
-
-
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """``median (least-most)``."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"

@@ -41,15 +41,8 @@ class P2plearn(Peer):
         """Run ``get``."""
         course, _, file = name.partition("/")
         out = dest if file else dest / "course"
-        words = [
-            "get",
-            course,
-            *self.where,
-            "-o",
-            str(out),
-            "--json",
-            *(part for other in others for part in ("--from", other)),
-        ]
+        sources = [part for other in others for part in ("--from", other)]
+        words = ["get", course, *self.where, "-o", str(out), "--json", *sources]
         command = [sys.executable, "-P", "-m", "p2plearn", "--home", str(self._node.home), *words]
         self._get = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
