@@ -10,8 +10,8 @@ swarm      256 MiB from one provider to four at once: time, and what the provide
 providers  256 MiB from a fast one beside a slow, a silent and a lying one
 memory     peak of both sides with each of --gib (takes three times the sum on the disk)
 idle       a node left alone: memory, CPU, wake-ups
-disk       what home and folder take after `get --no-copy`; and after `get` in --share, a folder on a file system that
-           shares blocks (btrfs, XFS) and that nobody else uses meanwhile
+disk       what `get --no-copy` adds to home and folder; and what `get` does in --share, a folder on a file system
+           that shares blocks (btrfs, XFS) and that nobody else uses meanwhile
 update     1 % of 1 GiB edited at 1, 8, 32 places, other ones in each run: how many bytes move
 
 Bytes are compared in every run; those that travel between p2plearn and its peers alternate as compare.py does. The
@@ -50,8 +50,8 @@ CEILING = "TLS + SHA-256"
 PEAK_MIB = 150.0
 GROWTH_MIB = PEAK_MIB / 20
 """What passes for the same memory: a node's peak differs by as much from one run to the next."""
-WAKE_UPS = 50.0
-"""A second; an idle core of a current system is woken some hundred times a second by everything that runs on it."""
+WAKE_UPS = 20.0
+"""A second; what the timers of a node without anything to do add up to is a fifth of that."""
 
 
 def words(size: float) -> str:
@@ -229,7 +229,8 @@ class Bench:
         return [*lines, judge(Target(f"{work} ({kind})", "at most", 1.05, "x the course"), taken)]
 
     def _room_taken(self, course: str, size: int, number: int, share: Path | None) -> float:
-        """What a get leaves taken, in times of the course: counted by file, or on ``share`` by the file system."""
+        """What a get adds to the home and the folder, in times of the course: counted by file, or on ``share`` by its
+        file system."""
         if "files" in course:
             source = made_folder(self.room / "small", number, 4096)
         else:
@@ -240,13 +241,13 @@ class Bench:
             with nodes(self.room, 1) as (a,), nodes(place, 1) as (b,):
                 published = a.run("publish", source, "--no-copy")["course"]
                 os.sync()
-                free = shutil.disk_usage(place).free
+                free, empty = shutil.disk_usage(place).free, room_of(b.home)
                 b.run("get", published, "--from", a.address, "-o", out, *(() if share else ("--no-copy",)))
                 os.sync()
                 gone = free - shutil.disk_usage(place).free
                 if not same(source, out / source.name if source.is_file() else out):
                     raise RuntimeError("the bytes differ")
-                taken = (gone if share else room_of(b.home, out)) / size_of(source)
+                taken = (gone if share else room_of(b.home, out) - empty) / size_of(source)
         progress(f"{course}: {taken:.3f} times")
         return taken
 
