@@ -54,8 +54,10 @@ STUCK_SECONDS: Final = 120.0
 """A peer that owes chunks and completes none for so long is given up, however busily it sends: the largest chunk in
 this time is 9 KB a second."""
 
-JITTER_SECONDS: Final = 0.1
-"""By so much more than twice our own time a peer must keep us waiting before another is asked for the same."""
+JITTER_SECONDS: Final = 0.02
+"""By so much more than twice our own time a peer must keep us waiting before another is asked for the same. (With 0.1
+a peer ten times slower, whose pace had been taken for higher, cost 256 MiB up to a fifth more time, and more was asked
+twice: the slow one had brought the first of what it owed by then.)"""
 
 MAX_STRIKES: Final = 2
 """Bad chunks after which a peer is given up."""
@@ -231,7 +233,7 @@ class Scheduler(Generic[P]):
     def _late_slots(self, peer: P, who: _Peer, now: float) -> list[int]:
         """Endgame: slots that others owe, and that this idle peer would bring much sooner."""
         late: list[tuple[float, int]] = []
-        for slot, holders in self._holders.items():
+        for slot, holders in reversed(self._holders.items()):  # what was asked for last would also come last
             if self._state[slot] != _ASKED or peer in holders or not who.has(slot):
                 continue
             others = [self._peers[holder] for holder in holders]
@@ -242,7 +244,7 @@ class Scheduler(Generic[P]):
             ours = self._length(slot) / who.rate if who.rate else 0.5
             if theirs > 2 * ours + JITTER_SECONDS:
                 late.append((-theirs, slot))
-        late.sort()
+        late.sort(key=lambda row: row[0])
         budget = self._window(who) // 4
         chosen: list[int] = []
         for _, slot in late[:MAX_REQUESTS]:
