@@ -76,8 +76,11 @@ def _attention(facts: Facts) -> Iterator[str]:
     yield from _named("Banned for what they sent:", banned)
     unreachable = [f"{plain(str(who))}: {plain(str(why))}" for who, why in _part(facts, "unreachable").items()]
     yield from _named("Could not be reached (p2plearn doctor ADDRESS says more):", unreachable)
+    nowhere = _is_nowhere(facts)
+    if nowhere:
+        yield "! This machine has no network: plug in a cable, or join the Wi-Fi. The node goes on by itself then."
     problem = _part(facts, "lan").get("problem")
-    if problem:
+    if problem and not nowhere:
         yield f"! Other nodes on the LAN can't be looked for: {plain(str(problem))}"
     if facts.get("network_restarts"):
         fault = plain(str(facts.get("last_fault", "")))
@@ -156,9 +159,14 @@ def _traffic(facts: Facts) -> Iterator[str]:
         yield _line("Runs", " and ".join(states))
 
 
+def _is_nowhere(facts: Facts) -> bool:
+    return bool(_part(facts, "reach").get("standing") == "no-network")
+
+
 def _network(facts: Facts) -> Iterator[str]:
     """Whom it knows, and who can reach it."""
-    yield _line("Peers", f"{count(int(facts.get('peers', 0)), 'node')} connected{_lan(_part(facts, 'lan'))}")
+    lan = "; on no LAN now" if _is_nowhere(facts) else _lan(_part(facts, "lan"))
+    yield _line("Peers", f"{count(int(facts.get('peers', 0)), 'node')} connected{lan}")
     reach = _part(facts, "reach")
     if reach.get("words"):
         yield _line("Reached", plain(str(reach["words"])))

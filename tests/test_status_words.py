@@ -66,6 +66,16 @@ def test_trouble_comes_first_and_in_words(trouble: dict[str, Any], words: str) -
     assert shown.index(words) < shown.index("Node  ")
 
 
+def test_without_a_network_nobody_is_said_to_be_heard_on_the_lan() -> None:
+    words = "this machine has no network: no cable and no Wi-Fi is connected"
+    lan = {"on": True, "heard": 2, "problem": "this node has no address on any network"}
+    shown = status(QUIET | {"peers": 0, "reach": {"standing": "no-network", "words": words}, "lan": lan})
+    assert "! This machine has no network: plug in a cable" in shown
+    assert "0 nodes connected; on no LAN now" in shown
+    assert "heard" not in shown
+    assert "can't be looked for" not in shown
+
+
 def test_who_never_met_a_peer_is_not_said_to_be_equal_with_one() -> None:
     alone = status(QUIET | {"people": {"catalogue": 0, "lag": 4.0, "compared": False}})
     assert "made equal" in status(QUIET)

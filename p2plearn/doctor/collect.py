@@ -37,6 +37,7 @@ from p2plearn.membership import group_of
 from p2plearn.net.bootstrap import gather, lists
 from p2plearn.net.knock import Knock
 from p2plearn.net.lan import service_type
+from p2plearn.net.links import is_connected
 from p2plearn.private_files import make_private_folder, read_private
 from p2plearn.processes import state_of, why_silent
 
@@ -180,7 +181,8 @@ def list_interfaces() -> tuple[Interface, ...]:
     found = []
     for adapter in adapters:
         texts = [f"{ip.ip if isinstance(ip.ip, str) else ip.ip[0]}/{ip.network_prefix}" for ip in adapter.ips]
-        found.append(Interface(str(adapter.name), tuple(text for text in texts if _is_address(text))))
+        name = str(adapter.name)
+        found.append(Interface(name, tuple(text for text in texts if _is_address(text)), is_connected(name)))
     return tuple(found)
 
 

@@ -28,10 +28,13 @@ def kind_of(interface: str) -> Kind:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """One network interface: its name and its addresses with their networks, such as ``192.168.1.7/24``."""
+    """One network interface: its name and its addresses with their networks, such as ``192.168.1.7/24``; whether it
+    is connected, None if that can't be told.
+    """
 
     name: str
     addresses: tuple[str, ...]
+    connected: bool | None = None
 
     @property
     def kind(self) -> Kind:

@@ -215,8 +215,20 @@ def _on_loopback(facts: Facts) -> bool:
     return bool(hosts) and all(ipaddress.ip_address(host).is_loopback for host in hosts)
 
 
+def _is_cut_off(facts: Facts) -> bool:
+    """Whether no interface is connected to anything, though there are some with addresses."""
+    outward = [each for each in facts.interfaces if each.kind != "loopback" and each.addresses]
+    return bool(outward) and all(each.connected is False for each in outward)
+
+
 def _network(facts: Facts) -> Finding | None:
     outward = [each for each in facts.interfaces if each.kind != "loopback" and each.addresses]
+    if _is_cut_off(facts):
+        names = ", ".join(each.name for each in outward)
+        return Finding(
+            "network", "bad", f"This machine is on no network: nothing is connected at {names}.",
+            "Plug in the cable, join the Wi-Fi, or switch the interface on (`ip link`).",
+        )  # fmt: skip
     usable = [ip for each in outward for ip in _ips(each.addresses) if not ip.is_loopback]
     if not usable:
         return Finding("network", "bad", "This machine is on no network at all.", "Plug in a cable, or join the Wi-Fi.")
@@ -270,7 +282,7 @@ def _multicast(facts: Facts) -> Finding | None:
             "To be found, start it without --no-mdns, and without network.mdns = false in config.toml.",
         )  # fmt: skip
     problem = str((facts.status or {}).get("lan", {}).get("problem", ""))
-    if facts.multicast is None or facts.multicast.nowhere:
+    if facts.multicast is None or facts.multicast.nowhere or _is_cut_off(facts):
         return None  # (on no network, of which _network speaks)
     if facts.multicast.problem or problem:
         firewall = "Allow multicast to 224.0.0.251 and ff02::fb, UDP port 5353, in this machine's firewall."

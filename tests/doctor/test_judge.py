@@ -143,6 +143,17 @@ def test_without_a_network_the_firewall_is_not_blamed() -> None:
     assert not [each for each in found if "firewall" in each.todo]
 
 
+def test_a_cable_that_is_out_is_said_though_the_address_stays() -> None:
+    cut = dataclasses.replace(LAN, connected=False)
+    found = judge(dataclasses.replace(GOOD, interfaces=(LO, cut), multicast=Multicast("Network is unreachable")))
+    network = next(each for each in found if each.check == "network")
+    assert network.grade == "bad"
+    assert f"nothing is connected at {LAN.name}" in network.words
+    assert "lan" not in {each.check for each in found}
+    both = dataclasses.replace(GOOD, interfaces=(LO, cut, dataclasses.replace(LAN, name="wlan0", connected=True)))
+    assert next(each for each in judge(both) if each.check == "network").grade == "good"
+
+
 def test_a_bootstrap_node_that_could_not_be_asked_is_not_blamed() -> None:
     assert "bootstrap" not in {each.check for each in judge(dataclasses.replace(GOOD, bootstrap=None))}
 

@@ -1,13 +1,14 @@
 """⊙ Who can call this node, judged from what happened. Sans-IO: the clock is handed in.
 
 In: what others who were asked to call back say, under which addresses they see us, who is connected, what this
-machine's own addresses are. Out: one of four words, and why, in a sentence.
+machine's own addresses are. Out: one of these words, and why, in a sentence.
 
 - *public*: somebody beyond this network called us back;
 - *behind-router*: those asked could not, or nobody was asked yet, but all of our addresses are private and others see
   us under another one;
 - *lan-only*: nobody beyond this network is connected;
-- *unknown*: there is somebody, but no word from them yet.
+- *unknown*: there is somebody, but no word from them yet;
+- *no-network*: this machine has none (its driver sees that; what was found out before is kept, for cables come back).
 
 A verdict counts for an hour, the latest of each peer alone, and one success outweighs a failure: being reached is
 proof, not being reached may be the caller's trouble. Imports nothing of ours.
@@ -39,6 +40,9 @@ MAX_PEERS: Final = 64
 """Verdicts and sightings kept; the oldest make room."""
 
 
+NOWHERE: Final = "no cable and no Wi-Fi is connected: only what runs on this very machine can reach it"
+
+
 class Standing(enum.Enum):
     """Who can call this node."""
 
@@ -46,6 +50,7 @@ class Standing(enum.Enum):
     BEHIND_ROUTER = "behind-router"
     LAN_ONLY = "lan-only"
     UNKNOWN = "unknown"
+    NO_NETWORK = "no-network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +169,8 @@ class Judge:
                 return "no peer beyond this network is connected"
             case Standing.UNKNOWN:
                 return "no peer beyond this network has tried to call back yet"
+            case Standing.NO_NETWORK:
+                return NOWHERE
 
     def _fresh(self, now: float) -> list[_Verdict]:
         return [verdict for verdict in self._verdicts.values() if now - verdict.at < VERDICT_SECONDS]

@@ -23,11 +23,12 @@ from trio import TaskStatus  # type: ignore[attr-defined]  # trio re-exports it,
 
 from p2plearn.net.addresses import Reach, bare, is_relayed, is_websocket, reach, reach_of_ip
 from p2plearn.net.course_host import CourseHost
+from p2plearn.net.links import on_a_network
 from p2plearn.net.neighbours import Interface, Vicinity, list_networks
 from p2plearn.net.reach.autonat import CallBack, ask
 from p2plearn.net.reach.circuit import Circuits, RelayRefused
 from p2plearn.net.reach.holepunch import HolePunching, Sighting
-from p2plearn.net.reach.judge import Judge, Standing
+from p2plearn.net.reach.judge import NOWHERE, Judge, Standing
 from p2plearn.net.reach.lending import Lending, LendingLimits
 from p2plearn.net.reach.portmap import PortMapping
 from p2plearn.net.reach.relay import Relay
@@ -68,6 +69,7 @@ class Reaching:
         *,
         moved: Callable[[], None] = lambda: None,
         networks: Callable[[], list[Interface]] = list_networks,
+        connected: Callable[[], bool] = on_a_network,
     ) -> None:
         swarm = host.get_network()
         if not isinstance(swarm, CourseSwarm):
@@ -76,6 +78,7 @@ class Reaching:
         self._swarm: CourseSwarm = swarm
         self._settings = settings
         self._moved = moved
+        self._connected = connected
         self._vicinity = Vicinity(networks, trio.current_time)
         self._judge = Judge(0.0)
         self._sightings: dict[ID, Sighting] = {}
@@ -140,11 +143,11 @@ class Reaching:
 
     def figures(self) -> dict[str, Any]:
         """What ``status`` shows."""
-        standing, why = self.standing(), self._judge.words(self._own(), trio.current_time())
+        standing, words = self._in_words()
         lending = self.relay.lending
         return {
             "standing": standing.value,
-            "words": f"{_WORDS[standing]}: {why}" + self._by_way_of(standing),
+            "words": words,
             "port_mapping": "off" if self._mapping is None else self._mapping.words,
             "outside": self._judge.outside_addresses(self._own()),
             "relays": [str(relay) for relay in self.circuits.places],
@@ -158,6 +161,12 @@ class Reaching:
                 "moved": lending.moved,
             },
         }
+
+    def _in_words(self) -> tuple[Standing, str]:
+        if not self._connected():
+            return Standing.NO_NETWORK, f"{_WORDS[Standing.NO_NETWORK]}: {NOWHERE}"
+        standing, why = self.standing(), self._judge.words(self._own(), trio.current_time())
+        return standing, f"{_WORDS[standing]}: {why}" + self._by_way_of(standing)
 
     def _by_way_of(self, standing: Standing) -> str:
         places = len(self.circuits.places)
@@ -379,4 +388,5 @@ _WORDS: Final = {
     Standing.BEHIND_ROUTER: "behind a router",
     Standing.LAN_ONLY: "on this network only",
     Standing.UNKNOWN: "not known yet whether others can call this node",
+    Standing.NO_NETWORK: "this machine has no network",
 }
