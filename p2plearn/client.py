@@ -3,7 +3,7 @@
 Plain blocking code on a Unix socket. Every call raises the P2plearnError that the node answered with, NoNode (with
 the command that starts one) when none is there.
 
-Imports ``errors``, ``operations``, ``config``, ``lock``, ``local_socket``, ``processes`` and the standard
+Imports ``errors``, ``operations``, ``config``, ``lock``, ``local_http``, ``processes`` and the standard
 library; no trio, no libp2p.
 """
 
@@ -12,9 +12,7 @@ from __future__ import annotations
 import dataclasses
 import http.client
 import json
-import selectors
 import shlex
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2plearn.config import API_BODY_BYTES, Home
 from p2plearn.errors import NoNode, P2plearnError, UsageProblem
-from p2plearn.local_socket import short_address
+from p2plearn.local_http import Connection
 from p2plearn.lock import holder
 from p2plearn.operations import (
     ExportRequest,
@@ -215,7 +213,7 @@ class NodeClient:
         finally:
             connection.close()
 
-    def _await_answer(self, connection: _Connection, seconds: float | None) -> None:
+    def _await_answer(self, connection: Connection, seconds: float | None) -> None:
         """Wait for the first byte of an answer, up to ``seconds``, and say after a few what is known of the silence.
 
         A call that may take for ever (None) is begun to be answered at once by a node that is well, so it is waited
@@ -239,7 +237,7 @@ class NodeClient:
 
     def _is_well(self) -> bool:
         """Whether the node answers another call at once, so that it is neither busy nor hangs."""
-        connection = _Connection(self._home.socket, _WELL_SECONDS)
+        connection = Connection(self._home.socket, _WELL_SECONDS)
         try:
             connection.connect()
             connection.request("GET", "/v1/peers", headers=_HEADERS)
@@ -262,7 +260,8 @@ class NodeClient:
         connection = self._call("POST", path, body, None)
         try:
             self._await_answer(connection, None)
-            for event in self._events(connection.getresponse()):
+            silence = _Silence(self._home, self._is_well, self._on_silence)
+            for event in self._events(connection.answer_in_pieces(_SILENT_SECONDS, silence.look), silence):
                 if event.get("event") == "progress":
                     on_progress(Progress.from_json(event))
                 elif event.get("event") == "error":
@@ -275,13 +274,14 @@ class NodeClient:
             connection.close()
         raise _Lost(self._home, self._start)
 
-    def _events(self, response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    def _events(self, response: http.client.HTTPResponse, silence: _Silence) -> Iterator[dict[str, Any]]:
         if response.status != 200:
             _checked(response)
         while line := response.readline():
+            silence.over()
             yield _object(line)
 
-    def _call(self, method: str, path: str, body: Mapping[str, Any] | None, seconds: float | None) -> _Connection:
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None, seconds: float | None) -> Connection:
         """Send a call; raises NoNode when there is nobody to send it to."""
         headers = dict(_HEADERS)
         raw = None
@@ -290,7 +290,7 @@ class NodeClient:
             if len(raw) > API_BODY_BYTES:  # the node would hang up in the middle of it
                 raise UsageProblem(f"That is too long: {len(raw):,} bytes; a call may have {API_BODY_BYTES:,}.")
             headers["Content-Type"] = "application/json"
-        connection = _Connection(self._home.socket, seconds)
+        connection = Connection(self._home.socket, seconds)
         deadline = time.monotonic() + _STARTING_SECONDS
         while True:
             try:
@@ -308,38 +308,37 @@ class NodeClient:
                 time.sleep(0.05)
         try:
             connection.request(method, path, body=raw, headers=headers)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it may have answered before it hung up: one that is busy doesn't read first
         except OSError:
             connection.close()
             raise _Lost(self._home, self._start) from None
         return connection
 
 
-class _Connection(http.client.HTTPConnection):
-    """HTTP over the socket at ``path``."""
+class _Silence:
+    """A node that stops answering in the middle of a long call: whoever waits is told once why, and what to do.
 
-    def __init__(self, path: Path, seconds: float | None) -> None:
-        super().__init__("p2plearn.local")
-        self._path = path
-        self._seconds = seconds
+    Nothing is given up: who suspended the node may let it go on, and what is waited for comes then.
+    """
 
-    def connect(self) -> None:
-        """Connect; raises OSError."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(_STARTING_SECONDS)
-            with short_address(self._path) as address:
-                sock.connect(address)
-            sock.settimeout(self._seconds)
-        except BaseException:
-            sock.close()
-            raise
-        self.sock = sock
+    def __init__(self, home: Home, is_well: Callable[[], bool], say: OnSilence) -> None:
+        self._home, self._is_well, self._say = home, is_well, say
+        self._told = ""
 
-    def answers_within(self, seconds: float) -> bool:
-        """Whether there is something to read, or the other end has gone, before ``seconds`` are over."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.sock, selectors.EVENT_READ)
-            return bool(selector.select(seconds))
+    def over(self) -> None:
+        """Something came."""
+        self._told = ""
+
+    def look(self) -> None:
+        """Nothing came for some seconds, which is nothing yet: a step may take long, and say nothing meanwhile."""
+        pid = holder(self._home.lock) or 0
+        state = state_of(pid)
+        if not pid or self._told == state or (state not in {"T", "t"} and (self._told or self._is_well())):
+            return
+        self._told = state
+        why, todo = why_silent(pid, state)
+        self._say(f"The node doesn't answer: {why}. Waiting for it. {todo}.")
 
 
 class _Lost(NoNode):

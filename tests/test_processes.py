@@ -21,7 +21,7 @@ from p2plearn.config import Home
 from p2plearn.errors import P2plearnError
 from p2plearn.local_socket import short_address
 from p2plearn.lock import NodeLock
-from p2plearn.operations import VerifyRequest
+from p2plearn.operations import ExportRequest, ExportResult, VerifyRequest
 from p2plearn.processes import state_of, why_silent
 from tests.nodes import RealNode
 from tests.pocket_node import PocketNode, running
@@ -78,6 +78,43 @@ def test_a_node_that_is_suspended_is_not_waited_for(tmp_path: Path) -> None:
         finally:
             os.kill(node.pid, signal.SIGCONT)
         assert node.run("node", "status")["peers"] == 0
+
+
+def test_a_node_suspended_in_the_middle_of_a_long_call_is_told_of_and_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2plearn.client._SILENT_SECONDS", 0.05)
+    (tmp_path / "course").write_bytes(os.urandom(8 << 20))
+    pipe, told, spoken, begun = tmp_path / "pipe", list[str](), threading.Event(), threading.Event()
+    os.mkfifo(pipe)
+
+    def on_silence(words: str) -> None:
+        told.append(words)
+        if "is suspended" in words:
+            spoken.set()
+
+    with RealNode(tmp_path / "home") as node:
+        course = node.run("publish", tmp_path / "course")["course"]
+        client, results = NodeClient(node.home.path, on_silence=on_silence), list[ExportResult]()
+        request = ExportRequest(str(pipe), (course,))
+        asking = threading.Thread(
+            target=lambda: results.append(client.export(request, lambda _: begun.set())), daemon=True
+        )
+        # Open before it is written to, and not read so far: it can't end.
+        with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+            asking.start()
+            assert begun.wait(60)
+            os.kill(node.pid, signal.SIGSTOP)
+            try:
+                assert spoken.wait(60), told
+            finally:
+                os.kill(node.pid, signal.SIGCONT)
+            assert f"kill -CONT {node.pid}" in told[-1]
+            assert sum("is suspended" in words for words in told) == 1
+            os.set_blocking(reader.fileno(), True)
+            assert len(reader.read()) > 8 << 20
+        asking.join(60)
+        assert [each.path for each in results] == [str(pipe)]
 
 
 def test_who_waits_for_a_busy_node_is_told_and_gets_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
