@@ -50,6 +50,10 @@ MOST_ASKED: Final = 4
 """A slot that was asked of peers which never brought anything, and owe it for so long, is asked of one more, of so many
 in all: two that promise and do nothing hold up nobody for longer."""
 
+MOST_IN_ALL: Final = 8
+"""Beyond these it is asked of one at a time that did bring something: otherwise four that drip keep it from honest
+peers beside them for as long as it takes to be sure of them (``LATE_SECONDS``), since they are never silent."""
+
 STUCK_SECONDS: Final = 120.0
 """A peer that owes chunks and completes none for so long is given up, however busily it sends: the largest chunk in
 this time is 9 KB a second."""
@@ -237,7 +241,7 @@ class Scheduler(Generic[P]):
             if self._state[slot] != _ASKED or peer in holders or not who.has(slot):
                 continue
             others = [self._peers[holder] for holder in holders]
-            if len(others) > 1 and not _may_ask_another(others, now):
+            if len(others) > 1 and not _may_ask_another(who, others, now):
                 continue
             waited = now - max(other.moved_at for other in others)
             theirs = min(max(waited, other.asked_bytes / other.rate if other.rate else waited) for other in others)
@@ -402,10 +406,14 @@ class Scheduler(Generic[P]):
             who.starved = False
 
 
-def _may_ask_another(owing: Sequence[_Peer], now: float) -> bool:
-    """Whether a slot may be asked of one more peer beside those that owe it."""
-    hopeless = all(who.rate == 0 and now - who.moved_at > UNPROVEN_SECONDS for who in owing)
-    return hopeless and len(owing) < MOST_ASKED
+def _may_ask_another(asked: _Peer, owing: Sequence[_Peer], now: float) -> bool:
+    """Whether a slot may be asked of ``asked``, too, beside those that owe it: nothing else is to be hoped for."""
+    if any(who.rate for who in owing):
+        return False
+    hopeless = [now - who.moved_at > UNPROVEN_SECONDS for who in owing]
+    if asked.rate or asked.gauge_bytes:
+        return any(hopeless) and len(owing) < MOST_IN_ALL
+    return all(hopeless) and len(owing) < MOST_ASKED
 
 
 def _drop_one(counter: Counter[int], slot: int) -> None:

@@ -99,7 +99,7 @@ class Simulation:
             assert (peer.name, slot) not in self.lied, "a liar was asked again for the same slot"
             assert slot in peer.held, "asked for what it never said it had"
             holders = self.scheduler._holders[slot]
-            assert len(holders) <= scheduling.MOST_ASKED
+            assert len(holders) <= scheduling.MOST_IN_ALL
             if len(holders) > 2:
                 assert not any(self.scheduler._peers[other].rate for other in holders if other != peer.name)
             assert len(set(holders)) == len(holders)
@@ -386,6 +386,36 @@ def test_two_that_promise_and_do_nothing_hold_up_a_third_for_seconds_only():
             scheduler.verified(slot)
     assert scheduler.owes_for("one", now) == now  # though others brought it all
     assert scheduler.owes_for("honest", now) == 0.0
+
+
+@pytest.mark.parametrize("crowd", [4, 6, 7])
+def test_a_crowd_that_drips_keeps_nothing_from_one_that_brought_something(crowd: int):
+    """Each of them is heard of all the time, and as many as may be asked for the same slot owe it."""
+    slots = 6
+    scheduler: Scheduler[str] = Scheduler(range(slots), slots, lambda _: 60_000, random.Random(3).randrange)
+    drips = [f"drip{at}" for at in range(crowd)]
+    for name in [*drips, "honest"]:
+        scheduler.joined(name, bitmap_of(slots, set(range(slots))), 0.0)
+    now, first = 0.0, True
+    while not scheduler.finished:
+        now += STEP
+        assert now < 12.0
+        for name in drips:
+            scheduler.heard(name, now)
+            scheduler.next_wants(name, now)
+        assert scheduler.tick(now) == []
+        owing = max((len(holders) for holders in scheduler._holders.values()), default=0)
+        if first and owing < min(crowd, scheduling.MOST_ASKED):
+            continue  # it comes when they have all that they may
+        if first:  # one slot is left to it by chance, and it brings that
+            slot = next(iter(scheduler._holders))
+            for name in list(scheduler._holders[slot]):
+                scheduler.missing(name, [(slot, 1)])
+        scheduler.next_wants("honest", now)
+        for slot in list(scheduler._peers["honest"].asked):
+            assert scheduler.arrived("honest", slot, now) is Arrival.CHECK
+            scheduler.verified(slot)
+            first = False
 
 
 def test_honest_peers_of_one_speed_are_hardly_asked_twice():
