@@ -42,7 +42,8 @@ class PublishRequest(Wire):
     """Publish ``path`` (absolute) and have ``copies`` kept, this node's included.
 
     Empty ``title`` and ``language`` mean: find a sensible one in the folder; other empty fields: as in the version
-    before. So does 0 for ``copies``; of a course that is new it means 3.
+    before. So does 0 for ``copies``; of a course that is new it means 3. ``private`` leaves it out of the catalogue,
+    ``public`` puts it in; neither: as the version before, and a new course is put in.
     """
 
     path: str
@@ -57,6 +58,7 @@ class PublishRequest(Wire):
     no_copy: bool = False
     copies: int = 0
     private: bool = False
+    public: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,8 @@ class PublishResult(Wire):
     """What was published. ``new`` is false when the very same course was here already.
 
     ``copies``: verified ones that are there now, this node's included, of the ``copies_wanted``; ``copies_away`` more
-    are on nodes that are away. ``paused``: this node is, so that no copies are made.
+    are on nodes that are away. ``paused``: this node is, so that no copies are made. ``private``: the catalogue was not
+    told of it.
     """
 
     course: str
@@ -82,6 +85,7 @@ class PublishResult(Wire):
     copies_wanted: int = 1
     copies_away: int = 0
     paused: bool = False
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True)

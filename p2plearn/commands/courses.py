@@ -32,12 +32,14 @@ from p2plearn.operations import GetRequest, PublishRequest, VerifyRequest
 @click.option("--follow-symlinks", is_flag=True, help="Follow symlinks that stay inside the folder.")
 @click.option("--skip-special", is_flag=True, help="Leave out symlinks, sockets, devices and unreadable files.")
 @click.option("--no-copy", is_flag=True, help="Serve from these very files instead of a copy; don't change them.")
-@click.option("--private", is_flag=True, help="Leave it out of the catalogue that others search.")
+@click.option("--private/--public", default=None,
+              help="Leave it out of the catalogue that others search, or put it in (default: as the version before; a "
+                   "new course is put in).")  # fmt: skip
 @pass_scope
 def publish(
     scope: Scope, *, path: Path, title: str, description: str, tags: tuple[str, ...], language: str, license_: str,
     chunker: str | None, copies: int | None, follow_symlinks: bool, skip_special: bool, no_copy: bool,
-    private: bool,
+    private: bool | None,
 ) -> None:  # fmt: skip
     """Publish a folder or a file and print its course hash.
 
@@ -52,7 +54,7 @@ def publish(
     request = PublishRequest(
         path=os.path.abspath(path), title=title, description=description, tags=tags, language=language,
         license=license_, chunker=chunker or "", follow_symlinks=follow_symlinks, skip_special=skip_special,
-        no_copy=no_copy, copies=copies or 0, private=private,
+        no_copy=no_copy, copies=copies or 0, private=private is True, public=private is False,
     )  # fmt: skip
     with terminal.display("Publishing", as_json=scope.as_json) as display:
         result = scope.client().publish(request, display.show)

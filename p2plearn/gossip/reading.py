@@ -192,6 +192,11 @@ class Reading:
             return None
         return CourseFacts(course, manifest.author, manifest.series.name, manifest.series.seq, manifest.title)
 
+    def is_listed(self, course: bytes) -> bool:
+        """Whether the catalogue has the course."""
+        with self._feed.reading() as db:
+            return db.execute("SELECT 1 FROM entries WHERE course = ?", (course,)).fetchone() is not None
+
     def entries(self, before: float) -> list[tuple[bytes, int, int]]:
         """Courses of the catalogue whose entry is from ``before`` a time: course, its time, copies it says."""
         with self._feed.reading() as db:

@@ -75,6 +75,10 @@ class People(Moderation):
             row = db.execute("SELECT title FROM entries WHERE course = ?", (course,)).fetchone()
         return str(row[0]) if row else ""
 
+    async def is_listed(self, course: bytes) -> bool:
+        """Whether the catalogue has the course."""
+        return await self._blocking(lambda: self._reading.is_listed(course))
+
     async def announce_own(self, course: bytes, copies: int) -> None:
         """Put a course that was published here into the catalogue."""
         signed = await trio.to_thread.run_sync(self._store.signed_manifest, course)

@@ -52,6 +52,32 @@ def author(node: RealNode) -> str:
     return str(node.run("node", "status")["author"])
 
 
+def test_a_private_course_stays_private_until_it_is_said_otherwise(tmp_path: Path) -> None:
+    exam, lecture = made_file(tmp_path / "exam.bin", 1000), made_file(tmp_path / "lecture.bin", 1000)
+
+    def listed() -> set[str]:
+        return {row["course"] for row in node.run("search", "twilight")["courses"]}
+
+    with RealNode(tmp_path / "a") as node:
+        first = node.run("publish", exam, "--title", "Exam twilight", "--private")
+        open_one = node.run("publish", lecture, "--title", "Lecture twilight")
+        assert (first["private"], open_one["private"]) == (True, False)
+        again = node.run("publish", exam, "--title", "Exam twilight")  # the very same, and no word of it
+        assert (again["new"], again["private"]) == (False, True)
+        for path in (exam, lecture):
+            path.write_bytes(path.read_bytes()[::-1])
+        second = node.run("publish", exam, "--title", "Exam twilight")
+        assert (second["version"], second["private"]) == (2, True)
+        newer = node.run("publish", lecture, "--title", "Lecture twilight")
+        assert (newer["version"], newer["private"]) == (2, False)
+        assert not listed() & {first["course"], second["course"]}
+        assert newer["course"] in listed()
+        assert node.run("publish", exam, "--title", "Exam twilight", "--public")["private"] is False
+        assert second["course"] in listed()
+        exam.write_bytes(b"a third")
+        assert node.run("publish", exam, "--title", "Exam twilight")["private"] is False
+
+
 def test_a_course_has_people(tmp_path: Path) -> None:
     with (
         RealNode(tmp_path / "c") as c,
