@@ -71,6 +71,14 @@ class OutOfTime(P2plearnError):
     http_status = 504
 
 
+class TooBusy(P2plearnError):
+    """The node has as many calls as it takes at once; the same command works in a moment."""
+
+    code = "busy"
+    exit_code = 5
+    http_status = 503
+
+
 class IntegrityProblem(P2plearnError):
     """Bytes are not what their hash says, here or at every peer that was asked."""
 

@@ -76,7 +76,9 @@ def _join(home: Home, invite: Invite, replace: bool) -> bool:
         raise Refused(
             f"The home {home.path} belongs to {which} already.",
             "Use another home for this one: p2plearn --home DIR join INVITE. With --replace this home changes over; "
-            "what it keeps, courses and what was said, then comes along into the other network.",
+            "what it keeps, courses and what was said, then comes along into the other network. Copies that it keeps "
+            "for others are missing there then, until new ones are made: to hand them over first, start its node and "
+            "say p2plearn node leave.",
         )
     make_private_folder(home.keys)
     if not same:

@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,7 @@ class NodeService:
             "addresses": self.network.addresses(),
             "peers": len(self.network.connected()),
             "courses": len(await trio.to_thread.run_sync(self._store.names)),
+            "complete": len(await trio.to_thread.run_sync(partial(self._store.names, complete=True))),
             "uptime": trio.current_time() - self._since,
             "pid": os.getpid(),
             "leaves_on_stop": self.leaves_on_stop,
@@ -244,15 +246,16 @@ class NodeService:
                 published = await in_thread(put_in)
         self.network.directory.announce(published.course)
         manifest = published.manifest
-        if not request.private:
-            await self.people.announce_own(published.course, copies=1)
         before = manifest.series.prev if manifest.series else None
+        private = await self._stays_private(request, before if published.new else published.course)
+        if not private:
+            await self.people.announce_own(published.course, copies=1)
         wanted = request.copies or await self.custody.asked_before(published.course, before)
         kept = await self.custody.published(
             published.course, wanted, self._author, manifest.title, manifest.bytes, report
         )
         copies = int(kept["copies"])
-        if not request.private and copies > 1:
+        if not private and copies > 1:
             await self.people.announce_own(published.course, copies)
         logger.info("%s course %s", "published" if published.new else "republished", published.course.hex())
         return PublishResult(
@@ -266,12 +269,21 @@ class NodeService:
             copies_wanted=int(kept["copies_wanted"]),
             copies_away=int(kept["copies_away"]),
             paused=self._courtesy.paused,
+            private=private,
             new=published.new,
             version=manifest.series.seq if manifest.series else 1,
             seconds=time.perf_counter() - began,
             link=format_link(published.course, self.network.addresses()[:LINK_ADDRESSES]),
             warnings=(*published.warnings, *warnings),
         )
+
+    async def _stays_private(self, request: PublishRequest, last: bytes | None) -> bool:
+        """Whether to leave a course out of the catalogue. What its author doesn't say is as with the ``last`` version,
+        if there is one: a word forgotten once must not show everybody what was kept among few.
+        """
+        if request.private or request.public or last is None:
+            return request.private
+        return not await self.people.is_listed(last)
 
     # -- fetching ------------------------------------------------------------------------------------------------
 

@@ -104,7 +104,10 @@ def _storage(facts: Facts) -> Iterator[str]:
     if storage:
         quota = storage.get("quota")
         room = f"of {size(quota)}" if quota else "no quota"
-        kept = f"{count(int(facts.get('courses', 0)), 'course')}, {size(storage.get('bytes', 0))} ({room})"
+        courses = int(facts.get("courses", 0))
+        lacking = courses - int(facts.get("complete", courses))
+        part = f" ({lacking:,} of them not complete, with room kept for the rest)" if lacking else ""
+        kept = f"{count(courses, 'course')}{part}, {size(storage.get('bytes', 0))} ({room})"
         free = f"{size(storage.get('free_disk', 0))} free on the disk, {size(storage.get('min_free', 0))} stay so"
         yield _line("Keeps", f"{kept}; {free}")
     if custody:

@@ -8,7 +8,7 @@ Imports ``operations`` and ``terminal``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from p2plearn.operations import ExportResult, GetResult, ImportResult, LeaveResult, PublishResult, VerifyResult
@@ -99,6 +99,11 @@ def published(result: PublishResult) -> str:
     else:
         lines.append(f"{title} is published here already, just as it is: {facts}. Nothing was copied.")
     lines.append(_copies(result))
+    if result.private:
+        lines.append(
+            "It is private: not in the catalogue that others search, nor will a next version be. To put it in, publish "
+            "it with --public."
+        )
     lines.append(f"Share it: p2plearn get '{plain(result.link)}'")
     return "\n".join(lines)
 
@@ -146,13 +151,17 @@ def _copies_now(result: PublishResult) -> str:
 
 
 def left(result: LeaveResult) -> str:
-    """``node leave``."""
-    lines = [f"Handed over {len(result.placed)} of {count(result.units, 'course')} and stopped."]
+    """``node leave``: each course once, with the fewest copies that a part of it has."""
+    noun = ("course", "courses")
+    if any(row.get("segment") for row in (*result.placed, *result.unplaced)):  # parts of 256 MiB
+        noun = ("course or part of a large one", "courses and parts of large ones")
+    lines = [f"Handed over {len(result.placed)} of {count(result.units, *noun)} and stopped."]
     elsewhere = result.units - len(result.placed) - len(result.unplaced)
     if elsewhere > 0:
-        lines.append(f"{count(elsewhere, 'course')} had enough copies elsewhere before.")
-    short = [each for each in result.unplaced if each["copies"] < each["copies_wanted"]]
-    unasked = [each for each in result.unplaced if each["copies"] >= each["copies_wanted"]]
+        lines.append(f"{count(elsewhere, *noun)} had enough copies elsewhere before.")
+    short = _each_once(row for row in result.unplaced if row["copies"] < row["copies_wanted"])
+    named = {row["course"] for row in short}
+    unasked = _each_once(row for row in result.unplaced if row["course"] not in named)
     for head, rows in (("These could not be placed", short), ("There was no time to have these copies shown", unasked)):
         if rows:
             lines.append(f"{head}; they stay on this disk and are served again at the next start:")
@@ -161,6 +170,16 @@ def left(result: LeaveResult) -> str:
             for each in rows
         ]
     return "\n".join(lines)
+
+
+def _each_once(parts: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of each course the part that has the fewest copies."""
+    fewest: dict[str, Mapping[str, Any]] = {}
+    for row in parts:
+        known = fewest.setdefault(row["course"], row)
+        if row["copies"] < known["copies"]:
+            fewest[row["course"]] = row
+    return list(fewest.values())
 
 
 def fewer_copies(rows: Sequence[Mapping[str, Any]], unconfirmed: Sequence[str] = ()) -> str:
@@ -286,7 +305,9 @@ def imported(result: ImportResult) -> str:
             lines.append(f"{name}: nothing of it is in this copy of the file.")
     lines.append(f"{count(result.people_new, 'new record')} of what people said, {result.people_known:,} known.")
     if result.people_refused:
-        lines.append(f"{count(result.people_refused, 'record')} passed over: blocked, not kept here, or not valid.")
+        lines.append(
+            f"{count(result.people_refused, 'record')} passed over: blocked, of a course not kept here, or not valid."
+        )
     if not result.people_whole:
         lines.append("What people said is not in this copy, or not all of it.")
     return "\n".join(lines)

@@ -76,6 +76,11 @@ def test_without_a_network_nobody_is_said_to_be_heard_on_the_lan() -> None:
     assert "can't be looked for" not in shown
 
 
+def test_what_is_not_complete_is_told_apart() -> None:
+    assert "3 courses (1 of them not complete, with room kept for the rest), 5.0 MiB" in status(QUIET | {"complete": 2})
+    assert "not complete" not in status(QUIET | {"complete": 3})
+
+
 def test_who_never_met_a_peer_is_not_said_to_be_equal_with_one() -> None:
     alone = status(QUIET | {"people": {"catalogue": 0, "lag": 4.0, "compared": False}})
     assert "made equal" in status(QUIET)

@@ -32,7 +32,7 @@ def test_a_stop_names_who_did_not_answer() -> None:
 def test_a_leave_tells_what_was_elsewhere_what_is_away_and_what_it_had_no_time_for() -> None:
     def row(title: str, copies: int, away: int = 0) -> dict[str, object]:
         facts = {"copies": copies, "copies_away": away, "copies_wanted": 3}
-        return {"course": "ab" * 32, "segment": 0, "title": title, **facts}
+        return {"course": title.encode().hex(), "segment": 0, "title": title, **facts}
 
     placed = ({"course": "cd" * 32, "segment": 0, "title": "p", "receipts": []},)
     assert views.left(LeaveResult(1, 5, 1.0, placed)) == "Handed over 1 of 1 course and stopped."
@@ -43,3 +43,14 @@ def test_a_leave_tells_what_was_elsewhere_what_is_away_and_what_it_had_no_time_f
     assert lines[3].endswith("short: 1 of 3 copies elsewhere, 1 more on a node that is away")
     assert lines[4].startswith("There was no time to have these copies shown")
     assert lines[5].endswith("untimely: 3 of 3 copies elsewhere")
+
+
+def test_a_large_course_is_named_once_with_the_fewest_copies_of_its_parts() -> None:
+    parts = tuple(
+        {"course": "ab" * 32, "segment": at, "title": "large", "copies": copies, "copies_wanted": 3, "copies_away": 0}
+        for at, copies in enumerate((2, 0, 3))
+    )
+    lines = views.left(LeaveResult(3, 5, 1.0, (), parts)).splitlines()
+    assert lines[0] == "Handed over 0 of 3 courses and parts of large ones and stopped."
+    assert sum("large:" in line for line in lines) == 1
+    assert lines[-1].endswith("large: 0 of 3 copies elsewhere")

@@ -270,7 +270,7 @@ class Intake:
             self._download = self._store.begin_download(signed, index_raw, index, None, "imported")
         except NoSpace as full:
             # Another course of the file may fit, and what people said does.
-            arrival.state, arrival.problem = "no-room", full.message
+            arrival.state, arrival.problem = "no-room", f"{full.message} {full.hint}"
             self._open, self._passing = None, True
             return
         self._slots = {}

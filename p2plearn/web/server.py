@@ -22,7 +22,7 @@ import h11
 import trio
 
 from p2plearn import __version__, config
-from p2plearn.errors import P2plearnError
+from p2plearn.errors import P2plearnError, TooBusy
 from p2plearn.local_socket import short_address
 from p2plearn.lock import NodeLock
 from p2plearn.monitoring import exposition, metrics
@@ -122,7 +122,10 @@ class Conversation:
     async def _one_call(self, *, refuse: bool) -> None:
         try:
             if refuse:
-                raise CallRefused(503, "Too many calls at once.")
+                raise TooBusy(
+                    "The node has as many calls as it takes at once.",
+                    "Try again in a moment. If it stays so, a program here keeps connections to it open.",
+                )
             request = await self._read_head()
             headers = answers.headers_of(request.headers)
             answers.check_caller(headers, self.hosts)

@@ -395,6 +395,9 @@ def test_a_course_without_room_is_left_out_and_the_rest_comes(tmp_path: Path, fo
     with home(tmp_path / "tight", quota=1_000_000) as tight:
         arrived = tight.take_in(tmp_path / "x.car")
         assert sorted(states(arrived)) == ["done", "no-room"]
+        (large_one,) = [each for each in arrived.courses if each.state == "no-room"]
+        assert "its quota of" in large_one.problem
+        assert "raise storage.quota" in large_one.problem
         assert [row.course for row in tight.store.courses()] == [small]
         assert tight.digests(small) == a.digests(small)
 

@@ -24,7 +24,7 @@ from pocket_node import PEER_ID, PocketNode, running
 from p2plearn import config, operations, people
 from p2plearn.client import InternalProblem, NodeClient
 from p2plearn.config import Home
-from p2plearn.errors import LastCopy, NobodyHasIt, NoNode, P2plearnError, UsageProblem
+from p2plearn.errors import LastCopy, NobodyHasIt, NoNode, P2plearnError, TooBusy, UsageProblem
 from p2plearn.local_socket import short_address
 from p2plearn.lock import NodeLock
 from p2plearn.operations import GetRequest, Progress, PublishRequest, VerifyRequest
@@ -467,6 +467,9 @@ def test_too_many_connections_are_turned_away(node: tuple[PocketNode, Home], mon
             idle = stack.enter_context(socket.socket(socket.AF_UNIX))
             idle.connect(str(node[1].socket))
         answered_at_last(node[1], b"HTTP/1.1 503")
+        with pytest.raises(TooBusy, match="as many calls as it takes") as refused:
+            NodeClient(node[1].path).status()
+        assert refused.value.exit_code == 5  # not the mistake (2) of whoever calls
     answered_at_last(node[1], b"HTTP/1.1 200")
 
 
