@@ -228,6 +228,7 @@ class _Node:
             refuse=self._people.refuses,
             providers=network.directory.find,
             blame=network.blame,
+            busy=lambda: service.fetches or chunks.upload.streams > 0,
         )
         host.set_stream_handler(TProtocol(SYNC), sync.serve)
         self._people.join(sync, replication.copies)

@@ -126,6 +126,11 @@ class NodeService:
         if fetch is not None:
             fetch.called_by(self.network.caller(peer))
 
+    @property
+    def fetches(self) -> bool:
+        """A get is under way."""
+        return bool(self._getting.fetching)
+
     # -- looking -------------------------------------------------------------------------------------------------
 
     async def status(self) -> dict[str, Any]:

@@ -19,6 +19,9 @@ COURTESY_SECONDS: Final = 5.0
 """Of two peers that meet, the one with the lower id begins; the other waits this long before it does."""
 AGAIN_SECONDS: Final = 600.0
 """Longest wait before an exchange is tried again with a peer with which it fails: it may not speak this protocol."""
+BUSY_SECONDS: Final = 10.0
+"""So much longer than otherwise while this node gives or fetches a course: a class that begins to fetch together would
+first of all compare what it knows, each with each. By then most gets are over."""
 CATCH_UP_SECONDS: Final = 1.0
 """After this we fetch ourselves what a peer had more than it may bring."""
 
@@ -32,8 +35,11 @@ class Meetings(Generic[T]):
         self._due: dict[T, float] = {}
         self._failures: dict[T, int] = {}
 
-    def due(self, here: Collection[T], now: float) -> list[T]:
-        """With whom of those that are connected to begin; they count as met from here on."""
+    def due(self, here: Collection[T], now: float, *, busy: bool = False) -> list[T]:
+        """With whom of those that are connected to begin; they count as met from here on. ``busy``: not yet, if it can
+        wait.
+        """
+        by = now - BUSY_SECONDS if busy else now
         for peer in set(here) - self._met - set(self._due):
             self._due[peer] = now + (0.0 if self._is_ours(peer) else COURTESY_SECONDS)
         for peer in [peer for peer in (*self._met, *self._failures) if peer not in here]:
@@ -43,7 +49,7 @@ class Meetings(Generic[T]):
         for peer, due in list(self._due.items()):
             if peer not in here or peer in self._met:
                 del self._due[peer]
-            elif due <= now:
+            elif due <= by:
                 del self._due[peer]
                 self._met.add(peer)
                 begin.append(peer)

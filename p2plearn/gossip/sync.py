@@ -1,6 +1,7 @@
 """Exchanges between this node and its peers: what keeps every record of a feed the same. The delivery guarantee.
 
-- With each peer that connects, soon; then with one at random every PERIOD_SECONDS: all feeds that both follow.
+- With each peer that connects, soon (later while courses are given or fetched here); then with one at random every
+  PERIOD_SECONDS: all feeds that both follow.
 - What is new here is told at once, as ids, to a few peers (FAN_OUT), who ask for what they lack and pass it on: the
   quick way. Nothing depends on it.
 - A feed that is followed anew is looked for among the course's providers, and again every FOLLOW_SECONDS: those who
@@ -105,8 +106,11 @@ class Sync:
         refuse: Callable[[Content], bool],
         providers: Providers,
         blame: Blame,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
+        """``busy``: this node gives or fetches a course just now."""
         self._host = host
+        self._busy = busy
         self._feed = feed
         self._follows = follows
         self._refuse = refuse
@@ -207,7 +211,8 @@ class Sync:
             await self._exchange(PeerInfo(peer, []), None)
 
         while True:
-            for peer in self._meetings.due(set(self._host.get_connected_peers()), trio.current_time()):
+            here = set(self._host.get_connected_peers())
+            for peer in self._meetings.due(here, trio.current_time(), busy=self._busy()):
                 nursery.start_soon(exchange, peer)
             await trio.sleep(LOOK_SECONDS)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p2plearn.gossip.meetings import AGAIN_SECONDS, CATCH_UP_SECONDS, COURTESY_SECONDS, Meetings
+from p2plearn.gossip.meetings import AGAIN_SECONDS, BUSY_SECONDS, CATCH_UP_SECONDS, COURTESY_SECONDS, Meetings
 
 
 def meetings() -> Meetings[str]:
@@ -19,6 +19,17 @@ def test_of_two_that_meet_one_begins_and_the_other_only_if_that_does_not():
     assert theirs.due({"a"}, 0.0) == []
     theirs.met("a")
     assert theirs.due({"a"}, 1e6) == []
+
+
+def test_while_courses_are_given_or_fetched_it_waits_but_not_for_ever():
+    ours = meetings()
+    assert ours.due({"a", "z"}, 0.0, busy=True) == []
+    assert ours.due({"a", "z"}, BUSY_SECONDS - 1, busy=True) == []
+    assert ours.due({"a", "z"}, BUSY_SECONDS, busy=True) == ["z"]
+    assert ours.due({"a", "z"}, BUSY_SECONDS + 1, busy=False) == ["a"]
+    idle = meetings()
+    assert idle.due({"z"}, 0.0, busy=True) == []
+    assert idle.due({"z"}, 1.0) == ["z"]
 
 
 def test_who_went_away_is_met_anew():
