@@ -90,3 +90,16 @@ def _refuse_if_open(path: Path, facts: os.stat_result, wanted: int) -> None:
             f"{path} is open to others (mode {mode:04o}); a key that others can read is not safe to use.",
             f"Close it: chmod {wanted:o} {quoted}",
         )
+
+
+def have_temporary_folder(otherwise: Path) -> None:
+    """Have files that live for a moment go to ``otherwise``, made private, where the system has no folder for such: on
+    a read-only root libp2p's TLS could not start. Raises Refused when it can't be made private, OSError.
+    """
+    import tempfile  # late: only a node needs it
+
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        make_private_folder(otherwise)
+        tempfile.tempdir = str(otherwise)

@@ -81,6 +81,9 @@ def _run_node(
 
     as_json = settings.text("log.format") == "json"
     start_logging(settings.text("log.level"), as_json=as_json, debug=scope.debug, file=home.log if detached else None)
+    from p2plearn.private_files import have_temporary_folder
+
+    have_temporary_folder(home.path / "tmp")
     from p2plearn.late import load_late
 
     load_late()
