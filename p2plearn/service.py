@@ -17,6 +17,7 @@ from typing import Any
 
 import trio
 
+from p2plearn import clock
 from p2plearn.archive_service import Archives
 from p2plearn.course.names import cid_text, format_link
 from p2plearn.custody_service import CustodyService
@@ -249,6 +250,8 @@ class NodeService:
             ):
                 warnings.append("What was kept of it here was damaged; it was taken from the folder again.")
                 published = await in_thread(put_in)
+        if doubt := await trio.to_thread.run_sync(_doubt_clock, path):
+            warnings.append(doubt)
         self.network.directory.announce(published.course)
         manifest = published.manifest
         before = manifest.series.prev if manifest.series else None
@@ -394,3 +397,9 @@ def _not_kept(course: str) -> UsageProblem:
         f"Course {course[:12]} isn't kept on this node.",
         "p2plearn list shows what is; p2plearn get HASH fetches it.",
     )
+
+
+def _doubt_clock(path: Path) -> str:
+    """See ``clock.doubts``; the times of what was signed are of this clock."""
+    newest = path.stat().st_mtime if path.exists() else 0.0
+    return clock.doubts(time.time(), newest=newest, hardware=clock.hardware_clock(), kept_right=clock.clock_set())

@@ -35,9 +35,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "invite": frozenset({"errors"}),
     "membership": frozenset({"config", "errors", "invite", "lock", "private_files"}),
     "units": frozenset(),
+    "clock": frozenset(),
     "processes": frozenset(),
     # Looks at this machine and knocks at others' doors; the node itself never needs it.
-    "doctor": BASE | {"client", "membership", "net", "processes", "units"},
+    "doctor": BASE | {"client", "clock", "membership", "net", "processes", "units"},
     "lock": frozenset({"errors"}),
     "late": frozenset(),
     "log": frozenset({"config", "errors"}),
@@ -67,6 +68,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     | {"memory", "course", "store", "transfer", "network", "progress", "telling", "gossip", "custody_service"},
     "service": BASE
     | {
+        "clock",
         "getting",
         "archive_service",
         "invite",
@@ -108,6 +110,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "commands": BASE - {"identity"}
     | {
         "client",
+        "clock",
         "doctor",
         "background",
         "late",

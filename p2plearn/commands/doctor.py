@@ -51,6 +51,7 @@ def _knock(scope: Scope, address: str) -> tuple[dict[str, Any], Finding]:
     import time
 
     import p2plearn.doctor.collect as machine
+    from p2plearn.clock import clock_set
     from p2plearn.doctor.knocking import knock_now
     from p2plearn.doctor.reach import Tried, explain
 
@@ -68,7 +69,7 @@ def _knock(scope: Scope, address: str) -> tuple[dict[str, Any], Finding]:
         machine.answers_arp(found.target),
         ahead,
         behind,
-        machine.clock_set() if ahead or behind else None,
+        clock_set() if ahead or behind else None,
         "/p2p-circuit" in address,
     )
     return dataclasses.asdict(found), explain(tried, machine.list_interfaces())

@@ -8,13 +8,11 @@ Imports ``asking``, ``client``, ``config``, ``net`` and the standard library; if
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import ipaddress
 import os
 import shutil
 import socket
 import stat
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -25,6 +23,7 @@ import ifaddr
 import trio
 
 from p2plearn.client import NodeClient, start_command
+from p2plearn.clock import clock_set, hardware_clock
 from p2plearn.config import Home, Settings
 from p2plearn.doctor.asking import ask_lan
 from p2plearn.doctor.facts import Facts, Interface, Port
@@ -122,14 +121,6 @@ def _have_passed(home: Home) -> float | None:
         with contextlib.suppress(OSError):
             moments.append(path.stat().st_mtime)
     return max(moments, default=None)
-
-
-def hardware_clock(file: Path = Path("/sys/class/rtc/rtc0/since_epoch")) -> float | None:
-    """What the hardware's clock says, seconds since 1970, read as UTC; None where there is none that can be read."""
-    try:
-        return float(file.read_text("ascii"))
-    except (OSError, ValueError):
-        return None
 
 
 def key_problems(home: Home) -> tuple[tuple[str, str], ...]:
@@ -230,17 +221,6 @@ def _contained() -> str:
         if "microsoft" in Path("/proc/sys/kernel/osrelease").read_text("ascii", "replace").lower():
             return "wsl"
     return ""
-
-
-def clock_set() -> bool | None:
-    """Whether the kernel counts its clock as kept right: adjtimex(2), asked without changing anything."""
-    if sys.platform != "linux":
-        return None
-    try:
-        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(512))
-    except (OSError, AttributeError):
-        return None
-    return None if state < 0 else state != 5  # TIME_ERROR
 
 
 def _bootstrap(home: Home, settings: Settings) -> tuple[tuple[tuple[str, str], ...] | None, tuple[float, ...]]:

@@ -13,18 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from p2plearn.clock import MADE, SKEW_SECONDS, off_hardware
 from p2plearn.doctor.facts import Facts
 
 Grade = Literal["good", "note", "bad"]
-
-MADE: Final = 1_767_225_600.0
-"""2026-01-01: this program is younger, so a clock that says less is wrong."""
-
-SKEW_SECONDS: Final = 600.0
-"""What others sign may be this far in our future before it is refused, so that is where a clock begins to matter."""
-
-ZONES_SECONDS: Final = 14 * 3600.0
-"""The time zone farthest from UTC; all are whole quarters of an hour."""
 
 SETTLED_SECONDS: Final = 600.0
 """After which a node that has company should have been called by somebody."""
@@ -145,13 +137,9 @@ def _clock(facts: Facts) -> Finding | None:
 
 def _off_hardware(facts: Facts) -> float:
     """Seconds by which the hardware's clock is ahead of the system's, 0 where that says nothing."""
-    # Kept right, the system's is the better one; and some nodes agree with it.
-    if facts.hardware_clock is None or facts.clock_set is not False or facts.clock_offsets:
+    if facts.clock_offsets:  # some nodes agree with it
         return 0.0
-    apart = facts.hardware_clock - facts.now
-    # Systems beside Windows keep local time in it: then they differ by a time zone.
-    zone = abs(apart) <= ZONES_SECONDS and abs(apart - round(apart / 900.0) * 900.0) < 120.0
-    return 0.0 if zone or abs(apart) <= SKEW_SECONDS else apart
+    return off_hardware(facts.now, facts.hardware_clock, kept_right=facts.clock_set)
 
 
 def _node(facts: Facts) -> Finding | None:

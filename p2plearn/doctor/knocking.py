@@ -12,8 +12,8 @@ from typing import Final
 
 import trio
 
+from p2plearn.clock import SKEW_SECONDS
 from p2plearn.config import Home
-from p2plearn.doctor.judge import SKEW_SECONDS
 from p2plearn.errors import P2plearnError
 from p2plearn.membership import group_of
 from p2plearn.net.knock import BEYOND, STEP_SECONDS, Knock, knock

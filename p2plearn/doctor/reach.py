@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from p2plearn.clock import SKEW_SECONDS
 from p2plearn.doctor.facts import Interface
-from p2plearn.doctor.judge import SKEW_SECONDS, Finding
+from p2plearn.doctor.judge import Finding
 
 BEYOND: Final = "beyond-"
 """Before the names of the steps with the node itself, once a relay has put the call through (``net.knock``)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from p2plearn.doctor.collect import hardware_clock
+from p2plearn.clock import hardware_clock
 from tests.nodes import RealNode, environment, run_command
 
 HOUR, DAY = 3600, 86400

@@ -72,7 +72,7 @@ def test_two_machines_on_one_cable(tmp_path: Path, cable: tuple[str, str]) -> No
         deadline = time.monotonic() + 60
         while (found := graded(run(cable[0], here, "doctor", code=1)))["lan"][0] != "good":
             assert time.monotonic() < deadline, found["lan"]
-        assert found["lan"] == ("good", "1 other nodes answer on the LAN.")
+        assert found["lan"] == ("good", "1 other node answers on the LAN.")
         assert found["network"][0] == "note"
         assert "no way out" in found["network"][1]
         assert found["node"][0] == "bad"
@@ -178,6 +178,6 @@ def test_on_a_cable_with_ipv6_alone_the_other_is_heard(tmp_path: Path) -> None:
             deadline = time.monotonic() + 60
             while (found := graded(run(one, tmp_path / "here", "doctor", code=1)))["lan"][0] != "good":
                 assert time.monotonic() < deadline, found["lan"]
-            assert found["lan"][1] == "1 other nodes answer on the LAN."
+            assert found["lan"][1] == "1 other node answers on the LAN."
         finally:
             run(other, home, "node", "stop")
