@@ -27,6 +27,7 @@ from typing import NamedTuple
 from p2plearn.course.index import Index
 from p2plearn.store.catalogue import Catalogue, ExtentRow
 from p2plearn.store.durable import sync_directory
+from p2plearn.store.originals import Originals
 from p2plearn.store.past_cache import PastCache
 
 ALIGNMENT = 4096
@@ -34,6 +35,9 @@ ALIGNMENT = 4096
 
 OPEN_FILES = 128
 """Extents kept open at once. A course has a few; only courses that were never copied have one a file."""
+
+_ORIGINALS = 8
+"""Extents of which it is known what they were copied from: those that were published last."""
 
 SUFFIX = ".extent"
 
@@ -118,12 +122,13 @@ def external_state(fd: int, row: ExtentRow) -> str:
 class _Open:
     """An open extent: its descriptor, how many reads are using it, its row when it is external."""
 
-    __slots__ = ("ahead", "fd", "past", "pins", "row", "stale")
+    __slots__ = ("ahead", "fd", "originals", "past", "pins", "row", "stale")
 
-    def __init__(self, fd: int, row: ExtentRow | None) -> None:
+    def __init__(self, fd: int, row: ExtentRow | None, originals: Originals | None) -> None:
         self.fd = fd
         self.row = row
         self.ahead = True
+        self.originals = originals
         self.past: PastCache | None = None
         self.pins = 0
         self.stale = False
@@ -143,6 +148,15 @@ class ExtentFiles:
         self._limit = limit
         self._lock = threading.Lock()
         self._open: OrderedDict[int, _Open] = OrderedDict()
+        self._originals: OrderedDict[str, Originals] = OrderedDict()
+
+    def copied_from(self, name: str, originals: Originals) -> None:
+        """Note what the extent of that name, which nobody has read yet, was copied from."""
+        with self._lock:
+            if originals:
+                self._originals[name] = originals
+            while len(self._originals) > _ORIGINALS:
+                self._originals.popitem(last=False)
 
     def pin(self, extent: int, *, named: bool = False) -> _Open:
         """An open extent that stays open until ``unpin``. Raises ExtentGone, ExternalChanged, OSError.
@@ -209,7 +223,8 @@ class ExtentFiles:
         row = self._catalogue.extent(extent)
         if row is None:
             raise ExtentGone(extent)
-        entry = _Open(self._open_file(row), row if row.name is None else None)
+        originals = self._originals.get(row.file_name)  # names are never given twice, numbers may be
+        entry = _Open(self._open_file(row), row if row.name is None else None, originals)
         with self._lock:
             other = self._open.get(extent)
             if other is not None:

@@ -249,6 +249,8 @@ class Holding:
         except (ExtentGone, ExternalChanged, OSError):
             return None
         try:
+            if entry.originals is not None and (raw := entry.originals.read(offset, length)) is not None:
+                return raw
             past = self.extent_files.past_cache(entry)
             return None if past is None else past.read(offset, length)
         finally:

@@ -13,7 +13,8 @@ import contextlib
 import dataclasses
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -27,8 +28,10 @@ from p2plearn.course.unixfs import Unrepresentable, root_cid
 from p2plearn.database import CommitInDoubt
 from p2plearn.errors import PeerFault, Refused, UsageProblem
 from p2plearn.store.catalogue import add_extent, add_external, add_slots
-from p2plearn.store.ingest import Ingest, Report
+from p2plearn.store.ingest import KNOWN, Ingest, Report
+from p2plearn.store.originals import Original, Originals
 from p2plearn.store.parts import StoreParts
+from p2plearn.store.past_cache import LEAST
 from p2plearn.store.problems import disk_problem
 from p2plearn.store.scan import Scan, scan
 
@@ -266,9 +269,25 @@ def _record(  # noqa: PLR0917
         db.execute("INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?)", head)
     store.forget(signed.course)
     placement = store.placement_of(signed, index)
+    # What this publish read it has hashed; what was here before is hashed when it is first read.
+    placement.just_written(ingest.new())
     if ingest.extent_name:
-        # What this publish wrote it has hashed; what was here before is hashed when it is first read.
-        placement.just_written(ingest.new())
+        store.files.copied_from(ingest.extent_name, Originals(_copied(found, index, places), now))
+
+
+def _copied(found: Scan, index: Index, places: array[int]) -> Iterator[Original]:
+    """The files all of whose chunks lie one after the other in the new extent."""
+    for number, entry in enumerate(index.files):
+        if entry.size < LEAST:
+            continue
+        start = at = places[entry.first]
+        for slot in range(entry.first, entry.first + entry.count):
+            if places[slot] == KNOWN or places[slot] != at:
+                break
+            at += index.lengths[slot]
+        else:
+            file = found.files[number]
+            yield Original(start, file.source, file.size, file.mtime_ns, file.inode)
 
 
 def _externals(db: sqlite3.Connection, found: Scan, index: Index, slots: Iterable[int]) -> dict[int, int]:
