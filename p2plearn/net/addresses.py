@@ -63,6 +63,8 @@ def _reach(raw: bytes) -> Reach:
         if int(address.value_for_protocol("tcp") or 0) == 0:
             return Reach.NONE
         value = str(address.value_for_protocol(kind))
+        # A part that is no peer id comes to light where it is written out, and everyone after us writes it out.
+        str(address)
     except Exception:  # multiaddr raises a family of its own, and KeyError, ValueError, StopIteration
         return Reach.NONE
     if kind.startswith("dns"):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multiaddr import Multiaddr
 
-from p2plearn.net.addresses import MAX_ADDRESSES, Reach, believable, dial_order, reach
+from p2plearn.net.addresses import MAX_ADDRESSES, Reach, bare, believable, dial_order, reach
 
 PARTS = [
     b"\x04\x08\x08\x08\x08",
@@ -87,6 +87,13 @@ def test_whatever_an_address_is_made_of_nothing_is_raised(parts: list[bytes]) ->
         for kept in believable([address], told_over):
             assert reach(kept) is reach(address)
     assert len(dial_order([address])) == (reach(address) > Reach.NONE)
+
+
+def test_an_address_by_way_of_a_relay_that_is_no_peer_is_of_no_use() -> None:
+    good = Multiaddr(f"/ip4/8.8.8.8/tcp/1/p2p/{PEER}/p2p-circuit/p2p/{PEER}").to_bytes()
+    bad = Multiaddr(good.replace(b"\xa5\x03\x26\x00", b"\xa5\x03\x26\x80", 1))
+    assert reach(bad) is Reach.NONE
+    assert believable([bad, Multiaddr(good)], Reach.GLOBAL) == [bare(Multiaddr(good))]
 
 
 def texts(addresses: list[Multiaddr]) -> list[str]:
