@@ -10,39 +10,30 @@ import ast
 import contextlib
 import dataclasses
 import functools
-import json
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import trio
-from courses import make_course
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+import true_input as true
 from google.protobuf.message import DecodeError
-from gossip.people import COURSE, person, question
+from gossip.people import COURSE
 from hosts import make_host
-from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.exceptions import ParseError
 from libp2p.host.basic_host import BasicHost
 from libp2p.io.exceptions import IOException
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
 from libp2p.peer.id import ID
 from libp2p.security.exceptions import HandshakeFailure
-from libp2p.security.tls.certificate import create_cert_template, generate_certificate
-from multiaddr import Multiaddr
-from wires import DATA, FIN, HEADER, PING, RST, SYN, WINDOW_UPDATE
 
 from p2plearn import invite
 from p2plearn.archive import car, dagcbor, layout
 from p2plearn.course import index, manifest, msgpacking, names
 from p2plearn.dht import lookout, messages, remembered
-from p2plearn.dht.custody import Unit
 from p2plearn.dht.hearsay import _multiaddrs
 from p2plearn.dht.providers import CourseProviderStore
-from p2plearn.dht.receipts import decode_receipt, sign_receipt
+from p2plearn.dht.receipts import decode_receipt
 from p2plearn.errors import PeerFault, UsageProblem
 from p2plearn.gossip import envelope, turns
 from p2plearn.net import addresses, bootstrap, bounded, peers
@@ -53,7 +44,7 @@ from p2plearn.operations import GetRequest, PublishRequest
 from p2plearn.people import PostRequest
 from p2plearn.state_file import Unusable, decode_state
 from p2plearn.transfer import protocol, traffic
-from p2plearn.transfer.traffic import Moved, TrafficBook
+from p2plearn.transfer.traffic import TrafficBook
 from p2plearn.web import answers, schema
 
 CORPUS = Path(__file__).resolve().parents[1] / "fuzz" / "corpus"
@@ -181,9 +172,12 @@ def _kademlia(raw: bytes) -> None:
 
 
 def _address(raw: bytes) -> None:
+    """All that is done to an address that may be of use."""
     for address in _multiaddrs([raw]):
         if addresses.reach(address) > addresses.Reach.NONE:
-            addresses.bare(address)
+            assert addresses.bare(addresses.bare(address)) == addresses.bare(address)
+            if addresses.is_relayed(address):
+                addresses.relay_of(address)
         addresses.dial_order(addresses.believable([address], addresses.Reach.LOOPBACK))
 
 
@@ -197,7 +191,7 @@ def _car(raw: bytes) -> None:
 
 def _index(raw: bytes) -> None:
     """Behind the hash too: who signs a manifest names in it whatever index they like."""
-    told = _course().signed.manifest
+    told = true.course().signed.manifest
     with contextlib.suppress(PeerFault):
         index.decode_index(raw, told)
     index.decode_index(raw, dataclasses.replace(told, index=tuple(index.parts(raw))))
@@ -236,108 +230,18 @@ def _caller(raw: bytes) -> None:
     answers.check_caller({"host": host, "origin": origin, "sec-fetch-site": site})
 
 
-@functools.cache
-def _course() -> Any:
-    return make_course(6, 500)
-
-
-def _manifests() -> list[bytes]:
-    return [_course().signed.raw, person("ann").course("A course").raw]
-
-
-def _envelopes() -> list[bytes]:
-    ann = person("ann")
-    said = [question(), envelope.Profile("", "Ann"), envelope.Rating("Good.", 5), envelope.Trust(bytes(32), True)]
-    return [ann.says(body).raw for body in said]
-
-
-def _turns() -> list[bytes]:
-    raws, feed = _envelopes(), bytes(32)
-    made = [
-        turns.Turn(ranges={feed: [(b"\1\2", bytes(16)), (b"", None)]}),
-        turns.Turn(have={COURSE: [bytes(32)]}, want=[bytes(32)], more=True),
-        turns.Turn(envelopes=raws),
-    ]
-    return [turns.encode(turn)[4:] for turn in made]
-
-
-def _receipt() -> Any:
-    ann = person("ann")
-    return sign_receipt(Unit(COURSE, 0), ann.key, 1_790_000_000_000, 3, True, ann.private.sign)
-
-
-def _custody() -> list[bytes]:
-    told = person("ann").course("A course")
-    said = [
-        messages.Beat(1, 2, 3, False, bytes(16)),
-        messages.Offer(0, 3, told.signature, told.raw),
-        messages.Receipts((_receipt(),)),
-        messages.Challenge(COURSE, 0, 0, 10, bytes(16)),
-        messages.Release(Unit(COURSE, 1)),
-        messages.Accept(),
-        messages.Decline(messages.Reason.BUSY, "no"),
-        messages.Progress(7),
-        messages.Ack(_receipt()),
-        messages.Proof(bytes(32)),
-    ]
-    return [messages.encode(each) for each in said]
-
-
-def _chunk() -> list[bytes]:
-    course = _course()
-    said: list[Any] = [
-        protocol.Open(COURSE, True),
-        protocol.WantIndex(0, 2),
-        protocol.Want(((0, 3), (5, 1))),
-        protocol.Cancel(((1, 1),)),
-        protocol.ManifestIs(course.signed.signature, course.signed.raw),
-        protocol.IndexPart(0, course.index_raw[:200]),
-        protocol.Have(6, b"\xfc"),
-        protocol.HaveMore(((0, 1),)),
-        protocol.Missing(((2, 1),)),
-        protocol.NotHere(),
-        protocol.Busy(2.0),
-    ]
-    return [protocol.encode(each) for each in said] + [protocol.chunk_header(3, 10) + bytes(10)]
-
-
-def _yamux_frames() -> list[bytes]:
-    opened = HEADER.pack(0, WINDOW_UPDATE, SYN, 1, 0) + HEADER.pack(0, DATA, 0, 1, 5) + b"hello"
-    return [
-        opened + HEADER.pack(0, DATA, FIN, 1, 0),
-        opened + HEADER.pack(0, WINDOW_UPDATE, RST, 1, 0),
-        HEADER.pack(0, PING, SYN, 0, 7) + HEADER.pack(0, 3, 0, 0, 0),
-    ]
-
-
-def _certificate() -> list[bytes]:
-    pem, _ = generate_certificate(create_new_key_pair().private_key, create_cert_template())
-    return [x509.load_pem_x509_certificate(pem.encode()).public_bytes(Encoding.DER)]
-
-
-def _peers_file() -> list[bytes]:
-    row = {
-        "peer": str(ID.from_pubkey(create_new_key_pair().public_key)),
-        "addresses": ["/ip4/1.1.1.1/tcp/1"],
-        "last_seen": 1_790_000_000,
-        "successes": 1,
-        "failures": 0,
-    }
-    return [json.dumps({"format": peers.FORMAT, "peers": [row]}).encode()]
-
-
 def _peers(raw: bytes) -> None:
     """What was taken in is used, and written again."""
     book, again = peers.AddressBook(Path()), peers.AddressBook(Path())
-    decode_state(raw, peers.FORMAT, lambda document: book._read(document, 1e9))
+    decode_state(raw, peers.FORMAT, lambda document: book._read(document, true.NOW))
     assert len(book.best(peers.MAX_PEERS)) == len(book)
-    decode_state(book.encode(), peers.FORMAT, lambda document: again._read(document, 1e9))
+    decode_state(book.encode(), peers.FORMAT, lambda document: again._read(document, true.NOW))
     assert len(again) == len(book)
 
 
 def _providers(raw: bytes) -> None:
     records = CourseProviderStore(_some_host(), None)
-    for told_at, key, provider in decode_state(raw, remembered.FORMAT, lambda d: remembered._read(d, time.time())):
+    for told_at, key, provider in decode_state(raw, remembered.FORMAT, lambda d: remembered._read(d, true.NOW)):
         records.restore(key, provider, told_at)
 
 
@@ -353,115 +257,51 @@ def _some_host() -> BasicHost:
     return make_host()
 
 
-def _absences_file() -> list[bytes]:
-    one, other = bytes(32).hex(), bytes(range(32)).hex()
-    return [json.dumps({"format": lookout.FORMAT, "away": {one: 7}, "lost": [[COURSE.hex(), [other], 8]]}).encode()]
-
-
-def _providers_file() -> list[bytes]:
-    row = {
-        "peer": str(ID.from_pubkey(create_new_key_pair().public_key)),
-        "addresses": ["/ip4/1.1.1.1/tcp/1"],
-        "courses": {COURSE.hex(): round(time.time())},
-    }
-    return [json.dumps({"format": remembered.FORMAT, "peers": [row]}).encode()]
-
-
-def _message() -> list[bytes]:
-    message = Message(type=Message.GET_PROVIDERS, key=b"\x12\x20" + COURSE)
-    row = message.providerPeers.add()
-    row.id = b"\x00\x24\x08\x01\x12\x20" + bytes(32)
-    row.addrs.append(Multiaddr("/ip4/1.1.1.1/tcp/1").to_bytes())
-    return [message.SerializeToString()]
-
-
-def _invites() -> list[bytes]:
-    peer = str(ID.from_pubkey(create_new_key_pair().public_key))
-    where = (f"/ip4/1.1.1.1/tcp/4017/p2p/{peer}",)
-    told = [invite.Invite("School", bytes(32)), invite.Invite("学校", bytes(32), where)]
-    return [invite.format_invite(each).encode() for each in told]
-
-
-def _car_file() -> list[bytes]:
-    cid = car.raw_cid(bytes(32))
-    return [car.encode_header([cid]) + car.encode_head(cid, 3) + b"abc"]
-
-
-def _bundle() -> list[bytes]:
-    signed = _course().signed
-    told = signed.manifest
-    parts = tuple(part.digest for part in told.index)
-    return [layout.encode_bundle([layout.Packed(signed.course, signed.signature, parts, told.root)])]
-
-
-def _router() -> list[bytes]:
-    service = (
-        "<service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType>"
-        "<controlURL>/control</controlURL></service>"
-    )
-    page = f"<root><URLBase>http://192.0.2.1:80/</URLBase>{service}</root>"
-    fault = "<s:Fault><errorCode>718</errorCode><errorDescription>Conflict</errorDescription></s:Fault>"
-    said = [
-        "HTTP/1.1 200 OK\r\nLocation: http://192.0.2.1:1900/root.xml\r\n\r\n",
-        f"HTTP/1.1 200 OK\r\n\r\n{page}",
-        f"HTTP/1.1 500 No\r\n\r\n{fault}",
-        "<NewExternalIPAddress>192.0.2.1</NewExternalIPAddress>",
-    ]
-    return [text.encode() for text in said]
-
-
-def _traffic_file() -> list[bytes]:
-    moved = dict.fromkeys((field.name for field in dataclasses.fields(Moved)), 7)
-    return [json.dumps({"format": 1, "days": {"2026-05-04": moved}, "paused_until": 0.5}).encode()]
-
-
-def _wire(encode: Callable[[Any], bytes], *said: Any) -> Callable[[], list[bytes]]:
-    return lambda: [encode(each) for each in said]
-
-
 DECODERS = (
     Decoder("manifest", lambda raw: manifest.open_manifest(raw[64:], raw[:64]),
-            lambda: [bytes(64) + raw for raw in _manifests()], (manifest.BadManifest, PeerFault)),
-    Decoder("manifest-fields", manifest.decode_manifest, _manifests, (manifest.BadManifest, PeerFault)),
-    Decoder("index", _index, lambda: [_course().index_raw]),
-    Decoder("msgpack", lambda raw: msgpacking.unpack(raw, longest=1000, most=100), _turns, (ValueError,)),
-    Decoder("envelope", envelope.open_envelope, _envelopes),
-    Decoder("sync-turn", turns.decode, _turns),
-    Decoder("chunk-served", _fed(lambda: protocol.Decoder(protocol.FROM_FETCHER)), _chunk),
-    Decoder("chunk-fetched", _fed(lambda: protocol.Decoder(protocol.FROM_SERVER)), _chunk),
-    Decoder("heartbeat", _fed(lambda: messages.Decoder(messages.BEATS)), _custody),
-    Decoder("custody-asked", _fed(lambda: messages.Decoder(messages.ASKED)), _custody),
-    Decoder("custody-answered", _fed(lambda: messages.Decoder(messages.ANSWERED)), _custody),
-    Decoder("receipt", decode_receipt, lambda: [_receipt().encode()]),
-    Decoder("kademlia", _kademlia, _message, ()),
-    Decoder("multiaddr", _address, lambda: [Multiaddr("/ip4/1.1.1.1/tcp/1").to_bytes()], ()),
+            lambda: [bytes(64) + raw for raw in true.manifests()], (manifest.BadManifest, PeerFault)),
+    Decoder("manifest-fields", manifest.decode_manifest, true.manifests, (manifest.BadManifest, PeerFault)),
+    Decoder("index", _index, lambda: [true.course().index_raw]),
+    Decoder("msgpack", lambda raw: msgpacking.unpack(raw, longest=1000, most=100), true.sync_turns, (ValueError,)),
+    Decoder("envelope", envelope.open_envelope, true.envelopes),
+    Decoder("sync-turn", turns.decode, true.sync_turns),
+    Decoder("chunk-served", _fed(lambda: protocol.Decoder(protocol.FROM_FETCHER)), true.chunk_messages),
+    Decoder("chunk-fetched", _fed(lambda: protocol.Decoder(protocol.FROM_SERVER)), true.chunk_messages),
+    Decoder("heartbeat", _fed(lambda: messages.Decoder(messages.BEATS)), true.custody_messages),
+    Decoder("custody-asked", _fed(lambda: messages.Decoder(messages.ASKED)), true.custody_messages),
+    Decoder("custody-answered", _fed(lambda: messages.Decoder(messages.ANSWERED)), true.custody_messages),
+    Decoder("receipt", decode_receipt, lambda: [true.receipt().encode()]),
+    Decoder("kademlia", _kademlia, true.kademlia_answers, ()),
+    Decoder("multiaddr", _address, lambda: [each.to_bytes() for each in true.addresses()], ()),
     Decoder("multistream-line", _line, lambda: [b"\x13/multistream/1.0.0\n"], (ParseError, IOException)),
-    Decoder("yamux", functools.partial(trio.run, _yamux), _yamux_frames, (), _yamux_reading),
-    Decoder("tls-certificate", identify, _certificate, (HandshakeFailure,)),
+    Decoder("yamux", functools.partial(trio.run, _yamux), true.yamux_frames, (), _yamux_reading),
+    Decoder("tls-certificate", identify, true.certificates, (HandshakeFailure,)),
     Decoder("relay-hop", wire.decode_hop,
-            _wire(wire.encode_hop, wire.Hop(wire.HopKind.RESERVE), wire.Hop(wire.HopKind.STATUS, status=100))),
-    Decoder("relay-stop", wire.decode_stop, _wire(wire.encode_stop, wire.Stop(wire.StopKind.STATUS))),
-    Decoder("hole-punch", wire.decode_punch, _wire(wire.encode_punch, wire.Punch(wire.PunchKind.CONNECT))),
-    Decoder("autonat", wire.decode_autonat, _wire(wire.encode_autonat, wire.Autonat(wire.AutonatKind.DIAL))),
+            true.encoded(wire.encode_hop, wire.Hop(wire.HopKind.RESERVE), wire.Hop(wire.HopKind.STATUS, status=100))),
+    Decoder("relay-stop", wire.decode_stop, true.encoded(wire.encode_stop, wire.Stop(wire.StopKind.STATUS))),
+    Decoder("hole-punch", wire.decode_punch, true.encoded(wire.encode_punch, wire.Punch(wire.PunchKind.CONNECT))),
+    Decoder("autonat", wire.decode_autonat, true.encoded(wire.encode_autonat, wire.Autonat(wire.AutonatKind.DIAL))),
     Decoder("nat-pmp", _natpmp,
             lambda: [b"\0\x80" + bytes(6) + b"\xc0\0\2\1", b"\0\x82" + bytes(6) + b"\x0f\xb1" * 2 + bytes(4)]),
-    Decoder("upnp", _upnp, _router),
-    Decoder("car", _car, _car_file, (car.BadCar,)),
+    Decoder("upnp", _upnp, true.routers_answers),
+    Decoder("car", _car, true.car_files, (car.BadCar,)),
     Decoder("dag-cbor", dagcbor.decode, lambda: [dagcbor.encode({"a": [1, b"x", None, "y"]})], (dagcbor.BadCbor,)),
-    Decoder("archive-bundle", layout.decode_bundle, _bundle, (layout.NotOurs,)),
+    Decoder("archive-bundle", layout.decode_bundle, true.bundles, (layout.NotOurs,)),
     Decoder("archive-page", layout.decode_page, lambda: [layout.encode_page(layout.Page((COURSE, bytes(32)), True))],
             (layout.NotOurs,)),
-    Decoder("peers.json", _peers, _peers_file, (Unusable,)),
-    Decoder("absences.json", lambda raw: decode_state(raw, lookout.FORMAT, lookout._read), _absences_file, (Unusable,)),
-    Decoder("providers.json", _providers, _providers_file, (Unusable,)),
-    Decoder("traffic.json", _traffic, _traffic_file, (Unusable,)),
+    Decoder("peers.json", _peers, true.peers_files, (Unusable,)),
+    Decoder("absences.json", lambda raw: decode_state(raw, lookout.FORMAT, lookout._read), true.absences_files,
+            (Unusable,)),
+    Decoder("providers.json", _providers, true.providers_files, (Unusable,)),
+    Decoder("traffic.json", _traffic, true.traffic_files, (Unusable,)),
     Decoder("bootstrap_nodes.toml", lambda raw: bootstrap.decode(raw, Path("nodes.toml")),
             lambda: [b'[[node]]\naddress = "/ip4/1.1.1.1/tcp/1"\n'], (UsageProblem,)),
     Decoder("course-link", _text(names.parse_link),
             lambda: [names.format_link(COURSE).encode(), names.course_cid(COURSE).encode()], (UsageProblem,)),
-    Decoder("invite", _text(invite.parse_invite), _invites, (UsageProblem,)),
+    Decoder("invite", _text(invite.parse_invite), true.invites, (UsageProblem,)),
     Decoder("peer-address", _text(lambda text: addresses.read_peer(text, "here")),
-            lambda: [b"/ip4/1.1.1.1/tcp/1/p2p/12D3KooW"], (UsageProblem,)),
+            lambda: [b"/ip4/1.1.1.1/tcp/1/p2p/12D3KooW", *(str(each).encode() for each in true.addresses())],
+            (UsageProblem,)),
     Decoder("api-body", _request,
             lambda: [b'{"course": "00", "dest": "/tmp/x", "only": ["*.pdf"], "timeout": 1.5, "no_copy": true}',
                      b'{"path": "/tmp/x", "tags": ["a"], "copies": 2}', b'{"role": "question", "text": "Why?"}'],
