@@ -6,6 +6,7 @@ decrypted into; credit is given back once half a window has been read; a writer 
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import deque
 from collections.abc import Sequence
@@ -65,6 +66,8 @@ class YamuxStream(IMuxedStream):
         self._credit = INITIAL_WINDOW  # what we may still send
         self.sent = 0
         """Bytes given to the connection so far: who watches it sees whether the peer reads."""
+        self.sent_at = -math.inf
+        """When the last of them were, in trio's time."""
         self._wake_reader = trio.lowlevel.ParkingLot()
         self._wake_writer = trio.lowlevel.ParkingLot()
         self._read_deadline = float("inf")
@@ -175,6 +178,7 @@ class YamuxStream(IMuxedStream):
             frame, size = _take(views, min(self._credit, MAX_FRAME))
             self._credit -= size
             self.sent += size
+            self.sent_at = trio.current_time()
             await self._conn.write([HEADER.pack(0, DATA, 0, self.stream_id, size), *frame], self)
 
     def _check_writable(self) -> None:

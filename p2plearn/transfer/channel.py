@@ -5,6 +5,7 @@ In: a stream. Out: checked messages, and PeerFault or StreamOver when there are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,6 +46,7 @@ class Channel:
         self._serves = accepts is FROM_FETCHER
         self._turn = trio.Lock()
         self._written = 0
+        self._written_at = -math.inf
         self.heard = 0
         """Bytes received, whole messages or not."""
         self.rules: Line | None = None
@@ -54,6 +56,11 @@ class Channel:
     def sent(self) -> int:
         """Bytes that went out so far: while it grows, the peer reads."""
         return self._written if self._fast is None else int(self._fast.sent)
+
+    @property
+    def sent_at(self) -> float:
+        """When bytes last went out, in trio's time."""
+        return self._written_at if self._fast is None else float(self._fast.sent_at)
 
     @property
     def remote(self) -> str | None:
@@ -138,6 +145,7 @@ class Channel:
             for piece in pieces:
                 await self._stream.write(bytes(piece))
                 self._written += len(piece)
+                self._written_at = trio.current_time()
 
     async def close(self) -> None:
         """Say that nothing more comes from here."""

@@ -116,15 +116,15 @@ class _Place:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._sent = channel.sent
-        self.still_since = trio.current_time()
+        self._began = trio.current_time()
         self.scope = trio.CancelScope()
 
-    def look(self) -> None:
-        """See whether something moved since the last look."""
+    @property
+    def still_since(self) -> float:
+        """When something last moved."""
         # Under limits of our own it is we who keep it waiting.
-        if self._channel.sent != self._sent or self._channel.rules is not None:
-            self._sent, self.still_since = self._channel.sent, trio.current_time()
+        now = self._channel.rules is not None
+        return trio.current_time() if now else max(self._began, self._channel.sent_at)
 
 
 def _nobody(_course: bytes) -> None:
@@ -166,8 +166,6 @@ class ChunkService:
 
     def _made_room(self) -> bool:
         """Whether somebody had to give way."""
-        for place in self._places:
-            place.look()
         stillest = min(self._places, key=lambda place: place.still_since, default=None)
         if stillest is None or trio.current_time() - stillest.still_since < GIVE_WAY_SECONDS:
             return False

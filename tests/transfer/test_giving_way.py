@@ -14,12 +14,12 @@ COURSE = make_course(4, 100)
 
 
 class Sitter:
-    """A channel whose peer says OPEN and then nothing; ``sent`` grows while it reads."""
+    """A channel whose peer says OPEN and then nothing; ``sent_at`` moves on while it reads."""
 
     remote = rules = None
 
     def __init__(self) -> None:
-        self.sent = 0
+        self.sent, self.sent_at = 0, -1.0
         self.busy = self.was_reset = self.opened = False
 
     async def receive(self) -> list[Any]:
@@ -54,7 +54,7 @@ async def test_the_stillest_gives_way(autojump_clock: trio.abc.Clock) -> None:
         async def read() -> None:
             while True:
                 await trio.sleep(1.0)
-                reader.sent += 1
+                reader.sent_at = trio.current_time()
 
         nursery.start_soon(read)
         for channel in (sitter, reader):
@@ -72,4 +72,24 @@ async def test_the_stillest_gives_way(autojump_clock: trio.abc.Clock) -> None:
         assert last.busy
         assert not reader.was_reset
         assert service.upload.streams == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_moved_long_ago_keeps_nobody_out(autojump_clock: trio.abc.Clock) -> None:
+    """The first who comes gets a place at once: how long nothing has moved is known without an earlier look."""
+
+    async def find(_course: bytes) -> MemoryShelf:
+        return MemoryShelf.full(COURSE)
+
+    service = ChunkService(find, max_streams=1)
+    sitter, honest = Sitter(), Sitter()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(service.serve, sitter)
+        await trio.sleep(1.0)
+        sitter.sent_at = trio.current_time()
+        await trio.sleep(GIVE_WAY_SECONDS)
+        nursery.start_soon(service.serve, honest)
+        await trio.sleep(0.1)
+        assert sitter.was_reset
+        assert not honest.busy
         nursery.cancel_scope.cancel()
