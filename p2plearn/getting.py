@@ -162,9 +162,9 @@ class Getting:
         self._refuse_blocked(course)
         signed = await trio.to_thread.run_sync(self._store.signed_manifest, course)
         holding = await trio.to_thread.run_sync(self._store.holding, course)
-        return Fetch(
+        fetch = Fetch(
             course,
-            lambda offer: self._network().candidates(course, request.providers, offer),
+            lambda offer: self._network().candidates(course, request.providers, offer, glance=fetch.flows),
             signed=signed,
             index=None if holding is None else holding.index,
             roll=random.randrange,
@@ -174,6 +174,7 @@ class Getting:
             reliance=self._reliance,
             me=self._network().peer_id,
         )
+        return fetch
 
     async def begun(self, course: bytes) -> None:
         """Wait a little when a course is about to come: who asks for it now would else not ask again for long."""

@@ -186,10 +186,10 @@ class Network:
         """Where this node can be dialled, with ``/p2p/``; the most useful first."""
         return [str(address) for address in self._host.get_addrs()]
 
-    async def candidates(self, course: bytes, named: Sequence[str], offer: Offer) -> None:
+    async def candidates(self, course: bytes, named: Sequence[str], offer: Offer, *, glance: bool = False) -> None:
         """Offer peers that may have ``course``: those named, connected ones on the off chance, then what the DHT tells.
 
-        Returns when there are no more to find.
+        Returns when there are no more to find. ``glance``: there are some already, and more are welcome.
         """
         seen: set[ID] = {self._host.get_id()}
 
@@ -202,7 +202,7 @@ class Network:
             await once(read_peer(text, "--from"), named=True)
         for peer in self._host.get_connected_peers()[:ASK_NEIGHBOURS]:
             await once(PeerInfo(peer, []), guess=True)
-        async with self.directory.find_stream(course) as found:
+        async with self.directory.find_stream(course, glance=glance) as found:
             async for info in found:
                 await once(info)
 

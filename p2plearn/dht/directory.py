@@ -38,6 +38,10 @@ PARALLEL_WITHDRAWALS = 8
 READ_BACK = 0.1
 """Share of batches after which one course is read back from one peer that confirmed it."""
 
+GLANCE = 4
+"""Peers that hold a record, of the 20 that do, asked by who could do without: sixteen that fetch together asked each
+other three hundred times a round. Who lacks something asks them all, lest a few that lie near it hide the others."""
+
 ADDRESS_CHECK_SECONDS = 10.0
 """Between looks at our own addresses: records with old ones send people to a closed door."""
 
@@ -248,14 +252,16 @@ class Directory:
     # Asking.
 
     @asynccontextmanager
-    async def find_stream(self, course: bytes) -> AsyncIterator[AsyncIterator[PeerInfo]]:
+    async def find_stream(self, course: bytes, *, glance: bool = False) -> AsyncIterator[AsyncIterator[PeerInfo]]:
         """Providers of ``course`` as the network tells of them: ``async with … as found: async for peer in found``.
 
         Each peer comes once, with what is known of its addresses; ourselves, and peers without any address, never.
-        The iteration ends with the lookup; leaving the context ends the lookup.
+        The iteration ends with the lookup; leaving the context ends the lookup. ``glance``: only the ``GLANCE``
+        nearest are asked, for who has enough and looks for more.
         """
         # Closed here: whoever has found enough leaves it half-way.
-        async with self._dht.providers(key_of(course)) as told, aclosing(self._each_once(told)) as each:
+        width = GLANCE if glance else WIDTH
+        async with self._dht.providers(key_of(course), width) as told, aclosing(self._each_once(told)) as each:
             yield each
 
     async def _each_once(self, told: trio.MemoryReceiveChannel[PeerInfo]) -> AsyncGenerator[PeerInfo, None]:

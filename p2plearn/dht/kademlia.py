@@ -254,8 +254,8 @@ class CourseDHT(KadDHT):
         return await self._telling.tell(peer, keys)
 
     @asynccontextmanager
-    async def providers(self, key: bytes) -> AsyncIterator[trio.MemoryReceiveChannel[PeerInfo]]:
-        """A channel of every provider of ``key``, as it is told; the end of the lookup ends it.
+    async def providers(self, key: bytes, width: int = WIDTH) -> AsyncIterator[trio.MemoryReceiveChannel[PeerInfo]]:
+        """A channel of every provider of ``key`` that the ``width`` nearest peers tell of; the lookup's end ends it.
 
         A peer may come more than once, with other addresses. Ourselves excluded. Nothing is stored: what others say
         is hearsay. Leaving the context ends the lookup.
@@ -267,7 +267,7 @@ class CourseDHT(KadDHT):
                 for known in self.provider_store.get_providers(key):
                     if known.peer_id != self.local_peer_id and not self.refuses(known.peer_id):
                         await send.send(PeerInfo(known.peer_id, known.addrs))
-                await self._look_up(key, Message(type=Message.MessageType.GET_PROVIDERS, key=key), send)
+                await self._look_up(key, Message(type=Message.MessageType.GET_PROVIDERS, key=key), send, width)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)

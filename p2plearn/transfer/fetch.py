@@ -168,6 +168,12 @@ class Fetch:
             await self._finished.wait()
         return landing
 
+    @property
+    def flows(self) -> bool:
+        """Several take part, and what is lacking here they have."""
+        scheduler = self.scheduler
+        return scheduler is not None and len(scheduler.peers) > 1 and not scheduler.starved
+
     def called_by(self, peer: Peer) -> None:
         """``peer`` asks this node for the course: it may take part."""
         self.participants.called_by(peer)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import trio
 from hosts import LOOPBACK, eventually, make_host, running_node, running_nodes
 from libp2p.peer.id import ID
 
 from p2plearn import status_words
-from p2plearn.dht.directory import Directory
+from p2plearn.dht.directory import GLANCE, Directory
 from p2plearn.dht.kademlia import CourseDHT, key_of
 from p2plearn.dht.lookup import WIDTH
 from p2plearn.net.dial import connect
@@ -100,3 +101,24 @@ async def test_a_lookup_with_nobody_there_ends_at_once() -> None:
     async with running_node() as a:
         with trio.fail_after(0.5):
             assert await a.directory.find(os.urandom(32)) == []
+
+
+async def test_a_glance_asks_the_few_nearest_who_tell_as_much() -> None:
+    course = os.urandom(32)
+    async with running_nodes(3) as (a, b, c):
+        await a.meet(c)
+        a.directory.announce(course)
+        await eventually(lambda: a.directory.announced(course) >= 1, 60.0)
+        await b.meet(c)
+        widths: list[int] = []
+        providers = b.dht.providers
+
+        def noted(key: bytes, width: int = WIDTH) -> Any:
+            widths.append(width)
+            return providers(key, width)
+
+        b.dht.providers = noted  # type: ignore[method-assign]
+        for glance in (True, False):
+            async with b.directory.find_stream(course, glance=glance) as found:
+                assert a.peer in [info.peer_id async for info in found]
+        assert widths == [GLANCE, WIDTH]

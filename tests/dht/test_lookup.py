@@ -125,3 +125,15 @@ def test_nobody_is_asked_twice_whatever_happens(events: list[tuple[int, bytes]])
             lookup.finished(float(now))
             lookup.wake_at(float(now))
     assert len(asked) == len(set(asked))
+
+
+def test_a_narrow_one_asks_the_nearest_it_knows_and_no_more() -> None:
+    names = [bytes([n]) * 8 for n in range(20)]
+    lookup = Lookup(b"target", names, width=4)
+    asked = lookup.next(0.0)
+    assert asked == sorted(names, key=lambda name: place(name) ^ place(b"target"))[:4]
+    for name in asked:
+        assert not lookup.finished(0.1)
+        lookup.answered(name, names, 0.1)
+    assert lookup.finished(0.1)
+    assert lookup.next(0.1) == []

@@ -301,3 +301,17 @@ async def test_who_asks_for_the_course_is_asked_for_it_too(early):
                     node.fetch.called_by(caller)
         assert node.landing.content() == b"".join(COURSE.chunks[slot] for slot in range(60))
     assert node.fetch.tally.gave == {node.peers[0].name, caller.name}
+
+
+async def test_it_flows_while_several_take_part_who_have_what_is_lacking():
+    async def nobody(_offer):
+        return
+
+    one = fetch.Fetch(COURSE.hash, nobody, signed=None, index=None, roll=lambda count: 0)
+    assert not one.flows
+    for bitmap, flows in ((b"\xff", True), (b"\x00", False)):
+        one.scheduler = scheduler.Scheduler(range(8), 8, lambda _slot: 100, lambda _count: 0)
+        one.scheduler.joined("a", bitmap, 0.0)
+        assert not one.flows
+        one.scheduler.joined("b", bitmap, 0.0)
+        assert one.flows is flows
