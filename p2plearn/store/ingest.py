@@ -35,7 +35,7 @@ from p2plearn.store.behind import Behind
 from p2plearn.store.durable import sync_directory, sync_file
 from p2plearn.store.extents import create_extent, remove_extent, start_of_file
 from p2plearn.store.parts import StoreParts
-from p2plearn.store.past_cache import BLOCK, aligned
+from p2plearn.store.past_cache import BLOCK, LEAST, aligned
 from p2plearn.store.problems import disk_problem
 from p2plearn.store.scan import Scan, SourceFile
 
@@ -99,6 +99,10 @@ class Ingest:
         self._turns = threading.Condition()
         self._failed = False
         self._behind = Behind(keep=_IN_MEMORY)
+        self._over = b""
+        """The beginning of a block that the next batch goes on with, and ..."""
+        self._over_at = 0
+        """... where it lies in the extent."""
 
     # The caller's thread: read and cut ----------------------------------------------------------------------------
 
@@ -245,7 +249,32 @@ class Ingest:
             self.extent_bytes = cursor
         if runs:
             self._make_room()
+            self._join(batch.buffer, runs)
         return runs
+
+    def _join(self, buffer: memoryview, runs: list[tuple[int, int, int]]) -> None:
+        """Make the batch's runs end where blocks do: what is over of the last waits for the next batch, which goes on
+        there. A few bytes through the cache would wait for what the other worker is writing to the same file.
+        """
+        offset, start, end = runs[0]
+        if self._over and offset == self._over_at + len(self._over) and (offset - start) % BLOCK == 0:
+            # Before a run that lies like its place there is room for what its first block lacks.
+            start -= len(self._over)
+            buffer[start : start + len(self._over)] = self._over
+            runs[0] = (self._over_at, start, end)
+            self._over = b""
+        else:
+            self._write_over()
+        offset, start, end = runs[-1]
+        over = (offset + end - start) % BLOCK
+        if over and (offset - start) % BLOCK == 0 and end - start - over >= LEAST:
+            self._over, self._over_at = bytes(buffer[end - over : end]), offset + end - start - over
+            runs[-1] = (offset, start, end - over)
+
+    def _write_over(self) -> None:
+        if self._over:
+            self._behind.write(self._fd, [self._over], self._over_at)
+            self._over = b""
 
     def _acceptable(self, extent: int) -> bool:
         """Whether a chunk that lies there needn't be stored: with copying, what lies in a user's file doesn't count."""
@@ -277,6 +306,7 @@ class Ingest:
             return
         listed = ((index.digest(slot), self.places[slot], index.lengths[slot]) for slot in self.new())
         try:
+            self._write_over()
             self.extent_bytes = contents.write(self._fd, listed, self.extent_bytes)
             sync_file(self._fd)
             sync_directory(self._parts.extents)
