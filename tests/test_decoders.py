@@ -12,9 +12,10 @@ import os
 import random
 import runpy
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
+import true_input as true
 from decoders import CORPUS, DECODERS, MOST_KEPT, MOST_KEPT_BYTES, Decoder, kept_inputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -76,6 +77,34 @@ def test_kept_is_what_reaches_new_code_and_no_more() -> None:
     everything = keep["cover"](decoder, [one, text, cut], [other, text, cut], 9, 99)
     assert everything == []
     assert keep["cover"](decoder, [one], [text, cut], 9, 1) == [], "no room"
+
+
+def test_the_fuzzer_writes_values_as_they_came() -> None:
+    notations = runpy.run_path(str(CORPUS.parent / "notations.py"))
+    for raw in [b"".join(true.chunk_messages()), b"".join(true.custody_messages())]:
+        assert len(frames := notations["read_frames"](raw)) > 9
+        assert notations["write_frames"](frames) == raw
+    for raw in true.kademlia_answers():
+        fields = notations["read_protobuf"](raw)
+        assert any(isinstance(value, list) for _, value in fields), "a message in it"
+        assert notations["write_protobuf"](fields) == raw
+
+
+async def _within(raw: bytes) -> None:
+    raise KeyError(raw) if raw == b"bad" else ValueError(raw)
+
+
+@pytest.mark.parametrize("within", [None, _within])
+def test_which_input_it_was_is_said(within: Callable[[bytes], Awaitable[object]] | None) -> None:
+    table = {b"one": 1}
+    decoder = Decoder("lookup", lambda raw: table[raw], list, (ValueError,), within)
+    try_all(decoder, [b"one"])
+    said: list[list[str]] = []
+    try:
+        try_all(decoder, [b"one", b"bad", b"one"])
+    except* KeyError as problems:
+        said = [problem.__notes__ for problem in problems.exceptions]
+    assert said == [["of b'bad'"]]
 
 
 @every
