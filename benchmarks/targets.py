@@ -154,11 +154,12 @@ class Bench:
     def swarm(self) -> list[Line]:
         """One provider, four fetchers at once."""
         source = made_file(self.room / "source" / "course.bin", self.scaled(256 << 20))
-        taken = compare([P2plearn, *self.peers], self.room, source, 4, self.runs)
+        taken = compare([P2plearn, NoCopy, *self.peers], self.room, source, 4, self.runs)
         work = f"{words(size_of(source))} to 4 at once"
         upload = taken[P2plearn.name]["provider's upload, x the course"]
         return [
             self.against(Target(work, "at most", 1.2, "s", Libtorrent.name), taken, P2plearn, "fetch, s"),
+            self.against(Target(f"{work}, --no-copy", "at most", 1.2, "s", Libtorrent.name), taken, NoCopy, "fetch, s"),
             self.against(Target(work, None, 0.0, "s", Syncthing.name), taken, P2plearn, "fetch, s"),
             judge(Target(f"{work}: the provider uploads", "under", 2.5, "x the course"), upload),
         ]

@@ -88,6 +88,17 @@ def alone() -> None:
     os.execvpe(command[0], command, {**os.environ, "P2PLEARN_BENCH_ALONE": "1"})
 
 
+def in_memory(source: Path) -> None:
+    """Read it all: whose turn it is must not find in memory what the one before didn't. Some hosts take unused pages
+    back within seconds.
+    """
+    for path in [source] if source.is_file() else source.rglob("*"):
+        if path.is_file():
+            with path.open("rb", buffering=0) as file:
+                while file.read(1 << 20):
+                    pass
+
+
 def same(one: Path, other: Path) -> bool:
     """Both hold the same files with the same bytes."""
     if one.is_file():
