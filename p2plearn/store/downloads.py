@@ -151,14 +151,14 @@ class Downloads:
     ) -> Download:
         parts, course = self._parts, signed.course
         with parts.gate:
+            row = parts.catalogue.course(course)
+            fresh_file = row is None or not row.indexed
             # Until the course is in the catalogue, a sweep could take what is found here.
             download = Download(parts, parts.placement_of(signed, index), self._ended)
             try:
                 for plan in parts.catalogue.plans(course):
                     download.adopt(plan)
                 download.want(wanted)
-                row = parts.catalogue.course(course)
-                fresh_file = row is None or not row.indexed
 
                 def keep() -> None:
                     if fresh_file:
@@ -176,6 +176,8 @@ class Downloads:
                 with self._mutex:
                     self._live[course] = download
             except BaseException:
+                if fresh_file:  # nothing says that this index is here, so nothing may be remembered of it
+                    parts.forget(course)
                 download.close()
                 raise
         try:

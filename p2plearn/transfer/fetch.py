@@ -79,7 +79,7 @@ class Fetch:
     ) -> None:
         self.course = course
         self.signed = signed
-        self.index = index
+        self.index = index = index if signed is not None else None  # which course's, only its manifest says
         self.index_raw: bytes | None = None
         self.tally = Tally()
         self.standing = Standing()

@@ -15,6 +15,7 @@ from stores import begin, copy, fetch, noise, parcel, publish, read_tree, write_
 from p2plearn.errors import NoSpace, StoreProblem
 from p2plearn.store import download as download_module
 from p2plearn.store.placement import bit
+from p2plearn.store.space import StoreLimits
 from p2plearn.store.store import Store
 
 
@@ -284,6 +285,24 @@ def test_no_room_is_said_with_figures_before_anything_is_written(
     full = opened("full", min_free=1 << 60)
     with pytest.raises(NoSpace, match="free"):
         begin(store, full, course)
+
+
+@pytest.mark.parametrize("limits", [{"quota": 1_000_000}, {"min_free": 1 << 60}])
+@pytest.mark.parametrize("give", [False, True])
+def test_a_refusal_for_lack_of_room_leaves_nothing_remembered(
+    store: Store, opened: Callable[..., Store], folder: Path, tmp_path: Path, limits: dict[str, int], give: bool
+) -> None:
+    course = publish(store, folder).course
+    tight = opened("tight", **limits)
+    for _ in range(2):
+        with pytest.raises(NoSpace):
+            tight.begin_download(*parcel(store, course), checkout=tmp_path / "out", give=give)
+        # A fetch that begins now has to ask for all of it: neither manifest nor index is here.
+        assert tight.holding(course) is None
+        assert tight.signed_manifest(course) is None
+    tight._parts.budget.limits = StoreLimits()
+    copy(store, tight, course)
+    assert tight.verify() == []
 
 
 def test_two_downloads_cannot_reserve_the_same_room(store: Store, opened: Callable[..., Store], tmp_path: Path) -> None:
