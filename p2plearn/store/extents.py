@@ -5,7 +5,9 @@ and copied with large requests. Files of a course of 4 KiB and more begin on a 4
 that share blocks can share them. What lies between the chunks is zero.
 
 An extent of the store's own is only ever written where no chunk row points. An *external* extent is one of the
-user's files (publish without copying): it counts only while size, modification time and inode are as recorded.
+user's files (publish without copying): it counts only while size, modification time and inode are as recorded. Those
+can be put back by whoever changes a file; its change time can't, so when that moves, what is known of the file's bytes
+is in doubt, and they are hashed again before they count.
 
 ``ExtentFiles`` keeps a bounded number of them open. Unlinking an extent harms no read that is under way.
 
@@ -35,6 +37,11 @@ ALIGNMENT = 4096
 
 OPEN_FILES = 128
 """Extents kept open at once. A course has a few; only courses that were never copied have one a file."""
+
+_CHANGE_TIMES = 16_384
+"""Files of the user's whose change time is remembered (2 MiB); of others, what is read is hashed each time they are
+opened.
+"""
 
 _ORIGINALS = 8
 """Extents of which it is known what they were copied from: those that were published last."""
@@ -109,13 +116,12 @@ def written_ranges(fd: int) -> Iterator[tuple[int, int]]:
         position = stop
 
 
-def external_state(fd: int, row: ExtentRow) -> str:
+def external_state(facts: os.stat_result, row: ExtentRow) -> str:
     """How one of the user's files differs from what was recorded; empty if it doesn't."""
-    facts = os.fstat(fd)
     if facts.st_size != row.size:
-        return f"it has {facts.st_size} bytes now, {row.size} when it was published"
+        return f"it has {facts.st_size} bytes now, {row.size} when it became part of the course"
     if facts.st_mtime_ns != row.mtime_ns or facts.st_ino != row.inode:
-        return "it was changed or replaced since it was published"
+        return "it was changed or replaced since it became part of the course"
     return ""
 
 
@@ -142,13 +148,18 @@ class _Open:
 class ExtentFiles:
     """Open extents by id, least recently used closed first, never one that is being read. Thread-safe."""
 
-    def __init__(self, directory: Path, catalogue: Catalogue, limit: int = OPEN_FILES) -> None:
+    def __init__(
+        self, directory: Path, catalogue: Catalogue, doubt: Callable[[int], None], limit: int = OPEN_FILES
+    ) -> None:
+        """``doubt`` is called with each external extent of which it isn't certain that nobody has written to it."""
         self.directory = directory
         self._catalogue = catalogue
+        self._doubt = doubt
         self._limit = limit
         self._lock = threading.Lock()
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._originals: OrderedDict[str, Originals] = OrderedDict()
+        self._change_times: OrderedDict[int, int] = OrderedDict()
 
     def copied_from(self, name: str, originals: Originals) -> None:
         """Note what the extent of that name, which nobody has read yet, was copied from."""
@@ -175,12 +186,26 @@ class ExtentFiles:
         if entry is None:
             entry = self._add(extent)
         if entry.row is not None:
-            state = external_state(entry.fd, entry.row)
+            facts = os.fstat(entry.fd)
+            state = external_state(facts, entry.row)
             if state:
                 self.unpin(entry)
                 self.forget(extent)
                 raise ExternalChanged(f"{entry.row.user_path}: {state}")
+            self._note_change_time(extent, facts.st_ctime_ns)
         return entry
+
+    def _note_change_time(self, extent: int, changed: int) -> None:
+        known = self._change_times.get(extent)
+        if known == changed:
+            return
+        # Before it is noted: who pins at the same time must not find the old trust beside the new time.
+        self._doubt(extent)
+        with self._lock:
+            self._change_times[extent] = changed
+            self._change_times.move_to_end(extent)
+            while len(self._change_times) > _CHANGE_TIMES:
+                self._change_times.popitem(last=False)
 
     def _has_name(self, extent: int, entry: _Open) -> bool:
         row = entry.row or self._catalogue.extent(extent)

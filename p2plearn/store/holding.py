@@ -2,7 +2,8 @@
 
 Promise: what ``read`` returns has the slot's digest. It is hashed the first time in this process; after that the
 operating system is trusted with it until the store is opened again or ``verify`` runs. Chunks that are part of a
-user's own file (published without copying) are read only while size, time and inode of that file are as recorded.
+user's own file (``--no-copy``) are read only while size, time and inode of that file are as recorded, and hashed again
+whenever its change time has moved.
 Bytes that turn out wrong leave the catalogue at once, so that nobody is served them and the next download fetches
 them.
 

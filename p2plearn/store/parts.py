@@ -40,7 +40,7 @@ class StoreParts:
         self.directory = home / "store"
         self.extents = self.directory / "extents"
         self.catalogue = catalogue
-        self.files = ExtentFiles(self.extents, catalogue)
+        self.files = ExtentFiles(self.extents, catalogue, self._doubt)
         self.course_files = CourseFiles(self.directory / "courses")
         self.budget = Budget(limits, self.directory)
         self.notices: list[str] = []
@@ -113,6 +113,11 @@ class StoreParts:
         """Those in memory."""
         with self.gate:
             return list(self._placements.values())
+
+    def _doubt(self, extent: int) -> None:
+        """Whatever was known good of an extent is to be hashed again before it counts."""
+        for placement in self.open_placements():
+            placement.doubt(extent)
 
     def usable(self) -> Usability:
         """A fresh judge of which extents' chunks count."""

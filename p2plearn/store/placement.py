@@ -4,7 +4,8 @@ One ``Placement`` a course and process, shared by every Holding and Download of 
 the others can serve at once. 18 bytes a slot: 65,536 slots (16 GiB) take 1.2 MB.
 
 Invariants: a slot's ``have`` bit is set only once its bytes were hashed and written, or stand in the catalogue; its
-``good`` bit only once this process has hashed them. The extent of a slot without a ``have`` bit is ``NOWHERE``.
+``good`` bit only once this process has hashed them, and until there is reason to do it again. The extent of a slot
+without a ``have`` bit is ``NOWHERE``.
 
 Imports ``course`` and siblings.
 """
@@ -153,6 +154,13 @@ class Placement:
         """Note that this process has hashed a slot's bytes and found them right."""
         with self.lock:
             set_bit(self.good, slot)
+
+    def doubt(self, extent: int) -> None:
+        """Forget that the bytes of slots that lie in ``extent`` were hashed."""
+        with self.lock:
+            for slot, lies_in in enumerate(self.extents):
+                if lies_in == extent:
+                    clear_bit(self.good, slot)
 
     def only_reader(self, reader: object) -> bool:
         """Note who reads for a peer, for as long as he is there; whether nobody else does."""

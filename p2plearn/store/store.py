@@ -2,7 +2,8 @@
 
 Promises:
 - What was acknowledged (a publish that returned, a ``Download.commit`` that returned) survives SIGKILL and a power cut.
-- Bytes that come out have the hash they are asked for by, or an error comes out instead.
+- Bytes that come out have the hash they are asked for by, or an error comes out instead; how long the operating system
+  is trusted with what was hashed once, ``holding`` says.
 - After a crash at any moment the store opens, everything acknowledged is there, and what was half done is either gone
   (publish, checkout, sweep) or goes on where it was (download).
 - Room is reserved before the first byte; a full disk is an error that says so, and the store works again after.

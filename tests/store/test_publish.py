@@ -15,7 +15,8 @@ from stores import AUTHOR, begin, copy, fetch, noise, publish, read_tree, sign, 
 from p2plearn.errors import Interrupted, NoSpace, Refused, UsageProblem
 from p2plearn.store import ingest as ingest_module
 from p2plearn.store.ingest import SourceChanged
-from p2plearn.store.problems import StoreDamage
+from p2plearn.store.placement import bit
+from p2plearn.store.problems import ChunkMissing, StoreDamage
 from p2plearn.store.publish import PublishMeta
 from p2plearn.store.store import Store
 
@@ -273,6 +274,60 @@ def test_a_changed_file_of_the_users_is_never_served_wrong(store: Store, folder:
     os.utime(folder / "a-b" / "near", ns=(facts.st_atime_ns, facts.st_mtime_ns))
     (wrong,) = (damage for damage in store.verify() if damage.path == "a-b/near")
     assert "hash" in wrong.what
+
+
+def test_a_file_of_the_users_that_was_read_and_then_changed_with_its_times_put_back_is_never_served_wrong(
+    store: Store, folder: Path
+) -> None:
+    course = publish(store, folder, no_copy=True).course
+    holding = store.holding(course)
+    assert holding is not None
+    (entry,) = (entry for entry in holding.index.files if entry.path == "a/near")
+    (other,) = (entry for entry in holding.index.files if entry.path == "a-b/near")
+    assert all(bit(holding.placement.good, slot) for slot in (entry.first, other.first))  # publish has hashed them
+    assert holding.read_many([entry.first, other.first]) == [noise(4096, 3), noise(5000, 2)]
+    assert store.verify() == []
+    overwrite(folder / "a" / "near", b"other bytes")
+    assert holding.read_many([entry.first]) == [None]
+    with pytest.raises((StoreDamage, ChunkMissing)):
+        holding.read(entry.first)
+    assert holding.read(other.first) == noise(5000, 2)
+
+
+def test_a_file_of_the_users_changed_between_publishing_and_its_first_reading_is_never_served_wrong(
+    store: Store, folder: Path
+) -> None:
+    course = publish(store, folder, no_copy=True).course
+    overwrite(folder / "a" / "near", b"other bytes")
+    holding = store.holding(course)
+    assert holding is not None
+    (entry,) = (entry for entry in holding.index.files if entry.path == "a/near")
+    assert holding.read_many([entry.first]) == [None]
+
+
+def overwrite(path: Path, raw: bytes) -> None:
+    """Put other bytes into a file, of which then only the time of its last change differs."""
+    before = path.stat()
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # file systems count in ticks of the clock
+        with path.open("r+b") as opened:
+            opened.write(raw)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+
+
+def test_a_file_of_the_users_is_hashed_once_while_nobody_touches_it(store: Store, folder: Path) -> None:
+    course = publish(store, folder, no_copy=True).course
+    holding = store.holding(course)
+    assert holding is not None
+    slots = list(range(len(holding.index)))
+    assert None not in holding.read_many(slots)
+    good = bytes(holding.placement.good)
+    assert all(bit(good, slot) for slot in slots)
+    store._parts.files.close()  # as when more files are read than are kept open
+    for slot in slots:
+        holding.read(slot)
+        assert bytes(holding.placement.good) == good  # not even in doubt
 
 
 def test_what_is_gone_of_a_not_copied_course_is_fetched(
