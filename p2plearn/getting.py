@@ -28,6 +28,8 @@ from p2plearn.operations import GetRequest, GetResult, Progress, Report
 from p2plearn.progress import Gauge
 from p2plearn.store.download import Download
 from p2plearn.store.follow import Following
+from p2plearn.store.growing import Growing
+from p2plearn.store.problems import ChunkMissing, StoreDamage
 from p2plearn.store.store import Store
 from p2plearn.telling import Counting, in_thread, telling
 from p2plearn.transfer.courtesy import Courtesy
@@ -38,6 +40,10 @@ from p2plearn.transfer.reliance import Reliance
 PATIENCE_SECONDS: Final = 2.0
 """How long somebody who asks for a course waits until its first bytes are here; two that ask each other for what nobody
 has should learn that soon."""
+
+GROW_SECONDS: Final = 1.0
+"""How often a get in order looks for files that are complete; less often where writing them takes longer than that, so
+that the fetch has the disk for half of the time at least."""
 
 
 class Getting:
@@ -87,26 +93,37 @@ class Getting:
         """A get whose turn it is: two at once would write the same bytes to the same place."""
         began = time.perf_counter()
         dest = Path(request.dest) if request.dest else None
-        fetch, files, following = await self._fetch(course, request, dest, report)
+        fetch, files, following, growing = await self._fetch(course, request, dest, report)
         signed, index = fetch.signed, fetch.index
         if signed is None or index is None:
             raise AssertionError("fetched")
-        written, path, replaced_into = 0, "", ""
-        replaced: tuple[str, ...] = ()
+        path = ""
+        written = 0 if growing is None else growing.written
+        replaced = [] if growing is None else growing.replaced
+        replaced_into = None if growing is None else growing.replaced_into
         if dest is not None:
             count = Counting("checking out")
             async with telling(report, count.progress):
                 try:
                     out = await in_thread(
                         lambda cancelled: self._store.checkout(
-                            course, dest, files, count, cancelled, following=following, give=request.no_copy
+                            course,
+                            dest,
+                            files,
+                            count,
+                            cancelled,
+                            following=following,
+                            give=request.no_copy,
+                            known=() if growing is None else growing.there,
                         )
                     )
                 finally:
                     if following is not None:
                         await trio.to_thread.run_sync(following.abandon)
-            written, path = out.written_files, str(out.path)
-            replaced, replaced_into = tuple(out.replaced), str(out.replaced_into or "")
+            written, path = written + out.written_files, str(out.path)
+            if out.replaced_into is not None:
+                replaced_into = out.replaced_into if growing is None else growing.into(out.replaced_into)
+                replaced = [*replaced, *out.replaced]
             if request.no_copy:
                 await in_thread(
                     lambda cancelled: self._store.keep_in_place(
@@ -129,8 +146,8 @@ class Getting:
             seconds=time.perf_counter() - began,
             providers=len(fetch.tally.gave),
             written_files=written,
-            replaced=replaced,
-            replaced_into=replaced_into,
+            replaced=tuple(replaced),
+            replaced_into=str(replaced_into or ""),
             complete=row is not None and row.complete,
             warnings=tuple(warnings),
         )
@@ -185,16 +202,17 @@ class Getting:
 
     async def _fetch(
         self, course: bytes, request: GetRequest, dest: Path | None, report: Report
-    ) -> tuple[Fetch, tuple[FileEntry, ...] | None, Following | None]:
+    ) -> tuple[Fetch, tuple[FileEntry, ...] | None, Following | None, Growing | None]:
         """Bring everything wanted into the store; which files that is (None: all of them), and what of the checkout
-        was written on the way.
+        was written on the way: beside its place, or in it.
         """
         files: tuple[FileEntry, ...] | None = None
         following: Following | None = None
+        growing: Growing | None = None
         fetch = self.fetching[course] = await self.new_fetch(course, request)
 
         async def begin(signed: SignedManifest, index_raw: bytes, index: Index) -> Download:
-            nonlocal files
+            nonlocal files, growing
             self._refuse_blocked(course, signed.manifest.author)
             if request.only:
                 files = index.select(request.only)
@@ -207,16 +225,26 @@ class Getting:
             fetch.standing.total_bytes = sum(file.size for file in chosen)
             fetch.standing.total_files = len(chosen)
             download = await trio.to_thread.run_sync(self._begin, signed, index_raw, index, files, request)
+            if dest is not None and request.in_order:
+                growing = Growing(self._store, download, dest, chosen)
             self._network().directory.announce(course)
             return download
 
+        async def grow() -> None:
+            await fetch.begun.wait()
+            if growing is not None:
+                await _grow(growing)
+
         try:
-            async with telling(report, lambda gauge: _progress(fetch, gauge)), landed(fetch, begin) as download:
+            async with (
+                telling(report, lambda gauge: _progress(fetch, gauge, growing)),
+                landed(fetch, begin, grow if request.in_order else None) as download,
+            ):
                 if dest is not None:
                     following = download.take_following(dest)
         finally:
             self.fetching.pop(course, None)
-        return fetch, files, following
+        return fetch, files, following, growing
 
     def _begin(
         self,
@@ -232,11 +260,30 @@ class Getting:
             self._store.check_destination(signed, index, dest)
         self._store.custody.claim(signed.course, "fetched")
         return self._store.begin_download(
-            signed, index_raw, index, files, "fetched", checkout=dest, give=request.no_copy
+            signed,
+            index_raw,
+            index,
+            files,
+            "fetched",
+            checkout=dest,
+            # In order, files are copied into the folder as they come; what is kept is looked at when all are there.
+            give=request.no_copy and not request.in_order,
+            follow=not request.in_order,
         )
 
 
-def _progress(fetch: Fetch, gauge: Gauge) -> Progress:
+async def _grow(growing: Growing) -> None:
+    """Write files as they get complete, until all are or the fetch ends. Raises what ``Store.checkout`` does."""
+    while not growing.done:
+        began = trio.current_time()
+        try:
+            await in_thread(growing.more)
+        except (ChunkMissing, StoreDamage):
+            return  # something of the store went bad meanwhile: the checkout at the end has it anew, or the words
+        await trio.sleep(max(GROW_SECONDS, trio.current_time() - began))
+
+
+def _progress(fetch: Fetch, gauge: Gauge, growing: Growing | None = None) -> Progress:
     standing = fetch.standing
     gauge.update(trio.current_time(), standing.verified_bytes)
     left = standing.wanted_bytes - standing.verified_bytes
@@ -252,6 +299,7 @@ def _progress(fetch: Fetch, gauge: Gauge) -> Progress:
         eta=gauge.eta(left) if standing.stage == "fetching" else -1.0,
         waiting_for=standing.waiting_for,
         title=fetch.signed.manifest.title if fetch.signed else "",
+        files_there=0 if growing is None else len(growing.there),
     )
 
 

@@ -93,7 +93,8 @@ class GetRequest(Wire):
     """Fetch ``course`` (64 hex digits) into ``dest`` (absolute; empty: keep it in the store only).
 
     ``providers`` are multiaddrs with ``/p2p/``, tried first; ``only`` are file patterns (empty: everything);
-    ``timeout`` is in seconds, 0 for none. ``no_copy``: afterwards the files at ``dest`` are what this node keeps.
+    ``timeout`` is in seconds, 0 for none. ``in_order``: each file appears at ``dest`` once it and those before it are
+    here, while the rest comes. ``no_copy``: afterwards the files at ``dest`` are what this node keeps.
     """
 
     course: str
@@ -128,7 +129,8 @@ class GetResult(Wire):
 class Progress(Wire):
     """Where a long operation stands. ``waiting_for`` says in words what holds it up, empty while bytes flow.
 
-    ``rate`` is in bytes a second, ``eta`` in seconds (negative: unknown).
+    ``rate`` is in bytes a second, ``eta`` in seconds (negative: unknown). ``files_there``: how many of the files can be
+    opened at the destination already (of a get with ``in_order``).
     """
 
     stage: str
@@ -141,6 +143,7 @@ class Progress(Wire):
     eta: float = -1.0
     waiting_for: str = ""
     title: str = ""
+    files_there: int = 0
 
 
 Report = Callable[[Progress], None]

@@ -163,6 +163,8 @@ def words(progress: Progress) -> list[str]:
         said.append(f"{progress.files:,} of {count(progress.files_total, 'file')}")
     elif progress.files:
         said.append(count(progress.files, "file"))
+    if progress.files_there:
+        said.append(f"{progress.files_there:,} can be opened")
     return said
 
 

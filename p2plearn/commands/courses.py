@@ -71,7 +71,9 @@ def publish(
 @click.option("--from", "providers", multiple=True, metavar="ADDR", help="Ask this node first (again for more).")
 @click.option("--only", multiple=True, metavar="PATTERN", help="Only these files, such as '*.pdf' (again for more).")
 @click.option("--manifest-only", is_flag=True, help="Show what is inside; fetch nothing else.")
-@click.option("--in-order", is_flag=True, help="Fetch files one after the other, from the first.")
+@click.option(
+    "--in-order", is_flag=True, help="Fetch files one after the other; each is in DIR as soon as it is complete."
+)
 @click.option("--no-copy", is_flag=True, help="Keep these very files instead of a copy in the store; half the disk.")
 @click.option("--timeout", type=seconds_of, default=0.0, metavar="SECONDS", help="Give up for now after this long.")
 @pass_scope

@@ -95,11 +95,12 @@ class Downloads:
         *,
         checkout: Path | None,
         give: bool,
+        follow: bool,
     ) -> Download:
         """See ``Store.begin_download``."""
         course = signed.course
         checkout_to = (
-            None if checkout is None else self._place(checkout, index.files if wanted is None else wanted, give)
+            None if checkout is None else self._place(course, checkout, index.files if wanted is None else wanted, give)
         )
         with self.of_course(course):
             with self._mutex:
@@ -115,16 +116,19 @@ class Downloads:
                     raise
                 return live
             download = self._start_download(signed, index_raw, index, wanted, why, checkout_to)
-            if checkout_to is not None:
+            if checkout_to is not None and follow:
                 self._follow(download, checkout_to)
             return download
 
-    def _place(self, checkout: Path, files: Sequence[FileEntry], give: bool) -> _Place:
+    def _place(self, course: bytes, checkout: Path, files: Sequence[FileEntry], give: bool) -> _Place:
         dest = Path(os.path.realpath(checkout))
         free = False
         # Only a hint: the checkout will say what is wrong with its destination.
         with contextlib.suppress(OSError, Refused):
             free = is_free(dest)
+        if not free and self._parts.catalogue.checkout_course(os.fsencode(dest)) == course:
+            # As far as sizes tell: what was written before the last get ended needs no room again.
+            files = [entry for entry in files if _size(dest / entry.path) != entry.size]
         there = _existing(dest)
         same_disk = os.stat(there).st_dev == os.stat(self._parts.directory).st_dev
         given = largest(files) if give and free and same_disk else []
@@ -204,6 +208,13 @@ class Downloads:
         with self._mutex:
             if self._live.get(download.course) is download:
                 del self._live[download.course]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return -1
 
 
 def _existing(place: Path) -> Path:

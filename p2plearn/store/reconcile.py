@@ -19,7 +19,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from p2plearn.errors import Refused
 from p2plearn.store.checkout import CheckedOut, Progress, destination_problem, write_files
 from p2plearn.store.durable import sync_file, sync_filesystem
 from p2plearn.store.holding import Holding
-from p2plearn.store.tree import CREATE, DIRECTORY, READ, Tree, list_tree, part_name, remove_tree
+from p2plearn.store.tree import CREATE, DIRECTORY, READ, Tree, list_tree, part_name, remove_part_files, remove_tree
 
 _STEP = 1024 * 1024
 
@@ -45,11 +45,14 @@ def checkout_over(
     ours: bool,
     replaced: Path,
     before: Index | None = None,
+    known: Collection[str] = (),
+    unfinished: bool = False,
 ) -> CheckedOut:
     """Make ``files`` in ``dest`` what the course says. ``ours``: it is on record as a checkout of this course.
 
     What differs is moved below ``replaced``, unless it is as in ``before``, the version that was checked out there.
-    Raises Refused, NoSpace, StoreProblem.
+    Files at the paths ``known`` are left as they are. Unless more follows (``unfinished``), what killed checkouts left
+    half written is removed. Raises Refused, NoSpace, StoreProblem.
     """
     old = {} if before is None else {entry.path: entry for entry in before.files}
     try:
@@ -63,9 +66,14 @@ def checkout_over(
         aside = _Aside(replaced / holding.course.hex()[:12] / time.strftime("%Y-%m-%d-%H%M%S"))
         with Tree(root) as tree:
             written = 0
+            swept = None if unfinished or not ours else set[str]()
             for entry in files:
                 parent, name = _parent(tree, entry.path, root, aside)
-                if _is_same(parent, name, holding.index, entry):
+                folder = entry.path.rpartition("/")[0]
+                if swept is not None and folder not in swept:
+                    swept.add(folder)
+                    remove_part_files(parent)
+                if (entry.path in known and _is_there(parent, name)) or _is_same(parent, name, holding.index, entry):
                     step.step(entry.size, 1)
                     continue
                 part = part_name(name)
@@ -80,8 +88,8 @@ def checkout_over(
                         os.unlink(part, dir_fd=parent)
                     raise
                 written += 1
-            for folder in folders:
-                _folder(tree, folder.split("/"), root, aside)
+            for path in folders:
+                _folder(tree, path.split("/"), root, aside)
         if before is not None and len(files) == len(holding.index.files):
             _remove_dropped(root, before, {entry.path for entry in files})
         sync_filesystem(root)
@@ -201,6 +209,14 @@ def _folder(tree: Tree, names: list[str], root: int, aside: _Aside) -> int:
             if not stat.S_ISDIR(os.stat(names[depth - 1], dir_fd=above, follow_symlinks=False).st_mode):
                 aside.take(above, names[depth - 1], "/".join(names[:depth]))
     return tree.folder(names)
+
+
+def _is_there(parent: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _is_same(parent: int, name: str, index: Index, entry: FileEntry) -> bool:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -211,16 +211,17 @@ class Store:
         *,
         checkout: Path | None = None,
         give: bool = False,
+        follow: bool = True,
     ) -> Download:
         """Reserve room for the wanted files (None: all) and go on where an earlier download of the course stopped.
 
         While a download of this course is open, the same one is returned, wanting more where ``wanted`` says so; each
         ``close`` ends one use. With ``checkout``, room for the files at that place is checked, too; with ``give`` as
-        well, they are laid so that ``checkout`` can give them away. Raises NoSpace before anything is written,
-        StoreProblem.
+        well, they are laid so that ``checkout`` can give them away; with ``follow``, large ones are written beside the
+        place as they come (``take_following``). Raises NoSpace before anything is written, StoreProblem.
         """
         give = give and not self.custody.is_given_room(signed.course)
-        return self._downloads.begin(signed, index_raw, index, wanted, why, checkout=checkout, give=give)
+        return self._downloads.begin(signed, index_raw, index, wanted, why, checkout=checkout, give=give, follow=follow)
 
     # To the user's disk -----------------------------------------------------------------------------------------------
 
@@ -257,11 +258,15 @@ class Store:
         *,
         following: Following | None = None,
         give: bool = False,
+        known: Collection[str] = (),
+        unfinished: bool = False,
     ) -> CheckedOut:
         """Write a course, or some of its files, to ``dest``: a folder (a course of one file becomes DEST/NAME).
 
         ``following`` is what the download wrote there already (``Download.take_following``); it is used up. With
         ``give``, what can be had without a copy becomes the user's (``alone``); ``keep_in_place`` has to follow.
+        ``known`` are paths that this same get has written there: what is there now is left. ``unfinished``: another
+        call writes the rest (``growing``); until then a checkout of another version stays on record as that.
 
         Raises UsageProblem if it isn't here, Refused for a destination with other files in it, StoreDamage,
         ChunkMissing for a file that isn't all here, NoSpace, StoreProblem, Interrupted.
@@ -274,22 +279,30 @@ class Store:
         chosen = holding.index.files if files is None else files
         folders = holding.index.folders if files is None else ()
         progress = Progress(chosen, report, cancelled)
+        ours = self._is_checkout(dest, holding.signed)
         with holding:
             if is_free(dest):
                 giver = self._parts.catalogue if give and not self.custody.is_given_room(course) else None
                 done = checkout_fresh(holding, dest, chosen, folders, progress, following=following, giver=giver)
             else:
+                if unfinished and not ours:  # on record ahead of the first part file, which else were a stranger's
+                    check_occupied(holding.signed, holding.index, dest)
+                    record(self._parts, dest, course)
+                    ours = True
                 done = checkout_over(
                     holding,
                     dest,
                     chosen,
                     folders,
                     progress,
-                    ours=(ours := self._is_checkout(dest, holding.signed)),
+                    ours=ours,
                     replaced=self._parts.home / "replaced",
                     before=self._version_there(dest, course) if ours else None,
+                    known=known,
+                    unfinished=unfinished,
                 )
-        record(self._parts, dest, course)
+        if not (unfinished and ours):
+            record(self._parts, dest, course)
         return done
 
     def keep_in_place(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -171,6 +172,21 @@ def part_name(name: str) -> str:
 
 def _shortened(name: str) -> str:
     return os.fsdecode(os.fsencode(name)[:200])
+
+
+_PART_NAME = re.compile(r"\..+" + re.escape(PART) + r"[0-9a-f]{8}", re.DOTALL)
+
+
+def remove_part_files(directory: int) -> None:
+    """Delete files that were to be renamed into a directory and never were. Raises OSError.
+
+    For whoever holds the lock of the checkout that the directory is in, so that nobody writes to them.
+    """
+    with os.scandir(directory) as entries:
+        stale = [one.name for one in entries if _PART_NAME.fullmatch(one.name) and one.is_file(follow_symlinks=False)]
+    for name in stale:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)
 
 
 def make_part(name: str, above: int) -> tuple[str, int]:
