@@ -208,3 +208,28 @@ def test_somebody_elses_folder_is_refused(store: Store, other: Store, course: by
     download.close()
     assert read_tree(out) == {"mine.txt": b"mine"}
     assert store.checkouts(course) == []
+
+
+def test_what_is_in_the_folder_already_needs_no_room_again(
+    store: Store, other: Store, course: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    true = store._parts.budget.check
+
+    def noting(*what: object, **sizes: object) -> None:
+        asked.append(cast("int", sizes["beside"]))
+        true(*what, **sizes)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store._parts.budget, "check", noting)
+    out, (signed, raw, index) = tmp_path / "out", parcel(other, course)
+    for done in (0, 3, len(FILES)):
+        download = store.begin_download(signed, raw, index, checkout=out, follow=False)
+        left = sum(entry.size for entry in list(index.files)[done:])
+        assert asked[-1] >= left  # and the chunks that are still to come, which take room in the store
+        lacked = download.missing_bytes
+        assert asked[-1] <= left + lacked
+        for entry in list(index.files)[: done + 3] if done < 3 else index.files:
+            bring(other, download, entry)
+        Growing(store, download, out, list(index.files)).more(never)
+        download.close()
+    assert asked[-1] == 0

@@ -12,9 +12,10 @@ import pytest
 from tests.nodes import RealNode
 from tests.travel.course_folders import assert_same
 
-FILES = 12
-SIZE = 384 << 10
-SLOW = {"P2PLEARN_TRANSFER_UPLOAD_LIMIT": "512 KiB", "P2PLEARN_TRANSFER_LIMIT_LAN": "true"}
+FILES = 24
+SIZE = 192 << 10
+SLOW = {"P2PLEARN_TRANSFER_UPLOAD_LIMIT": "64 KiB", "P2PLEARN_TRANSFER_LIMIT_LAN": "true"}
+"""The first file takes three seconds and the last comes after 70: whoever watches may be late by a minute."""
 
 
 def _first_files(node: RealNode, course: str, source: str, out: Path, *more: str) -> dict[str, Any]:
