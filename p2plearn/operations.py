@@ -37,6 +37,10 @@ class Wire:
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
+MOST_PAUSE_SECONDS = 10 * 366 * 86400
+"""Ten years; longer than that is a slip of the keyboard."""
+
+
 @dataclass(frozen=True, slots=True)
 class PublishRequest(Wire):
     """Publish ``path`` (absolute) and have ``copies`` kept, this node's included.

@@ -72,7 +72,7 @@ def _attention(facts: Facts) -> Iterator[str]:
         late = f"{count(int(dht['late']), 'course')} late by up to {span(float(dht.get('lateness', 0)))}"
         why = f" ({plain(str(dht['last_error']))})" if dht.get("last_error") else ""
         yield f"! Telling the network what is here falls behind: {late}{why}. Others forget it after 25 h."
-    banned = [f"{row.get('peer', '?')}: {plain(str(row.get('reason', '')))}" for row in facts.get("banned", ())]
+    banned = [f"{row.get('peer', '?')}: {plain(str(row.get('last', '')))}" for row in facts.get("banned", ())]
     yield from _named("Banned for what they sent:", banned)
     unreachable = [f"{plain(str(who))}: {plain(str(why))}" for who, why in _part(facts, "unreachable").items()]
     yield from _named("Could not be reached (p2plearn doctor ADDRESS says more):", unreachable)

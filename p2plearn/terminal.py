@@ -203,10 +203,16 @@ class _Quiet:
 
 
 class JsonLines(_Quiet):
-    """Each progress as a JSON line on stdout."""
+    """Each progress as a JSON line on stdout, unless it is what the line before said."""
+
+    def __init__(self) -> None:
+        self._last: Progress | None = None
 
     def show(self, progress: Progress) -> None:
         """Write it at once."""
+        if progress == self._last:
+            return
+        self._last = progress
         write_json({"event": "progress", **progress.as_json()})
 
 

@@ -8,6 +8,7 @@ Imports ``operations`` and ``terminal``.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -97,7 +98,7 @@ def published(result: PublishResult) -> str:
         version = f" (version {result.version})" if result.version > 1 else ""
         lines.append(f"Published {title}{version}: {facts}, in {result.seconds:.1f} s.")
     else:
-        lines.append(f"{title} is published here already, just as it is: {facts}. Nothing was copied.")
+        lines.append(f"{title} is published here already, just as it is: {facts}.")
     lines.append(_copies(result))
     if result.private:
         lines.append(
@@ -267,7 +268,7 @@ def verify_advice(result: VerifyResult, *, repair: bool) -> str:
     folders = [(each["course"], place) for each in result.repaired for place in each.get("checkouts", ())]
     if folders:
         lines.append("p2plearn: folders made from these courses are yours and were not looked at. To compare and mend:")
-        lines += [f"  p2plearn get {course[:12]}… -o {plain(str(place))}" for course, place in folders]
+        lines += [f"  p2plearn get {course} -o {shlex.quote(plain(str(place)))}" for course, place in folders]
     return "\n".join(lines)
 
 

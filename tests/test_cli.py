@@ -334,6 +334,10 @@ def test_pause_and_resume_say_how_it_stands(node: tuple[PocketNode, Home], run: 
     assert node[0].paused == {"paused": True, "paused_until": None}
     assert re.match(r"Paused until \d{4}-\d\d-\d\d \d\d:\d\d UTC, or until", run("node", "pause", "--for", "2h").stdout)
     assert run("node", "pause", "--for", "soon").code == 2
+    for wrong in ("0s", "99999999h"):
+        refused = run("node", "pause", "--for", wrong)
+        assert refused.code == 2
+        assert "at most 3,660 days; without --for it lasts until `p2plearn node resume`" in refused.stderr
     assert run("node", "resume").stdout == "Courses are served and fetched.\n"
     assert run("node", "resume", "--json").last["paused"] is False
 

@@ -54,7 +54,7 @@ def test_a_node_in_order_has_nothing_to_attend_to() -> None:
             {"dht": {"late": 2, "lateness": 7200.0, "peers": 3}},
             "! Telling the network what is here falls behind: 2 courses late",
         ),
-        ({"banned": [{"peer": "12D3KooWBad", "reason": "poisoned"}]}, "    12D3KooWBad: poisoned"),
+        ({"banned": [{"peer": "12D3KooWBad", "last": "poisoned"}]}, "    12D3KooWBad: poisoned"),
         ({"restart_for": ["storage.give"]}, "! Changed in config.toml, in force after a restart: storage.give."),
         ({"storage": {"notices": ["The disk is nearly full."]}}, "! The disk is nearly full."),
         ({"network_restarts": 1, "last_fault": "KeyError"}, "! The network part was restarted 1 time (KeyError)."),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import json
 import unicodedata
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2plearn import terminal, views
-from p2plearn.operations import GetResult, Progress, PublishResult
+from p2plearn.operations import GetResult, Progress, PublishResult, VerifyResult
 from p2plearn.terminal import RareLines, cut, folder_name, plain, size, span, table, width
 
 COURSE = "ab" * 32
@@ -163,3 +165,18 @@ def test_of_a_large_course_it_is_said_who_keeps_which_segments() -> None:
     assert "12D3A: alive, segments 0, 2" in said
     assert "12D3B: gone, segment 1" in said
     assert "0: 1 of 2" in said
+
+
+def test_a_progress_is_a_line_of_json_only_when_it_is_news(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = terminal.JsonLines()
+    paused = Progress("waiting", waiting_for="paused")
+    for progress in (paused, dataclasses.replace(paused), Progress("fetching", 1, 2), paused):
+        lines.show(progress)
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["stage"] for one in said] == ["waiting", "fetching", "waiting"]
+
+
+def test_the_command_that_mends_a_folder_can_be_given_as_it_is_said() -> None:
+    row = {"course": "8a" * 32, "title": "T", "bytes": 1, "providers": 1, "checkouts": ["/home/me/a b"]}
+    result = VerifyResult(courses=1, bytes=1, seconds=1.0, damaged=(), repaired=(row,), left=())
+    assert f"  p2plearn get {'8a' * 32} -o '/home/me/a b'" in views.verify_advice(result, repair=True).splitlines()

@@ -10,7 +10,7 @@ import click
 from p2plearn.commands.scope import Command, Group, Scope, pass_scope, seconds_of
 from p2plearn.config import Home, Settings
 from p2plearn.errors import LeaveIncomplete, NoNode, P2plearnError
-from p2plearn.operations import LeaveRequest
+from p2plearn.operations import MOST_PAUSE_SECONDS, LeaveRequest
 
 
 @click.group(cls=Group)
@@ -207,13 +207,19 @@ def node_status(scope: Scope) -> None:
 
 
 @node.command("pause")
-@click.option("--for", "seconds", type=seconds_of, default=0.0, metavar="DURATION", help="Such as 30min or 2h.")
+@click.option("--for", "seconds", type=seconds_of, metavar="DURATION", help="Such as 30min or 2h.")
 @pass_scope
-def node_pause(scope: Scope, *, seconds: float) -> None:
+def node_pause(scope: Scope, *, seconds: float | None) -> None:
     """Neither serve nor fetch courses until `p2plearn node resume`, restarts included."""
     from p2plearn import views
 
-    facts = scope.client().pause(seconds)
+    if seconds is not None and not 0 < seconds <= MOST_PAUSE_SECONDS:
+        most = f"{MOST_PAUSE_SECONDS // 86400:,} days"
+        raise click.BadParameter(
+            f"a pause lasts more than 0 s and at most {most}; without --for it lasts until `p2plearn node resume`.",
+            param_hint="--for",
+        )
+    facts = scope.client().pause(seconds or 0.0)
     scope.emit(facts) if scope.as_json else click.echo(views.paused(facts))
 
 

@@ -9,13 +9,14 @@ Imports ``course`` and siblings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
 from p2plearn.errors import Interrupted
-from p2plearn.store.catalogue import CourseRow, forget_extent
+from p2plearn.store.catalogue import CourseRow, Location, forget_extent
 from p2plearn.store.holding import Bad, Holding
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.placement import bit
@@ -105,12 +106,21 @@ def _absent(parts: StoreParts, holding: Holding, row: CourseRow) -> list[Damage]
         recorded = parts.catalogue.locate([holding.index.digest(slot) for slot in lacking])
         moved = sum(holding.index.lengths[slot] for slot in lacking if holding.index.digest(slot) in recorded)
         if moved:
-            what = "the file it was published from is gone or was changed"
+            what = f"{_where(parts, recorded)} is gone or was changed"
             found.append(Damage(holding.course, row.title, entry.path, what, moved))
         elif row.whole:
             size = sum(holding.index.lengths[slot] for slot in lacking)
             found.append(Damage(holding.course, row.title, entry.path, "part of it is gone from this store", size))
     return found
+
+
+def _where(parts: StoreParts, recorded: Mapping[bytes, Location]) -> str:
+    """The file of the user's that chunks are said to lie in; where they lie in several, one of them."""
+    for extent, _, _ in recorded.values():
+        row = parts.catalogue.extent(extent)
+        if row is not None and row.path is not None:
+            return f"the file that is served, {os.fsdecode(row.path)},"
+    return "the file that is served"
 
 
 def drop_gone(parts: StoreParts) -> None:

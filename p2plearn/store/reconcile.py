@@ -169,10 +169,15 @@ def _refuse_strangers(signed: SignedManifest, index: Index, root: int, dest: Pat
         while above and above not in names:
             names.add(above)
             above = above.rpartition("/")[0]
-    strangers = [path for path, _ in list_tree(root) if path not in names] or _differing(index, root)
+    strangers, said = (
+        [path for path, _ in list_tree(root) if path not in names],
+        "files in it that aren't this course's",
+    )
+    if not strangers:
+        strangers, said = _differing(index, root), "other bytes in files that have names of this course's"
     if strangers:
         shown = ", ".join(repr(path) for path in strangers[:3])
-        raise Refused(f"{dest} has files in it that aren't this course's ({len(strangers)}: {shown}).", hint)
+        raise Refused(f"{dest} has {said} ({len(strangers)}: {shown}).", hint)
 
 
 def _differing(index: Index, root: int) -> list[str]:

@@ -377,9 +377,15 @@ class Courtesy:
         manners = self.manners
         said = [self.paused_words()] if self.paused else []
         if manners.cap_reached(counted):
-            said.append("the monthly data cap is used up: peers on the LAN only")
+            held = (
+                "nothing is served or fetched, on the LAN neither"
+                if manners.rules.limit_lan
+                else "peers on the LAN only"
+            )
+            said.append(f"the monthly data cap is used up: {held}")
         if manners.metered:
-            said.append("the line is metered: peers beyond the LAN are not served")
+            whom = "no peer is" if manners.rules.limit_lan else "peers beyond the LAN are not"
+            said.append(f"the line is metered: {whom} served")
         if manners.on_battery:
             said.append("on battery: lower priority, uploads limited")
         return said

@@ -26,18 +26,26 @@ class Tally:
     declined: dict[str, str] = field(default_factory=dict)
     """Not asked, by our own rules; with the words why."""
 
-    def words(self) -> str:
-        """How it stands, for a person."""
-        parts = [f"{len(self.found)} provider{'' if len(self.found) == 1 else 's'} found"]
-        for count, word in (
-            (len(self.unreachable), "unreachable"),
-            (len(self.not_here), "no longer has it" if len(self.not_here) == 1 else "no longer have it"),
-            (len(self.faulty), "sent something wrong"),
-            (len(self.busy), "busy for now"),
-            (len(self.declined), "not asked"),
+    def words(self, *, why: bool = True) -> str:
+        """How it stands, for a person; with ``why`` also the reason for which somebody isn't asked."""
+        # Who called here counts as found, too; each is counted once, by what is surest of it.
+        found = self.found | self.faulty.keys() | self.busy | self.declined.keys()
+        parts = [f"{len(found)} provider{'' if len(found) == 1 else 's'} found"]
+        declined = set(self.declined)
+        faulty = self.faulty.keys() - declined
+        gone = self.not_here & self.found - declined - faulty
+        busy = self.busy - declined - faulty - gone
+        unreachable = self.unreachable.keys() & self.found - declined - faulty - gone - busy
+        reason = f": {next(iter(self.declined.values()), '')}" if why else ""
+        for names, word in (
+            (unreachable, "unreachable"),
+            (gone, "no longer has it" if len(gone) == 1 else "no longer have it"),
+            (faulty, "sent something wrong"),
+            (busy, "busy for now"),
+            (declined, f"not asked{reason}"),
         ):
-            if count:
-                parts.append(f"{count} {word}")
+            if names:
+                parts.append(f"{len(names)} {word}")
         return ", ".join(parts)
 
     def hopes(self) -> str:
@@ -53,8 +61,9 @@ class Tally:
         keeps = " What was fetched is kept; the same command goes on from there." if kept else ""
         for why in self.declined.values():
             return Refused(
-                f"{why}, and nobody on the LAN has what is lacking here ({self.words()})",
-                "Change that in config.toml and restart the node, or fetch it from a peer on the LAN." + keeps,
+                f"{why}, and nobody who may be asked has what is lacking here ({self.words(why=False)})",
+                "Change that in config.toml and restart the node; without limit_lan peers on the LAN may be asked."
+                + keeps,
             )
         guilty = [fault for name, fault in self.faulty.items() if name in self.found]
         if guilty and self.found <= self.faulty.keys() | self.not_here:

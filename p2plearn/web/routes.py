@@ -17,6 +17,7 @@ from typing import Any
 from p2plearn.config import MOST_COPIES
 from p2plearn.errors import UsageProblem
 from p2plearn.operations import (
+    MOST_PAUSE_SECONDS,
     ExportRequest,
     ExportResult,
     GetRequest,
@@ -35,9 +36,6 @@ from p2plearn.operations import (
 from p2plearn.web import schema
 from p2plearn.web.answers import CallRefused
 from p2plearn.web.people import CALLS, PeopleCall
-
-MOST_PAUSE_SECONDS = 10 * 366 * 86400
-"""Ten years; longer than that is a slip of the keyboard."""
 
 BODY_MAY_LACK = frozenset({"DELETE"})
 """Methods whose calls may come without a body: other programs send none, and no page of another site can call them

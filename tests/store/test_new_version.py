@@ -81,3 +81,15 @@ def test_another_course_is_still_refused(store: Store, out: Path, tmp_path: Path
     with pytest.raises(Refused, match="aren't this course's"):
         store.checkout(course, out)
     assert read_tree(out) == read_tree(tmp_path / "one")
+
+
+def test_of_a_folder_with_other_bytes_under_the_courses_names_it_is_said_so(store: Store, tmp_path: Path) -> None:
+    course = publish(store, write_tree(tmp_path / "course", {"c1.bin": b"right", "c2.bin": b"right, too"})).course
+    half = write_tree(tmp_path / "half", {"c1.bin": b"other"})
+    with pytest.raises(
+        Refused, match=r"half has other bytes in files that have names of this course's \(1: 'c1.bin'\)"
+    ):
+        store.checkout(course, half)
+    (half / "mine").write_bytes(b"")
+    with pytest.raises(Refused, match=r"half has files in it that aren't this course's \(1: 'mine'\)"):
+        store.checkout(course, half)

@@ -267,6 +267,8 @@ def test_a_changed_file_of_the_users_is_never_served_wrong(store: Store, folder:
     (folder / "README.md").unlink()
     found = {damage.path for damage in store.verify()}
     assert found == {"a/near", "README.md"}
+    (gone,) = (damage.what for damage in store.verify() if damage.path == "README.md")
+    assert gone == f"the file that is served, {folder / 'README.md'}, is gone or was changed"
     assert {damage.path for damage in store.verify(course)} == found  # still named the second time
     # Same size, same times, other bytes: only the hash can tell.
     facts = os.stat(folder / "a-b" / "near")

@@ -233,7 +233,9 @@ async def test_at_the_cap_nothing_is_fetched_and_what_came_is_kept(tmp_path):
         assert "What was fetched is kept" in told.value.hint
         assert 0 < node.landing.good < 40
         assert mine.moved().lan_received >= MIB
-        assert "used up" in mine.figures()["manners"][0]
+        assert mine.figures()["manners"] == [
+            "the monthly data cap is used up: nothing is served or fetched, on the LAN neither"
+        ]
         assert mine.figures()["limits"]["cap_left"] == 0
 
 
@@ -285,6 +287,20 @@ async def test_what_was_moved_is_written_when_the_node_stops(tmp_path):
         mine.count(lan=False, sent=5, received=7)
         nursery.cancel_scope.cancel()
     assert courtesy(tmp_path).moved().wan == 12
+
+
+@pytest.mark.parametrize(
+    ("limit_lan", "words"),
+    [
+        (True, ["nothing is served or fetched, on the LAN neither", "no peer is served"]),
+        (False, ["peers on the LAN only", "peers beyond the LAN are not served"]),
+    ],
+)
+async def test_what_is_held_back_is_said_as_it_is(tmp_path, limit_lan, words):
+    mine = courtesy(tmp_path, Rules(monthly_cap=1, limit_lan=limit_lan), metered=lambda: True)
+    mine.count(lan=False, sent=1, received=0)
+    await mine.look()
+    assert [said.partition(": ")[2] for said in mine.figures()["manners"]] == words
 
 
 async def test_a_machine_on_battery_and_a_metered_line(tmp_path, monkeypatch):

@@ -36,3 +36,12 @@ def test_the_words_count_who_was_asked() -> None:
     tally.unreachable["a"] = "refused"
     tally.not_here.add("b")
     assert tally.words() == "2 providers found, 1 unreachable, 1 no longer has it"
+
+
+def test_each_is_counted_once_and_it_is_said_why_somebody_is_not_asked() -> None:
+    tally = Tally()
+    tally.found |= {"a", "b"}
+    tally.unreachable |= {"a": "refused", "b": "refused", "guess": "refused"}
+    tally.declined |= {"a": "the cap is used up", "caller": "the cap is used up"}
+    assert tally.words() == "3 providers found, 1 unreachable, 2 not asked: the cap is used up"
+    assert str(tally.why_not(partly=False, kept=False)).count("the cap is used up") == 1
