@@ -239,6 +239,7 @@ class NodeService:
                 skip_special=request.skip_special,
                 report=count,
                 cancelled=cancelled,
+                seen=self.people.newest_own,
             )
 
         warnings: list[str] = []

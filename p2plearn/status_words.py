@@ -195,6 +195,8 @@ def _people(facts: Facts) -> Iterator[str]:
         compared = f"made equal with a peer's {span(float(people.get('lag', 0.0)))} ago"
         agreed = f", {compared if people.get('compared') else 'not compared with any peer so far'}"
         yield _line("People", known + agreed)
+        if ahead := int(people.get("ahead", 0)):
+            yield _line("", f"{ahead:,} that you said dated ahead of this clock: others don't take them yet")
         dropped = {why: int(n) for why, n in _part(people, "dropped").items() if n and why not in {"known", "stale"}}
         if dropped:
             yield _line("", "passed over: " + ", ".join(f"{n:,} {plain(str(why))}" for why, n in dropped.items()))

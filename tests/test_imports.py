@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "net": BASE | {"course"},
     "transfer": BASE | {"course", "store", "net"},
     "dht": BASE | {"course", "store", "net", "transfer"},
-    "gossip": BASE | {"course", "database", "store", "net", "transfer", "people"},
+    "gossip": BASE | {"clock", "course", "database", "store", "net", "transfer", "people"},
     "people": frozenset(),
     "planning": frozenset({"config"}),
     "archive": BASE | {"course", "store", "gossip"},

@@ -82,7 +82,9 @@ def test_what_is_not_complete_is_told_apart() -> None:
 
 
 def test_who_never_met_a_peer_is_not_said_to_be_equal_with_one() -> None:
-    alone = status(QUIET | {"people": {"catalogue": 0, "lag": 4.0, "compared": False}})
+    alone = status(QUIET | {"people": {"catalogue": 0, "lag": 4.0, "compared": False, "ahead": 2}})
+    assert "2 that you said dated ahead" in alone
+    assert "dated ahead" not in status(QUIET)
     assert "made equal" in status(QUIET)
     assert "made equal" not in alone
     assert "not compared with any peer so far" in alone

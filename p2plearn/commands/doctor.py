@@ -25,7 +25,8 @@ _MARKS = {"good": "ok   ", "note": "note ", "bad": "BAD  "}
 def doctor(scope: Scope, *, address: str, bundle: Path | None) -> int:
     """Say why this machine and others can't see each other, and what to do.
 
-    With an ADDRESS (/ip4/…/tcp/…/p2p/…, a WebSocket's, one by way of a relay, or host:port), try to reach that node
+    With an ADDRESS (/ip4/…/tcp/…/p2p/…, a WebSocket's, one by way of a relay, host:port, or a
+    link that has one), try to reach that node
     step by step. Exits with 1 when something is bad.
     """
     from p2plearn.doctor.collect import collect  # with libp2p, which takes a second
@@ -71,6 +72,7 @@ def _knock(scope: Scope, address: str) -> tuple[dict[str, Any], Finding]:
         behind,
         clock_set() if ahead or behind else None,
         "/p2p-circuit" in address,
+        bool(found.peer) and found.peer == machine.own_peer(scope.home),
     )
     return dataclasses.asdict(found), explain(tried, machine.list_interfaces())
 

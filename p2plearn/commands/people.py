@@ -50,7 +50,20 @@ def _ask(scope: Scope, name: str, request: DataclassInstance) -> dict[str, Any]:
 
 
 def _answer(scope: Scope, facts: dict[str, Any], words: str) -> None:
-    scope.emit(facts) if scope.as_json else click.echo(words)
+    if scope.as_json:
+        scope.emit(facts)
+        return
+    click.echo(words)
+    _warn(facts)
+
+
+def _warn(facts: dict[str, Any]) -> None:
+    """What the node had to say of its clock when it signed."""
+    from p2plearn.terminal import note, plain
+
+    for doubt in facts.get("warnings", ()):
+        if isinstance(doubt, str):  # (those about a person are shown beside the name)
+            note(plain(doubt))
 
 
 def _words(given: str | None, option: str | None, before: str = "") -> str:
@@ -128,6 +141,7 @@ def _say(scope: Scope, role: str, request: people.PostRequest) -> None:
         scope.emit(facts)
     else:
         click.echo(f"{role} {facts['id']}")
+        _warn(facts)
 
 
 @click.command("ask")

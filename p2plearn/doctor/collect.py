@@ -97,6 +97,12 @@ def collect(home: Home, *, named: bool) -> Facts:
     )
 
 
+def own_peer(home: Home) -> str:
+    """The peer id of the node that runs in ``home``; empty if none answers."""
+    status, _ = _ask(home) if holder(home.lock) is not None else (None, ())
+    return str((status or {}).get("peer_id", ""))
+
+
 def _of_home(home: Home) -> dict[str, Any]:
     """Whose the home is, who can look into it, how much room there is, when it was last written to."""
     try:

@@ -84,7 +84,7 @@ def _disk(facts: Facts) -> Finding | None:
         return None
     mib = 1 << 20
     words = f"{facts.free_disk // mib:,} MiB are free, and {facts.min_free // mib:,} MiB must stay free"
-    if facts.free_disk < facts.min_free:
+    if facts.free_disk < max(facts.min_free, mib):
         return Finding(
             "disk", "bad", f"The disk is full: {words}. Nothing can be published or fetched.",
             "Make room; `p2plearn gc --dry-run` says what p2plearn itself could free.",
@@ -121,7 +121,14 @@ def _clock(facts: Facts) -> Finding | None:
             "Compare both with a watch (`date -u`, `hwclock --show`) and set the wrong one: `timedatectl set-ntp "
             "true`, then `hwclock --systohc`.",
         )  # fmt: skip
-    early = int((facts.status or {}).get("people", {}).get("dropped", {}).get("early", 0))
+    people = (facts.status or {}).get("people", {})
+    if ahead := int(people.get("ahead", 0)):
+        return Finding(
+            "clock", "bad", f"{ahead:,} things you said are dated ahead of this clock: nobody else takes them yet.",
+            "If this clock is right now, withdraw them (`p2plearn withdraw ID`) and say them again; else "
+            "set it: `timedatectl set-ntp true`.",
+        )  # fmt: skip
+    early = int(people.get("dropped", {}).get("early", 0))
     if early:
         return Finding(
             "clock", "note", f"{early:,} records of others were refused because they are dated after this clock.",

@@ -41,10 +41,17 @@ class Tried:
     """Whether the system says that a time service keeps this machine's clock right."""
     relayed: bool = False
     """Whether the address leads there by way of a relay; then ``target`` is the relay's."""
+    itself: bool = False
+    """Whether the node that answered is this home's own."""
 
 
 def explain(tried: Tried, interfaces: Sequence[Interface]) -> Finding:
     """The one finding of a knock."""
+    if tried.itself:
+        return Finding(
+            "reach", "note", f"{tried.target} leads to this very node: that says nothing about another machine.",
+            "Give an address of the other one: `p2plearn node status` over there shows them.",
+        )  # fmt: skip
     if tried.behind > 0 or tried.ahead > SKEW_SECONDS:
         return _clocks(tried)
     if not tried.fault:
@@ -87,14 +94,17 @@ def _span(seconds: float) -> str:
 
 
 def _place(target: str, interfaces: Sequence[Interface]) -> str:
-    """Where a target is: ``here``, ``own-network``, ``other-private``, ``loopback``, ``bridge``, ``link-local`` …"""
+    """Where a target is: ``here``, ``own-network``, ``other-private``, ``loopback``, ``bridge``, ``everybody`` …"""
     try:
         ip = ipaddress.ip_address(target.partition("%")[0])
     except ValueError:
         return ""
-    if ip.is_loopback:
+    if ip.is_loopback or ip.is_unspecified:
         return "loopback"
     near = [each for each in interfaces if any(ip in network for network in each.networks())]
+    ends = [network.broadcast_address for each in near for network in each.networks() if network.prefixlen < 31]
+    if ip.is_multicast or str(ip) == "255.255.255.255" or (ip.version == 4 and ip in ends):
+        return "everybody"
     if any(str(ip) == address.partition("/")[0] for each in interfaces for address in each.addresses):
         return "here"
     if any(each.kind == "bridge" for each in near) or (not near and ip in _DOCKER):
@@ -230,6 +240,11 @@ def _by_place(tried: Tried, place: str) -> tuple[str, str] | None:
         return (
             f"{tried.target} is this very machine, and nothing listens at its port {tried.port}.",
             "Start the node here, or use the other machine's address on the network.",
+        )
+    if place == "everybody":
+        return (
+            f"{tried.target} is no machine's address: what is sent there goes to all of a network at once.",
+            "Use one of the addresses that `p2plearn node status` over there shows.",
         )
     if place == "bridge":
         return (

@@ -2,7 +2,7 @@
 
 Functions on a connection.
 
-Imports nothing of ours.
+Imports ``course``, ``errors`` and siblings.
 """
 
 from __future__ import annotations
@@ -10,6 +10,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from typing import Any, Final
+
+from p2plearn.course.manifest import SignedManifest, open_manifest
+from p2plearn.errors import PeerFault
+from p2plearn.gossip.envelope import Entry
+from p2plearn.gossip.tables import find
 
 SEARCH_WINDOW: Final = 2_000
 """Newest courses with the words that are looked at: a word that is everywhere finds no end otherwise."""
@@ -62,6 +67,20 @@ def versions(db: sqlite3.Connection, row: dict[str, Any]) -> list[bytes]:
         (row["author"], row["series"]),
     )
     return [one[0] for one in found]
+
+
+def newest_of(db: sqlite3.Connection, author: bytes, series: str) -> SignedManifest | None:
+    """The manifest of the highest version of a series that the catalogue knows; its entry brought it along."""
+    row = db.execute(
+        "SELECT course FROM entries WHERE author = ? AND series = ? ORDER BY version DESC LIMIT 1", (author, series)
+    ).fetchone()
+    entry = None if row is None else find(db, "course = ? AND kind = 'entry'", row[0])
+    if entry is None or not isinstance(entry.content.body, Entry):
+        return None
+    try:
+        return open_manifest(entry.content.body.manifest, entry.content.body.signature, row[0])
+    except PeerFault:
+        return None  # it was checked when it came: the record is damaged, and says so elsewhere
 
 
 def said_at(db: sqlite3.Connection, course: bytes) -> int:

@@ -19,7 +19,7 @@ from p2plearn.course.manifest import SignedManifest
 from p2plearn.course.text import tidy_text
 from p2plearn.errors import Refused, UsageProblem, did_you_mean
 from p2plearn.gossip import envelope as env
-from p2plearn.gossip import renewal
+from p2plearn.gossip import listing, renewal
 from p2plearn.gossip.discussion import Order
 from p2plearn.gossip.envelope import CATALOGUE, Envelope
 from p2plearn.gossip.feed import Feed
@@ -75,6 +75,11 @@ class People(Moderation):
             row = db.execute("SELECT title FROM entries WHERE course = ?", (course,)).fetchone()
         return str(row[0]) if row else ""
 
+    def newest_own(self, series: str) -> SignedManifest | None:
+        """The newest version of this person's ``series`` in the catalogue, published anywhere. Blocks briefly."""
+        with self._feed.reading() as db:
+            return listing.newest_of(db, self._author.public, series)
+
     async def is_listed(self, course: bytes) -> bool:
         """Whether the catalogue has the course."""
         return await self._blocking(lambda: self._reading.is_listed(course))
@@ -123,7 +128,12 @@ class People(Moderation):
             raise UsageProblem("A rating has 1 to 5 stars.")
         await self._not_blocked(course)
         envelope = await self._say(env.Rating(tidy_text(request.review), request.stars), course)
-        return {"course": course.hex(), "stars": request.stars, "id": envelope.id.hex()}
+        return {
+            "course": course.hex(),
+            "stars": request.stars,
+            "id": envelope.id.hex(),
+            "warnings": self._clock_warnings(),
+        }
 
     async def post(self, request: PostRequest) -> dict[str, Any]:
         """See ``PeopleOperations.post``."""
@@ -140,7 +150,12 @@ class People(Moderation):
         await self._follow(course)
         body = env.Post(request.path, None if above is None else above.id, request.role, tidy_text(request.text))
         envelope = await self._say(body, course)
-        return {"id": envelope.id.hex(), "course": course.hex(), "role": request.role}
+        return {
+            "id": envelope.id.hex(),
+            "course": course.hex(),
+            "role": request.role,
+            "warnings": self._clock_warnings(),
+        }
 
     def _check_file(self, course: bytes, path: str) -> None:
         """Raises UsageProblem for a path that isn't in the course, where its index is here to tell. Blocks."""
@@ -175,7 +190,7 @@ class People(Moderation):
         """See ``PeopleOperations.edit``."""
         post = await self._own_post(request.post, "edit")
         envelope = await self._say(env.Edit(post.id, tidy_text(request.text)), post.content.course)
-        return {"id": envelope.id.hex(), "post": post.id.hex()}
+        return {"id": envelope.id.hex(), "post": post.id.hex(), "warnings": self._clock_warnings()}
 
     async def withdraw(self, request: WithdrawRequest) -> dict[str, Any]:
         """See ``PeopleOperations.withdraw``."""
@@ -321,6 +336,7 @@ class People(Moderation):
         return {
             "catalogue": count,
             "digest": digest.hex(),
+            "ahead": self.ahead(time.time()),
             "exchanges": figures.exchanges,
             "received": figures.received,
             "sent": figures.sent,

@@ -1,6 +1,6 @@
 """What every answer about people stands on: whose node it is, saying something, and finding what a person named.
 
-Imports ``errors``, ``course``, ``identity``, ``store`` and siblings.
+Imports ``clock``, ``errors``, ``course``, ``identity``, ``store`` and siblings.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import TypeVar
 
 import trio
 
+from p2plearn import clock
 from p2plearn.course.manifest import Manifest
 from p2plearn.errors import UsageProblem
-from p2plearn.gossip.envelope import Body, Envelope
+from p2plearn.gossip.envelope import FUTURE_SECONDS, Body, Envelope
 from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.reading import Reading
 from p2plearn.gossip.sync import Sync
@@ -57,6 +58,21 @@ class Voice:
         )
         self.sync.announce(envelope)
         return envelope
+
+    @staticmethod
+    def _clock_warnings() -> list[str]:
+        """See ``clock.doubts``: what is said while the clock is ahead waits for its date, unseen by others."""
+        doubt = clock.doubts(time.time(), newest=0.0, hardware=clock.hardware_clock(), kept_right=clock.clock_set())
+        return [doubt] if doubt else []
+
+    def ahead(self, now: float) -> int:
+        """How many of this person's own envelopes are dated so far ahead that others refuse them. Blocks briefly."""
+        with self._feed.reading() as db:
+            count = db.execute(
+                "SELECT count(*) FROM envelopes WHERE author = ? AND time > ?",
+                (self._author.public, int(now) + FUTURE_SECONDS),
+            ).fetchone()[0]
+        return int(count)
 
     async def _blocking(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work)

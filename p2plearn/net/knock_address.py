@@ -1,7 +1,7 @@
 """An address as a person has it, read for knocking at: ``/ip4/…/tcp/…``, a WebSocket's, one by way of a relay, or
-``host:port``. Pure.
+``host:port``, or a course's link that has one of these. Pure.
 
-Imports ``addresses`` and libp2p's address types.
+Imports ``course``, ``errors`` and libp2p's address types.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import Final
 
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
+
+from p2plearn.course.names import SCHEME, parse_link
+from p2plearn.errors import UsageProblem
 
 _FAMILIES: Final = {
     "ip4": socket.AF_INET, "dns4": socket.AF_INET, "ip6": socket.AF_INET6, "dns6": socket.AF_INET6,
@@ -52,6 +55,8 @@ class Asked:
 
 def read(text: str) -> Asked:
     """What ``text`` asks for; raises Unreadable."""
+    if text.lower().startswith(SCHEME):
+        return _of_link(text)
     if not text.startswith("/"):
         return _host_and_port(text)
     try:
@@ -79,7 +84,21 @@ def read(text: str) -> Asked:
     )  # fmt: skip
 
 
+def _of_link(text: str) -> Asked:
+    """The first address that a link names."""
+    try:
+        providers = parse_link(text).providers
+    except UsageProblem as error:
+        raise Unreadable(f"it is no link of a course: {error.message}") from None
+    if not providers:
+        raise Unreadable("this link names a course, and no node's address (…?from=ADDRESS)")
+    return read(providers[0])
+
+
 def _host_and_port(text: str) -> Asked:
+    if "://" in text:
+        alone = text.partition("://")[2].rstrip("/")
+        raise Unreadable(f"a web page's address is no node's: write {alone} alone")
     if _is_ip6(text):  # its last group may look like a port
         raise Unreadable(f"an IPv6 address is written in brackets, before its port: [{text}]:4017")
     host, _, word = text.rpartition(":")

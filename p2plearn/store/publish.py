@@ -1,8 +1,8 @@
 """From what was read to a course: the manifest, the series, the commit point.
 
-Publishing what the author's newest version under that title already is returns that version. Anything else under the
-same title becomes the next of its series. (Going back to what an earlier version was is a new version, too: the head
-of a series is what its readers see.)
+Publishing what the author's newest version under that title already is returns that version, wherever it was published
+(``series``). Anything else under the same title becomes the next of its series. (Going back to what an earlier version
+was is a new version, too: the head of a series is what its readers see.)
 
 Imports ``course``, ``errors`` and siblings.
 """
@@ -21,12 +21,13 @@ from typing import cast
 
 from p2plearn.course.chunking import ChunkerKind, chunker
 from p2plearn.course.index import Index, IndexBuilder, parts
-from p2plearn.course.manifest import Kind, Manifest, Series, SignedManifest, decode_manifest, sign_manifest
+from p2plearn.course.manifest import Kind, Manifest, Series, SignedManifest, sign_manifest
 from p2plearn.course.paths import BadPath
 from p2plearn.course.titles import READ_AT_MOST, is_telling, title_from
 from p2plearn.course.unixfs import Unrepresentable, root_cid
 from p2plearn.database import CommitInDoubt
-from p2plearn.errors import PeerFault, Refused, UsageProblem
+from p2plearn.errors import Refused, UsageProblem
+from p2plearn.store import series
 from p2plearn.store.catalogue import add_extent, add_external, add_slots
 from p2plearn.store.ingest import KNOWN, Ingest, Report
 from p2plearn.store.originals import Original, Originals
@@ -69,10 +70,13 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Whose course it is: the public key (32 bytes), and what signs with the private one."""
+    """Whose course it is: the public key (32 bytes), and what signs with the private one. ``seen``: of a series of
+    theirs, by its name, the newest version known from elsewhere (blocks briefly).
+    """
 
     key: bytes
     sign: Callable[[bytes], bytes]
+    seen: Callable[[str], SignedManifest | None] = lambda _: None
 
 
 def publish(
@@ -96,7 +100,8 @@ def publish(
     _refuse_own_home(store, source)
     found = scan(source, follow_symlinks=follow_symlinks, skip_special=skip_special, cancelled=cancelled)
     meta = _complete(meta, source, found)
-    head = _head(store, author.key, meta.title)
+    seen = author.seen(meta.title)
+    head = series.newest(store.catalogue, author.key, meta.title, seen)
     if head is not None:
         meta = _as_before(meta, head.manifest)
         chunker_kind = chunker_kind or head.manifest.chunker.partition(";")[0].partition("-")[0]
@@ -107,7 +112,7 @@ def publish(
         ingest.run(report, cancelled)
         index = _index(found, ingest)
         ingest.settle(index)
-        published = _commit(store, found, ingest, index, meta, author, now, cutter.name)
+        published = _commit(store, found, ingest, index, meta, author, now, cutter.name, seen)
     except CommitInDoubt:
         ingest.release()  # what was written stays until the next opening tells whether the course does
         raise
@@ -192,6 +197,7 @@ def _commit(  # noqa: PLR0917 - the end of a pipeline: everything meets here
     author: Author,
     now: int,
     chunker_name: str,
+    seen: SignedManifest | None,
 ) -> Published:
     kind = cast(Kind, found.kind)
     try:
@@ -201,7 +207,7 @@ def _commit(  # noqa: PLR0917 - the end of a pipeline: everything meets here
     raw = index.encode()
     with store.gate:
         # One at a time from looking for the newest version to being it.
-        head = _head(store, author.key, meta.title)
+        head = series.newest(store.catalogue, author.key, meta.title, seen)
         manifest = Manifest(
             kind=kind,
             title=meta.title,
@@ -219,24 +225,16 @@ def _commit(  # noqa: PLR0917 - the end of a pipeline: everything meets here
             root=root,
             index=tuple(parts(raw)),
         )
-        new = True
+        new, warnings = True, found.warnings
         if head is not None:
             before = head.manifest
             manifest = dataclasses.replace(manifest, series=Series(meta.title, before.series.seq + 1, head.course))
             new = dataclasses.replace(manifest, created=before.created, series=before.series) != before
+            if new and (words := series.elsewhere(store.catalogue, head)):
+                warnings = [*warnings, words]
         signed = sign_manifest(manifest, author.sign) if new or head is None else head
         _record(store, found, ingest, signed, index, raw, now)
-    return Published(signed, new, len(raw), tuple(found.warnings))
-
-
-def _head(store: StoreParts, author: bytes, series: str) -> SignedManifest | None:
-    kept = store.catalogue.head(author, series)
-    if kept is None:
-        return None
-    try:
-        return SignedManifest(kept[0], kept[1], decode_manifest(kept[0]))
-    except PeerFault:
-        return None
+    return Published(signed, new, len(raw), tuple(warnings))
 
 
 def _record(  # noqa: PLR0917

@@ -117,10 +117,12 @@ class Store:
         skip_special: bool = False,
         report: Callable[[int, int, int, int], None] = _ignore,
         cancelled: Callable[[], bool] = _never,
+        seen: Callable[[str], SignedManifest | None] = lambda _: None,
     ) -> Published:
         """A folder or file as a course; durable when it returns. See ``ingest`` and ``publish`` for the promises.
 
-        ``report`` gets bytes done, bytes in all, files done, files in all; ``cancelled`` is asked now and then.
+        ``report`` gets bytes done, bytes in all, files done, files in all; ``cancelled`` is asked now and then;
+        ``seen``: see ``publish.Author``.
         Raises UsageProblem, Refused (everything that can't be published, by name), SourceChanged, NoSpace,
         StoreProblem, Interrupted.
         """
@@ -128,7 +130,7 @@ class Store:
             self._parts,
             source,
             meta,
-            Author(author, sign),
+            Author(author, sign, seen),
             now=now,
             chunker_kind=chunker,
             follow_symlinks=follow_symlinks,

@@ -23,7 +23,7 @@ from p2plearn.errors import UsageProblem
 from p2plearn.operations import NodeOperations
 from p2plearn.web import answers
 from p2plearn.web.answers import CallRefused
-from p2plearn.web.server import METRICS_PATH, Conversation, serve_calls
+from p2plearn.web.server import METRICS_PATH, READING, Conversation, serve_calls
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -66,8 +66,8 @@ class MetricsConversation(Conversation):
     async def _answer(self, request: h11.Request, headers: Mapping[str, str], body: bytes) -> None:
         if request.target.partition(b"?")[0].decode("ascii") != METRICS_PATH:
             raise CallRefused(404, f"There is only {METRICS_PATH} here.")
-        if request.method != b"GET":
-            raise CallRefused(405, f"{METRICS_PATH} can only be read.", (("Allow", "GET"),))
+        if request.method.decode("ascii") not in READING:
+            raise CallRefused(405, f"{METRICS_PATH} can only be read.", (("Allow", ", ".join(READING)),))
         await self.send_metrics()
 
 

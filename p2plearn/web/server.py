@@ -16,7 +16,7 @@ import socket
 import stat
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import h11
 import trio
@@ -99,6 +99,10 @@ async def serve(
             os.unlink(path)
 
 
+READING: Final = ("GET", "HEAD")
+"""Methods that fetch a document."""
+
+
 class Conversation:
     """One connection: calls one after the other until either side is done."""
 
@@ -108,6 +112,7 @@ class Conversation:
     def __init__(self, node: NodeOperations, stream: trio.SocketStream) -> None:
         self._node = node
         self._stream = stream
+        self._method = b""  # of the call that is being answered
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=config.API_HEADER_BYTES)
 
     async def run(self, *, refuse: bool) -> None:
@@ -120,6 +125,7 @@ class Conversation:
                     self._http.start_next_cycle()
 
     async def _one_call(self, *, refuse: bool) -> None:
+        self._method = b""
         try:
             if refuse:
                 raise TooBusy(
@@ -127,6 +133,7 @@ class Conversation:
                     "Try again in a moment. If it stays so, a program here keeps connections to it open.",
                 )
             request = await self._read_head()
+            self._method = request.method
             headers = answers.headers_of(request.headers)
             answers.check_caller(headers, self.hosts)
             body = await self._read_body()
@@ -140,11 +147,11 @@ class Conversation:
 
     async def _answer(self, request: h11.Request, headers: Mapping[str, str], body: bytes) -> None:
         method, target = request.method.decode("ascii"), request.target.decode("ascii")
-        if (method, target) == ("GET", openapi.PATH):
+        if method in READING and target == openapi.PATH:
             document = answers.json_bytes(openapi.document())
             await self._send_whole(Answer(200, (("Content-Type", "application/json"),), document))
             return
-        if (method, target) == ("GET", METRICS_PATH):
+        if method in READING and target == METRICS_PATH:
             await self.send_metrics()
             return
         route, course = routes.find_route(method, target)
@@ -314,7 +321,8 @@ class Conversation:
             headers.append(("Connection", "close"))  # the rest of the request was not read
         with trio.move_on_after(config.API_WRITE_SECONDS):
             await self._send(h11.Response(status_code=answer.status, headers=headers, reason=b""))
-            await self._send(h11.Data(data=answer.body))
+            if self._method != b"HEAD":  # which gets the headers that GET would (RFC 9110, 9.3.2)
+                await self._send(h11.Data(data=answer.body))
             await self._send(h11.EndOfMessage())
 
 

@@ -69,6 +69,8 @@ def test_a_sound_machine_has_nothing_but_good_findings() -> None:
         ("clock", "note", "one of the two is wrong", "watch", {"clock_offsets": (-86400.0,)}),
         ("clock", "good", "makes sense", "", {"clock_offsets": (-86400.0, 0.0)}),
         ("clock", "good", "makes sense", "", {"clock_offsets": (30.0,)}),
+        ("disk", "bad", "The disk is full: 0 MiB are free", "Make room", {"free_disk": 0, "min_free": 0}),
+        ("clock", "bad", "3 things you said", "withdraw ID", {"status": STATUS | {"people": {"ahead": 3}}}),
         ("clock", "note", "dated after", "set-ntp", {"status": STATUS | {"people": {"dropped": {"early": 4}}}}),
         ("clock", "note", "no time service", "set-ntp", {"clock_set": False}),
         ("clock", "bad", "30.2 hours ahead of the one in its hardware", "hwclock",
@@ -228,6 +230,11 @@ BRIDGE = Interface("docker0", ("172.18.0.1/16",))
         (Tried("tls", "wrong-peer", "12D3… answers", "192.168.1.9", 4017), "Another node"),
         (Tried("tls", "protocol", "bad certificate", "192.168.1.9", 4017), "don't understand"),
         (Tried("identify", "hung-up", "", "192.168.1.9", 4017), "hangs up"),
+        (Tried("", "", "", "192.168.1.5", 4017, itself=True), "this very node"),
+        (Tried("tcp", "forbidden", "", "192.168.1.255", 4017), "no machine's address"),
+        (Tried("route", "no-route", "", "255.255.255.255", 4017), "no machine's address"),
+        (Tried("route", "no-route", "", "224.0.0.1", 4017), "no machine's address"),
+        (Tried("tcp", "refused", "", "0.0.0.0", 4017), "this very machine"),
     ],
 )  # fmt: skip
 def test_why_a_knock_came_to_nothing(tried: Tried, words: str) -> None:

@@ -10,6 +10,7 @@ from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
+from p2plearn.course.names import format_link
 from p2plearn.doctor.reach import Tried, explain
 from p2plearn.net.knock import Knock, knock
 from p2plearn.net.knock_address import Unreadable, read
@@ -104,6 +105,11 @@ async def test_a_node_that_is_no_relay_says_so() -> None:
     assert "it is no relay" in words(found)
 
 
+def test_a_link_s_first_address_is_tried() -> None:
+    address = f"/ip4/192.0.2.1/tcp/4017/p2p/{NODE}"
+    assert read(format_link(bytes(32), [address, "/ip4/192.0.2.9/tcp/1"])) == read(address)
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -118,6 +124,9 @@ async def test_a_node_that_is_no_relay_says_so() -> None:
         ("fd00:66::1", r"\[fd00:66::1\]:4017"),
         ("::1", r"\[::1\]:4017"),
         ("fe80::9%eth0", "in brackets"),
+        ("http://192.0.2.1:4017/", "write 192.0.2.1:4017 alone"),
+        (f"p2plearn:{'ab' * 32}", "no node's address"),
+        ("p2plearn:x", "no link of a course"),
     ],
 )
 def test_addresses_that_are_none_are_refused_with_the_reason(text: str, why: str) -> None:

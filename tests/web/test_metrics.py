@@ -83,6 +83,13 @@ async def test_over_tcp_there_is_nothing_but_metrics_and_no_web_page_gets_them()
             head, _, body = good.partition(b"\r\n\r\n")
             assert b"text/plain; version=0.0.4" in head
             assert {f.name for f in text_string_to_metric_families(body.decode())} >= {"p2plearn_build_info"}
+            only_head = await ask(where, "HEAD /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert only_head.startswith(b"HTTP/1.1 200 ")
+            assert b"Content-Length: " in only_head
+            assert only_head.endswith(b"\r\n\r\n")
+            refused = await ask(where, "HEAD /v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert refused.startswith(b"HTTP/1.1 404 ")
+            assert refused.endswith(b"\r\n\r\n")
             assert await status("GET /metrics HTTP/1.1", "evil.example") == 403
             assert await status("GET /metrics HTTP/1.1", "127.0.0.1", "Origin: http://evil.example") == 403
             assert await status("GET /metrics HTTP/1.1", "127.0.0.1", "Sec-Fetch-Site: cross-site") == 403
