@@ -9,7 +9,8 @@ Promises:
 - Room is reserved before the first byte; a full disk is an error that says so, and the store works again after.
 
 Layout below HOME/store: ``FORMAT``, ``catalogue.sqlite``, ``courses/`` (manifest and index of each course),
-``extents/`` (the chunks). One process at a time: ``FORMAT`` is locked. Not for network file systems.
+``extents/`` (the chunks), ``begun`` (``part_folders``). One process at a time: ``FORMAT`` is locked. Not for network
+file systems.
 
 Blocking and thread-safe: call it from worker threads. Imports ``course``, ``errors`` and siblings.
 """
@@ -47,6 +48,7 @@ from p2plearn.store.follow import Following
 from p2plearn.store.gc import Sweep, sweep
 from p2plearn.store.holding import Holding
 from p2plearn.store.in_place import serve_in_place
+from p2plearn.store.part_folders import PartFolders
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.presence import Presence, Seen
 from p2plearn.store.problems import disk_problem
@@ -72,6 +74,7 @@ class Store:
         self.custody = CustodyRecords(parts.catalogue)
         self._presence = Presence(parts)
         self._downloads = Downloads(parts)
+        self._part_folders = PartFolders(parts.directory)
 
     # Opening and closing ------------------------------------------------------------------------------------------
 
@@ -84,7 +87,9 @@ class Store:
         StoreProblem: a newer format, another process has it open, a disk that fails.
         """
         lock, parts = opening.open_parts(home, limits or StoreLimits(), author)
-        return cls(parts, lock)
+        store = cls(parts, lock)
+        store._part_folders.clear()
+        return store
 
     def close(self) -> None:
         """Close it; downloads that are still open are committed first. Further calls, but this one, are errors."""
@@ -222,6 +227,8 @@ class Store:
         well, they are laid so that ``checkout`` can give them away; with ``follow``, large ones are written beside the
         place as they come (``take_following``). Raises NoSpace before anything is written, StoreProblem.
         """
+        if checkout is not None:
+            self._part_folders.note(checkout)
         give = give and not self.custody.is_given_room(signed.course)
         return self._downloads.begin(signed, index_raw, index, wanted, why, checkout=checkout, give=give, follow=follow)
 
@@ -278,6 +285,7 @@ class Store:
             raise UsageProblem(f"Course {course.hex()} is not in this store.", f"p2plearn get {course.hex()}")
         # What the user names may be a link; from here on no link is followed.
         dest = Path(os.path.realpath(dest))
+        self._part_folders.note(dest)
         chosen = holding.index.files if files is None else files
         folders = holding.index.folders if files is None else ()
         progress = Progress(chosen, report, cancelled)
@@ -390,7 +398,9 @@ class Store:
             db.execute("DELETE FROM courses WHERE course = ?", (course,))
 
     def gc(self, dry_run: bool = False) -> Sweep:
-        """Free what no course needs. Raises NoSpace, StoreProblem."""
+        """Free what no course needs, and what killed checkouts left. Raises NoSpace, StoreProblem."""
+        if not dry_run:
+            self._part_folders.clear()
         return sweep(self._parts, self._downloads.busy, dry_run=dry_run)
 
     @property

@@ -203,17 +203,23 @@ def make_part(name: str, above: int) -> tuple[str, int]:
     return part, fd
 
 
-def remove_stale_parts(name: str, above: int) -> None:
-    """Delete what killed checkouts to ``name`` left; those that are still running hold a lock."""
+def parts_beside(name: str, above: int) -> list[str]:
+    """What in a directory has a name that ``part_name`` gives to parts of ``name``. Raises OSError."""
     prefix = f".{_shortened(name)}{PART}"
     with os.scandir(above) as entries:
-        stale = [entry.name for entry in entries if entry.name.startswith(prefix)]
-    for part in stale:
+        return [entry.name for entry in entries if entry.name.startswith(prefix) and _PART_NAME.fullmatch(entry.name)]
+
+
+def remove_stale_parts(name: str, above: int) -> None:
+    """Delete what killed checkouts to ``name`` left; those that are still running hold a lock."""
+    for part in parts_beside(name, above):
         try:
             fd = os.open(part, DIRECTORY, dir_fd=above)
         except OSError:
             continue
         try:
+            if os.fstat(fd).st_uid != os.geteuid():
+                continue
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             remove_tree(part, above)
         except OSError:
