@@ -185,7 +185,7 @@ class NodeService:
                 "title": row.title,
                 "bytes": row.bytes,
                 "files": row.files,
-                "have_bytes": row.have_bytes,
+                "have_bytes": self._store.have_bytes(row),
                 "complete": row.complete,
                 "why": row.why,
                 "added": row.added,
@@ -208,7 +208,7 @@ class NodeService:
         warnings = await trio.to_thread.run_sync(self.people.warnings, name, row.author)
         return facts | {
             "warnings": warnings,
-            "have_bytes": row.have_bytes,
+            "have_bytes": self._store.have_bytes(row),
             "complete": row.complete,
             "why": row.why,
             "added": row.added,

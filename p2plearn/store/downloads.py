@@ -63,6 +63,12 @@ class Downloads:
         with self._mutex:
             return course in self._live
 
+    def have_bytes(self, course: bytes) -> int | None:
+        """Bytes of a course that are here while a download of it is open; None when none is."""
+        with self._mutex:
+            live = self._live.get(course)
+        return None if live is None else live.have_bytes
+
     def of_course(self, course: bytes) -> threading.Lock:
         """Held while a download of ``course`` begins."""
         with self._mutex:

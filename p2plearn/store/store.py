@@ -174,6 +174,11 @@ class Store:
         """One course."""
         return self._parts.catalogue.course(course)
 
+    def have_bytes(self, row: CourseRow) -> int:
+        """Bytes of a course that are here now; of one that is being fetched its row tells those that are committed."""
+        live = self._downloads.have_bytes(row.course)
+        return row.have_bytes if live is None else live
+
     def signed_manifest(self, course: bytes) -> SignedManifest | None:
         """A course's manifest, checked."""
         kept = self._parts.catalogue.manifest(course)

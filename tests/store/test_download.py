@@ -272,6 +272,20 @@ def test_a_chunk_found_damaged_while_fetching_is_fetched_again(store: Store, oth
     assert all(row.complete for row in other.courses())
 
 
+def test_what_is_here_of_a_course_is_known_while_it_comes(store: Store, other: Store, folder: Path) -> None:
+    course = publish(store, folder).course
+    download = begin(store, other, course)
+    came = fetch(store, download, download.missing()[:2])
+    row = other.course(course)
+    assert row is not None
+    assert row.have_bytes == 0  # nothing is committed so far
+    assert other.have_bytes(row) == download.have_bytes >= came > 0
+    download.close()
+    row = other.course(course)
+    assert row is not None
+    assert other.have_bytes(row) == row.have_bytes >= came
+
+
 def test_no_room_is_said_with_figures_before_anything_is_written(
     store: Store, opened: Callable[..., Store], folder: Path, tmp_path: Path
 ) -> None:
