@@ -93,7 +93,7 @@ class Getting:
         """A get whose turn it is: two at once would write the same bytes to the same place."""
         began = time.perf_counter()
         dest = Path(request.dest) if request.dest else None
-        fetch, files, following, growing = await self._fetch(course, request, dest, report)
+        fetch, files, following, growing, found = await self._fetch(course, request, dest, report)
         signed, index = fetch.signed, fetch.index
         if signed is None or index is None:
             raise AssertionError("fetched")
@@ -150,6 +150,7 @@ class Getting:
             replaced_into=str(replaced_into or ""),
             complete=row is not None and row.complete,
             warnings=tuple(warnings),
+            found_bytes=found,
         )
 
     async def contents(self, request: GetRequest, report: Report) -> dict[str, Any]:
@@ -202,13 +203,14 @@ class Getting:
 
     async def _fetch(
         self, course: bytes, request: GetRequest, dest: Path | None, report: Report
-    ) -> tuple[Fetch, tuple[FileEntry, ...] | None, Following | None, Growing | None]:
-        """Bring everything wanted into the store; which files that is (None: all of them), and what of the checkout
-        was written on the way: beside its place, or in it.
+    ) -> tuple[Fetch, tuple[FileEntry, ...] | None, Following | None, Growing | None, int]:
+        """Bring everything wanted into the store; which files that is (None: all of them), what of the checkout was
+        written on the way, beside its place or in it, and how many bytes lay there already.
         """
         files: tuple[FileEntry, ...] | None = None
         following: Following | None = None
         growing: Growing | None = None
+        found = 0
         fetch = self.fetching[course] = await self.new_fetch(course, request)
 
         async def begin(signed: SignedManifest, index_raw: bytes, index: Index) -> Download:
@@ -240,11 +242,12 @@ class Getting:
                 telling(report, lambda gauge: _progress(fetch, gauge, growing)),
                 landed(fetch, begin, grow if request.in_order else None) as download,
             ):
+                found = download.found_bytes
                 if dest is not None:
                     following = download.take_following(dest)
         finally:
             self.fetching.pop(course, None)
-        return fetch, files, following, growing
+        return fetch, files, following, growing, found
 
     def _begin(
         self,

@@ -2,7 +2,8 @@
 
 In: findings of ``Store.verify``. Out: what is whole again, and what is still damaged with the reason. What was damaged
 has left the catalogue already, so a course is mended by an ordinary fetch of what it lacks; each chunk is held against
-its hash before it counts. Folders that courses were checked out to are the user's and left alone.
+its hash before it counts. Folders that courses were checked out to are the user's: what is right in them is read before
+anybody is asked, and they are left as they are.
 
 Imports ``course``, ``store``, ``transfer``, ``operations``, ``errors``.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -36,7 +38,8 @@ NewFetch = Callable[[bytes], Awaitable[Fetch]]
 
 @dataclass(slots=True)
 class Mended:
-    """``repaired``: one object a course (``course``, ``title``, ``bytes``, ``providers``, ``checkouts``).
+    """``repaired``: one object a course (``course``, ``title``, ``bytes``, ``providers``, ``found_bytes``,
+    ``checkouts``).
 
     ``left``: one object a finding that still holds, as verify tells them, with ``why`` it couldn't be mended.
     """
@@ -59,23 +62,25 @@ class Mending:
         """
         mended = Mended()
         deadline = trio.current_time() + seconds
-        tried: list[tuple[bytes, list[Damage], str, int]] = []
+        tried: list[tuple[bytes, list[Damage], str, int, int]] = []
         for course in dict.fromkeys(one.course for one in findings):
             harmed = [one for one in findings if one.course == course]
-            why, gave = "", 0
+            why, gave, found = "", 0, 0
             with trio.move_on_at(deadline) as limit:
                 try:
-                    gave = await self._fetch(course, harmed, report)
+                    gave, found = await self._fetch(course, harmed, report)
                 except P2plearnError as error:
                     why = f"{error.message} {error.hint}".strip()
             if limit.cancelled_caught:
                 why = "The time given was over; the same command goes on from there."
-            tried.append((course, harmed, why, gave))
-        for course, harmed, why, gave in tried:
-            await self._settle(course, harmed, why, gave, mended)
+            tried.append((course, harmed, why, gave, found))
+        for course, harmed, why, gave, found in tried:
+            await self._settle(course, harmed, why, gave, found, mended)
         return mended
 
-    async def _settle(self, course: bytes, harmed: Sequence[Damage], why: str, gave: int, mended: Mended) -> None:
+    async def _settle(  # noqa: PLR0917
+        self, course: bytes, harmed: Sequence[Damage], why: str, gave: int, found: int, mended: Mended
+    ) -> None:
         left = await trio.to_thread.run_sync(self._store.still_damaged, harmed)
         for one in left:
             mended.left.append({**told(one), "why": why or "What came wasn't all that is lacking."})
@@ -88,25 +93,34 @@ class Mending:
                 "title": harmed[0].title,
                 "bytes": sum(one.bytes for one in harmed) - sum(one.bytes for one in left),
                 "providers": gave,
+                "found_bytes": found,
                 "checkouts": await trio.to_thread.run_sync(self._store.checkouts, course),
             }
         )
 
-    async def _fetch(self, course: bytes, harmed: Sequence[Damage], report: Report) -> int:
-        """Have everything of a course here that was; how many peers gave something. Raises P2plearnError."""
+    async def _fetch(self, course: bytes, harmed: Sequence[Damage], report: Report) -> tuple[int, int]:
+        """Have everything of a course here that was; how many peers gave something, and how many bytes were found in
+        folders it was checked out to. Raises P2plearnError.
+        """
         row = await trio.to_thread.run_sync(self._store.course, course)
         if row is None:
-            return 0  # removed meanwhile
+            return 0, 0  # removed meanwhile
         fetch = await self._new_fetch(course)
         paths = {one.path for one in harmed}
+        folders = await trio.to_thread.run_sync(self._store.checkouts, course)
 
         async def begin(signed: SignedManifest, raw: bytes, index: Index) -> Download:
             # Of a course that was never all here only the harmed files come back; its index brings no file along.
             wanted = None if row.whole else [entry for entry in index.files if entry.path in paths]
-            return await trio.to_thread.run_sync(self._store.begin_download, signed, raw, index, wanted, row.why)
+            # What lies in the learner's files may stay there: a course kept in place isn't copied to be mended.
+            return await trio.to_thread.run_sync(
+                lambda: self._store.begin_download(
+                    signed, raw, index, wanted, row.why, give=True, look_in=[Path(one) for one in folders]
+                )
+            )
 
-        async with landed(fetch, begin, lambda: _tell(fetch, harmed[0].title, report)):
-            return len(fetch.tally.gave)
+        async with landed(fetch, begin, lambda: _tell(fetch, harmed[0].title, report)) as download:
+            return len(fetch.tally.gave), download.found_bytes
 
 
 async def _tell(fetch: Fetch, title: str, report: Report) -> None:

@@ -112,7 +112,10 @@ class GetRequest(Wire):
 
 @dataclass(frozen=True, slots=True)
 class GetResult(Wire):
-    """What was fetched. ``fetched_bytes`` came over the network in this run, ``bytes`` is the size of the files."""
+    """What was fetched. ``fetched_bytes`` came over the network in this run, ``bytes`` is the size of the files.
+
+    ``found_bytes`` of what the store lacked lay in the destination already, right by their hashes.
+    """
 
     course: str
     title: str
@@ -127,6 +130,7 @@ class GetResult(Wire):
     replaced_into: str = ""
     complete: bool = True
     warnings: tuple[dict[str, Any], ...] = ()
+    found_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +175,9 @@ class VerifyRequest(Wire):
 class VerifyResult(Wire):
     """``damaged``: one object a finding, with ``course``, ``title``, ``path`` (of the file) and ``what``.
 
-    When it was to mend: ``repaired``, one object a course, with ``bytes``, ``providers`` and ``checkouts`` (folders
-    that were made from it and not looked at); ``left``, the findings that still hold, with ``why``.
+    When it was to mend: ``repaired``, one object a course, with ``bytes``, ``providers``, ``found_bytes`` (that lay
+    right in folders made from it) and ``checkouts`` (those folders, which stay as they are); ``left``, the findings
+    that still hold, with ``why``.
     """
 
     courses: int

@@ -219,10 +219,19 @@ def fetched(result: GetResult) -> str:
         )
     else:
         lines.append(f"{title} was here already: {size(result.bytes)} in {count(result.files, 'file')}.")
+    if result.found_bytes:
+        lines.append(f"{size(result.found_bytes)} lay in that folder already, and were taken from there.")
     if not result.written_files:
         lines.append("Every file was in its place already.")
     lines += map(warning, result.warnings)
     return "\n".join(lines)
+
+
+def _mended_from(one: Mapping[str, Any]) -> str:
+    """Where what a course lacked came from."""
+    nodes = f"from {count(one['providers'], 'node')}" if one["providers"] else ""
+    folder = "from a folder it was written to" if one.get("found_bytes") else ""
+    return " and ".join(filter(None, (nodes, folder))) or "that came for another course"
 
 
 def verified(result: VerifyResult) -> str:
@@ -231,9 +240,7 @@ def verified(result: VerifyResult) -> str:
     checked = f"{count(result.courses, 'course')}, {size(result.bytes)}, in {span(result.seconds)}"
     lines.append(f"Checked {checked}: " + ("all good." if not lines else f"{len(lines)} damaged."))
     lines += [
-        f"Mended {plain(str(each['title']))}: {size(each['bytes'])} "
-        + (f"from {count(each['providers'], 'node')}." if each["providers"] else "that came for another course.")
-        for each in result.repaired
+        f"Mended {plain(str(each['title']))}: {size(each['bytes'])} {_mended_from(each)}." for each in result.repaired
     ]
     lines += [f"Still damaged: {_finding(each)}. {plain(str(each['why']))}" for each in result.left]
     return "\n".join(lines)

@@ -30,6 +30,7 @@ from p2plearn.errors import P2plearnError, StoreProblem
 from p2plearn.store import contents, resume
 from p2plearn.store.alone import extent_of, layout_alone
 from p2plearn.store.behind import Behind
+from p2plearn.store.bringing import MayStay, in_users_files, read_right
 from p2plearn.store.catalogue import PlanRow, add_extent, add_slots, forget_extent
 from p2plearn.store.durable import Piece, sync_directory, sync_file
 from p2plearn.store.extents import Layout, create_extent, plan_layout, remove_extent
@@ -62,6 +63,10 @@ class Download(Holding):
         self._fds: dict[int, int] = {}
         self._marking = threading.Lock()
         """Held while slots are noted as written, never while they are."""
+        self._in_users_files: set[int] = set()
+        """Wanted slots that are here, but where they may not be relied on: ``bring_in`` copies them."""
+        self.found_bytes = 0
+        """What was found in the folder that the course is for, or was checked out to, instead of being fetched."""
         self._fresh: array[int] = array("I")
         """Slots written since the last commit."""
         self._awaited: dict[int, int] = {}
@@ -99,6 +104,12 @@ class Download(Holding):
                 for slot in range(entry.first, entry.first + entry.count):
                     wanted[twins[slot][0] if slot in twins else slot] = 1
 
+    def rely_on(self, may_stay: MayStay) -> None:
+        """Say what of the wanted may stay in the user's files; the rest is planned for, and ``bring_in`` copies it."""
+        with self._shape:
+            wanted = (slot for slot in range(len(self._wanted)) if self._wanted[slot])
+            self._in_users_files = in_users_files(self._parts, self.placement, wanted, may_stay)
+
     def adopt(self, plan: PlanRow) -> None:
         """Take over what an earlier download planned."""
         path = self._parts.extents / plan.extent.file_name
@@ -130,11 +141,12 @@ class Download(Holding):
         self._awaited[extent] = awaited
 
     def unplanned(self) -> tuple[bytearray, int]:
-        """Wanted slots that are neither here nor planned (one byte a slot), and their bytes."""
+        """Wanted slots that are neither planned nor here to stay (one byte a slot), and their bytes."""
         need, total = bytearray(len(self.index)), 0
         slot = self._wanted.find(1)
         while slot >= 0:
-            if self._plan_extents[slot] == NOWHERE and not bit(self.placement.have, slot):
+            here = bit(self.placement.have, slot) and slot not in self._in_users_files
+            if self._plan_extents[slot] == NOWHERE and not here:
                 need[slot] = 1
                 total += self.index.lengths[slot]
             slot = self._wanted.find(1, slot + 1)
@@ -164,7 +176,7 @@ class Download(Holding):
                 held=self._parts.catalogue.held_bytes(),
                 more=length,
                 # What was planned earlier and isn't fetched yet takes disk, too, though it is in ``held`` already.
-                beside=beside + self.missing_bytes - total,
+                beside=beside + self._coming_bytes() - total,
                 what=f"The course {title!r}" if length else f"Checking out the course {title!r}",
             )
             before()
@@ -172,7 +184,7 @@ class Download(Holding):
                 self._add_extents(record, layouts)
             except OSError as error:
                 raise disk_problem(error, f"making room for {size_text(length)} of the course {title!r}") from error
-            self._parts.budget.promise(self, counted=0, disk=self.missing_bytes)
+            self._parts.budget.promise(self, counted=0, disk=self._coming_bytes())
 
     def alone(self, files: Iterable[FileEntry]) -> list[FileEntry]:
         """Those of ``files`` that each lie in an extent of their own, or can be planned so (see ``alone``)."""
@@ -248,6 +260,20 @@ class Download(Holding):
             self.commit()
         return kept
 
+    def bring_in(self) -> set[bytes]:
+        """Copy what may not stay in the user's files (``rely_on``) into the store, hashed anew, and commit it.
+
+        What isn't right there any more is missing from now on. A crash leaves the user's files as the place of all of
+        it, and the next download copies it again. Returns the digests of what was copied. Raises NoSpace, StoreProblem.
+        """
+        slots = sorted(self._in_users_files)
+        for offers in read_right(self._parts, self, slots):
+            self._lay(offers, self._mark_moved)
+        self._in_users_files = set()
+        if slots:
+            self.commit()
+        return {self.index.digest(slot) for slot in slots}
+
     # Fetching ---------------------------------------------------------------------------------------------------
 
     def missing(self) -> list[int]:
@@ -276,6 +302,9 @@ class Download(Holding):
         lengths = self.index.lengths
         return sum(lengths[slot] for slot in self._missing())
 
+    def _coming_bytes(self) -> int:
+        return self.missing_bytes + sum(self.index.lengths[slot] for slot in self._in_users_files)
+
     def put(self, slot: int, pieces: Sequence[Piece]) -> bool:
         """Store the chunk of ``slot`` that came in ``pieces``. False, and nothing written, if it isn't that chunk.
 
@@ -292,15 +321,18 @@ class Download(Holding):
         have = self.placement.have
         todo = [offer for offer, right in zip(offers, verdicts, strict=True) if right and not bit(have, offer[0])]
         if todo:
-            with self._gathering.laid(todo, self._planned_place) as laid:
-                try:
-                    self._write(laid)
-                except OSError as error:
-                    raise disk_problem(error, f"storing the course {self.signed.manifest.title!r}") from error
-                self._mark([slot for slot, _ in laid])
-                if self._following is not None:
-                    self._following.take(laid)
+            self._lay(todo, self._mark)
         return verdicts
+
+    def _lay(self, offers: Sequence[Offer], mark: Callable[[Sequence[int]], None]) -> None:
+        with self._gathering.laid(offers, self._planned_place) as laid:
+            try:
+                self._write(laid)
+            except OSError as error:
+                raise disk_problem(error, f"storing the course {self.signed.manifest.title!r}") from error
+            mark([slot for slot, _ in laid])
+            if self._following is not None:
+                self._following.take(laid)
 
     def _is_chunk(self, slot: int, pieces: Sequence[Piece]) -> bool:
         if sum(map(len, pieces)) != self.index.length(slot):
@@ -343,6 +375,11 @@ class Download(Holding):
             self._fresh.extend(new)
             for slot in new:
                 self._awaited[self._plan_extents[slot]] -= 1
+
+    def _mark_moved(self, slots: Sequence[int]) -> None:
+        with self._marking:
+            self.placement.moved((slot, self._plan_extents[slot], self._plan_offsets[slot]) for slot in slots)
+            self._fresh.extend(slots)
 
     # Keeping ----------------------------------------------------------------------------------------------------
 

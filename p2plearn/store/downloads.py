@@ -21,6 +21,7 @@ from p2plearn.course.file_table import FileEntry
 from p2plearn.course.index import Index
 from p2plearn.course.manifest import SignedManifest
 from p2plearn.errors import P2plearnError, Refused
+from p2plearn.store.bringing import all_stay, found_in, none_stay, stay_unless_replaced
 from p2plearn.store.checkout import is_free, is_large
 from p2plearn.store.download import Download
 from p2plearn.store.follow import Following, largest
@@ -102,6 +103,7 @@ class Downloads:
         checkout: Path | None,
         give: bool,
         follow: bool,
+        look_in: Sequence[Path],
     ) -> Download:
         """See ``Store.begin_download``."""
         course = signed.course
@@ -116,12 +118,14 @@ class Downloads:
             if live is not None:
                 try:
                     live.want(wanted)
+                    self._rely(live, checkout_to, give)
                     live.plan_missing(beside=self._beside(checkout_to, []))
+                    self._have_from_here(live, checkout_to, give, look_in)
                 except BaseException:
                     live.close()
                     raise
                 return live
-            download = self._start_download(signed, index_raw, index, wanted, why, checkout_to)
+            download = self._start_download(signed, index_raw, index, wanted, why, checkout_to, give, look_in)
             if checkout_to is not None and follow:
                 self._follow(download, checkout_to)
             return download
@@ -158,6 +162,8 @@ class Downloads:
         wanted: Sequence[FileEntry] | None,
         why: str,
         place: _Place | None,
+        give: bool,
+        look_in: Sequence[Path],
     ) -> Download:
         parts, course = self._parts, signed.course
         with parts.gate:
@@ -169,6 +175,7 @@ class Downloads:
                 for plan in parts.catalogue.plans(course):
                     download.adopt(plan)
                 download.want(wanted)
+                self._rely(download, place, give)
 
                 def keep() -> None:
                     if fresh_file:
@@ -192,10 +199,44 @@ class Downloads:
                 raise
         try:
             download.resume()
+            self._have_from_here(download, place, give, look_in)
         except BaseException:
             download.close()
             raise
         return download
+
+    def _rely(self, download: Download, place: _Place | None, give: bool) -> None:
+        """Say what of a download may stay in the user's files: only what is kept in place counts on them."""
+        if not give:
+            with self._parts.gate:
+                self._parts.lent.clear()
+            download.rely_on(none_stay)
+        elif place is None:
+            download.rely_on(all_stay)
+        else:
+            download.rely_on(stay_unless_replaced(download.placement, place.dest))
+
+    def _have_from_here(self, download: Download, place: _Place | None, give: bool, look_in: Sequence[Path]) -> None:
+        """Take what is on this machine already: in files that may not be relied on, and in checkouts."""
+        brought = download.bring_in()
+        if give:
+            with self._parts.gate:
+                self._parts.lent.setdefault(download.course, set()).update(brought)
+        folders = [*look_in, *([] if place is None or place.free else [place.dest])]
+        for folder in folders:
+            missing = download.missing()
+            if not missing:
+                return
+            there = self._parts.catalogue.checkout_course(os.fsencode(folder))
+            other = None if there is None or there == download.course else self._parts.placement(there)
+            indexes = [download.index, *([] if other is None else [other.index])]
+            found = 0
+            for offers in found_in(folder, indexes, download.index, missing):
+                download.put_many(offers)
+                found += sum(download.index.lengths[slot] for slot, _ in offers)
+            if found:
+                download.found_bytes += found
+                download.commit()
 
     def _beside(self, place: _Place | None, alone: Sequence[FileEntry]) -> int:
         """Bytes that checking out will take on the store's own disk; on another one they are checked for at once.

@@ -68,8 +68,11 @@ def sweep(parts: StoreParts, busy: Callable[[], set[int]], *, dry_run: bool) -> 
             with parts.catalogue.writing() as db:
                 db.executemany("DELETE FROM extents WHERE id = ?", [(extent.id,) for extent in dead])
                 # The user's own files that nothing refers to any more: only the rows are ours.
-                db.execute("DELETE FROM extents WHERE name IS NULL AND id NOT IN (SELECT extent FROM chunks)")
+                unused = "SELECT id FROM extents WHERE name IS NULL AND id NOT IN (SELECT extent FROM chunks)"
+                left = {row[0] for row in db.execute(unused)}
+                db.executemany("DELETE FROM extents WHERE id = ?", [(extent,) for extent in left])
             _unlink(parts, dead)
+            _let_go(parts, left)
     if not dry_run:
         for extent in (*sparse, *shared):
             _compact(parts, extent)
@@ -125,6 +128,17 @@ def _is_users_too(parts: StoreParts, extent: ExtentRow) -> bool:
         return is_handed_over(extent, os.stat(parts.extents / extent.file_name, follow_symlinks=False))
     except OSError:
         return False
+
+
+def _let_go(parts: StoreParts, left: set[int]) -> None:
+    """Read nothing through the numbers of rows that are gone: another file may be given them."""
+    for extent in left:
+        parts.files.forget(extent)
+    usable = parts.usable()
+    for placement in parts.open_placements() if left else ():
+        slots = [slot for slot, extent in enumerate(placement.extents) if extent in left]
+        if slots:
+            placement.locate_again(parts.catalogue, usable, slots)
 
 
 def _unlink(parts: StoreParts, extents: list[ExtentRow]) -> None:

@@ -226,6 +226,8 @@ class Holding:
                 placement.locate_again(self._parts.catalogue, self._parts.usable(), placement.twins.get(slot, (slot,)))
             return None
         except ExternalChanged as changed:
+            if self._lies_elsewhere_now(slot, extent):
+                return None
             # What the catalogue knows stays: it may be a drive that isn't plugged in.
             placement.lost([slot])
             raise StoreDamage(self.course, slot, placement.file_of(slot).path, str(changed)) from None
@@ -242,6 +244,13 @@ class Holding:
             return b""  # a sector that can't be read is damage like any other
         finally:
             files.unpin(entry)
+
+    def _lies_elsewhere_now(self, slot: int, extent: int) -> bool:
+        """Look a slot up anew that lay in a file of the user's; whether the catalogue has another place for it."""
+        with self._parts.gate:
+            slots = self.placement.twins.get(slot, (slot,))
+            self.placement.locate_again(self._parts.catalogue, self._parts.usable(), slots)
+            return bit(self.placement.have, slot) and self.placement.extents[slot] != extent
 
     def _read_past(self, extent: int, offset: int, length: int) -> memoryview | None:
         """Bytes of an extent, unchecked, read past the page cache; None when they are better read through it."""

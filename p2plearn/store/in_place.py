@@ -2,7 +2,8 @@
 
 After ``get --no-copy``. Large files that lie alone in an extent were made the user's as they are (``alone``). Every
 other one is read and every chunk hashed before the store lets go of its own copy; a file that isn't the course's (any
-more) keeps its copy in the store, and so do chunks that other courses need. From then on it is
+more) keeps its copy in the store, and so do chunks that other courses need. What lay in another file of the user's is
+found here from then on, whoever needs it: that file may be the one which this checkout has replaced. From then on it is
 as after ``publish --no-copy``: the files count only while size, time and inode are as recorded.
 
 Crash promise: one transaction says that the chunks lie in the user's files; the store's own go afterwards, by a sweep.
@@ -27,6 +28,14 @@ from p2plearn.store.parts import StoreParts
 from p2plearn.store.tree import READ, Tree
 
 _DIGEST = 32
+
+_PLACE_ANEW = """
+INSERT INTO chunks VALUES (?, ?, ?, ?)
+ON CONFLICT (digest) DO UPDATE SET extent = excluded.extent, offset = excluded.offset
+WHERE length = excluded.length AND (? OR extent IN (SELECT id FROM extents WHERE name IS NULL))
+"""
+"""A chunk of (digest, extent, offset, length) lies there now. One in the store's own extents does so only where the
+last value says that no other course needs it; one in a file of the user's always: the newest file counts."""
 
 
 def serve_in_place(
@@ -63,8 +72,8 @@ def serve_in_place(
             for facts, entry in ours:
                 path = os.fsencode(dest / entry.path)
                 extent = add_external(db, path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
-                rows = [(extent, *row) for row in _places(holding, entry) if row[1] not in needed]
-                db.executemany("UPDATE chunks SET extent = ?, offset = ? WHERE digest = ? AND length = ?", rows)
+                places = [(digest, extent, at, length) for at, digest, length in _places(holding, entry)]
+                db.executemany(_PLACE_ANEW, ((*row, row[0] not in needed) for row in places))
     parts.relocate(holding.placement, [slot for _, one in ours for slot in range(one.first, one.first + one.count)])
     return len(ours)
 
@@ -96,7 +105,7 @@ def _facts_if_right(holding: Holding, tree: Tree, entry: FileEntry) -> os.stat_r
 
 
 def _needed_elsewhere(parts: StoreParts, holding: Holding) -> set[bytes]:
-    """Digests of this course that others here have, too: those stay, whatever becomes of the user's files."""
+    """Digests of this course that others here have, too: what the store has of those stays its own."""
     mine = {holding.index.digest(slot) for slot in range(len(holding.index))}
     found: set[bytes] = set()
     for row in parts.catalogue.courses():
@@ -105,7 +114,9 @@ def _needed_elsewhere(parts: StoreParts, holding: Holding) -> set[bytes]:
         with contextlib.suppress(CourseFileDamaged):
             digests = parts.course_files.digests(row.course)
             found.update(mine.intersection(digests[at : at + _DIGEST] for at in range(0, len(digests), _DIGEST)))
-    return found
+    # Taken from files that this checkout has replaced: nobody else counted on the store's having it.
+    found -= parts.lent.pop(holding.course, set())
+    return found.union(*(mine & pinned for pinned in parts.pins.values()))
 
 
 def _places(holding: Holding, entry: FileEntry) -> Iterator[tuple[int, bytes, int]]:

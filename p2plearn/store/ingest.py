@@ -81,7 +81,6 @@ class Ingest:
         self._found = found
         self._chunker = chunker
         self._no_copy = no_copy
-        self._usable = parts.usable()
         self.digests = bytearray()
         self.lengths = array("I")
         self.counts = array("I", bytes(4 * len(found.files)))
@@ -110,6 +109,7 @@ class Ingest:
         """Read everything. Raises SourceChanged, Interrupted, NoSpace, StoreProblem; then call ``abandon``."""
         with self._parts.gate:
             self._parts.pins[self] = self._pins
+            self._parts.lent.clear()
         free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         for _ in range(_BUFFERS):
             free.put(aligned(_BUFFER))
@@ -219,8 +219,8 @@ class Ingest:
             # Pinned first, looked up then: a sweep either sees the pin or has been before the look.
             self._pins |= unseen
             known = self._parts.catalogue.locate(list(unseen))
-        for digest, (extent, _, _) in known.items():
-            if self._acceptable(extent):
+        for number, digest in enumerate(digests):
+            if digest in unseen and digest in known and self._acceptable(known[digest][0], batch.files[number]):
                 unseen.discard(digest)
         runs: list[tuple[int, int, int]] = []
         cursor = self.extent_bytes
@@ -276,12 +276,18 @@ class Ingest:
             self._behind.write(self._fd, [self._over], self._over_at)
             self._over = b""
 
-    def _acceptable(self, extent: int) -> bool:
-        """Whether a chunk that lies there needn't be stored: with copying, what lies in a user's file doesn't count."""
-        if self._no_copy:
-            return self._usable(extent)
+    def _acceptable(self, extent: int, number: int) -> bool:
+        """Whether a chunk of the file ``number`` that lies there needn't be stored.
+
+        What lies in a file of the user's doesn't count, unless without copying and in this very one: any other may
+        go with a course that has nothing to do with this one.
+        """
         row = self._parts.catalogue.extent(extent)
-        return row is not None and row.name is not None
+        if row is None or row.name is not None:
+            return row is not None
+        file = self._found.files[number]
+        found = (os.fsencode(file.source), file.size, file.mtime_ns, file.inode)
+        return self._no_copy and found == (row.path, row.size, row.mtime_ns, row.inode)
 
     def _make_room(self) -> None:
         if self._fd < 0:
@@ -317,6 +323,7 @@ class Ingest:
         """Let go of what this publish held back, once it is committed or abandoned."""
         with self._parts.gate:
             self._parts.pins.pop(self, None)
+            self._parts.lent.clear()
         self._parts.budget.release(self)
         self._behind.close()
         if self._fd >= 0:

@@ -50,6 +50,9 @@ class StoreParts:
         self.gate = threading.RLock()
         self.pins: dict[object, set[bytes]] = {}
         """Digests that a running publish relies on, by publish: live for every sweep. Under ``gate``."""
+        self.lent: dict[bytes, set[bytes]] = {}
+        """By course that is about to be kept in place: digests that the store took from files its checkout replaces, to
+        be given back to it. Emptied by whatever else begins to rely on what the store has. Under ``gate``."""
         self._placements: weakref.WeakValueDictionary[bytes, Placement] = weakref.WeakValueDictionary()
         self._recent: OrderedDict[bytes, Placement] = OrderedDict()
 

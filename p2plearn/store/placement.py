@@ -143,6 +143,14 @@ class Placement:
                     set_bit(self.good, one)
         return new
 
+    def moved(self, places: Iterable[tuple[int, int, int]]) -> None:
+        """Note that the chunks of (slot, extent, offset) and their twins were hashed and written there, too."""
+        with self.lock:
+            for slot, extent, offset in places:
+                for one in self.twins.get(slot, (slot,)):
+                    self._place(one, extent, offset)
+                    set_bit(self.good, one)
+
     def lost(self, slots: Iterable[int]) -> None:
         """Mark slots, and their twins, as not here."""
         with self.lock:

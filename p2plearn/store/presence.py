@@ -53,9 +53,15 @@ class Presence:
         before = {row.course: row.have_bytes for row in catalogue.courses()}
         if gone:
             drop_gone(self._parts)
-        for course in {*self._parts.courses_with(suspects), *(row.course for row in unsure)}:
+        suspected = set(self._parts.courses_with(suspects))
+        for course in {*suspected, *(row.course for row in unsure)}:
             self._parts.recount(course)
-        changed = {row.course for row in catalogue.courses() if row.have_bytes != before.get(row.course)}
+        # A checkout that replaced files has counted anew itself, and told nobody.
+        changed = {
+            row.course
+            for row in catalogue.courses()
+            if row.have_bytes != before.get(row.course) or (row.course in suspected and not row.complete)
+        }
         others = self._parts.courses_with(catalogue.digests_in(replaced))
         return Seen(frozenset(changed), frozenset(others))
 

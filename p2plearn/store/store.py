@@ -30,6 +30,7 @@ from p2plearn.course.index import Index
 from p2plearn.course.manifest import SignedManifest, open_manifest
 from p2plearn.errors import NoSpace, PeerFault, Refused, StoreProblem, UsageProblem
 from p2plearn.store import opening
+from p2plearn.store.bringing import recount_below
 from p2plearn.store.catalogue import CourseRow
 from p2plearn.store.check import Damage, still_damaged, verify
 from p2plearn.store.checkout import (
@@ -224,18 +225,23 @@ class Store:
         checkout: Path | None = None,
         give: bool = False,
         follow: bool = True,
+        look_in: Sequence[Path] = (),
     ) -> Download:
         """Reserve room for the wanted files (None: all) and go on where an earlier download of the course stopped.
 
         While a download of this course is open, the same one is returned, wanting more where ``wanted`` says so; each
         ``close`` ends one use. With ``checkout``, room for the files at that place is checked, too; with ``give`` as
         well, they are laid so that ``checkout`` can give them away; with ``follow``, large ones are written beside the
-        place as they come (``take_following``). Raises NoSpace before anything is written, StoreProblem.
+        place as they come (``take_following``). Without ``give`` what lies in files of the user's is copied into the
+        store first (``bringing``). What is missing is looked for at ``checkout``, and in the folders ``look_in``. Raises
+        NoSpace before anything is written, StoreProblem.
         """
         if checkout is not None:
             self._part_folders.note(checkout)
         give = give and not self.custody.is_given_room(signed.course)
-        return self._downloads.begin(signed, index_raw, index, wanted, why, checkout=checkout, give=give, follow=follow)
+        return self._downloads.begin(
+            signed, index_raw, index, wanted, why, checkout=checkout, give=give, follow=follow, look_in=look_in
+        )
 
     # To the user's disk -----------------------------------------------------------------------------------------------
 
@@ -318,6 +324,7 @@ class Store:
                 )
         if not (unfinished and ours):
             record(self._parts, dest, course)
+        recount_below(self._parts, dest)
         return done
 
     def keep_in_place(

@@ -35,7 +35,8 @@ def test_each_kind_of_damage_is_healed_from_the_peer_that_has_it(tmp_path: Path)
         course = a.run("publish", folder)["course"]
         b.run("get", course, "-o", out)
         # The checkout is the learner's, and harmed too: repairing leaves it alone, and offers.
-        (out / "d.txt").write_bytes(b"my notes")
+        for name in FILES:
+            (out / name).write_bytes(b"my notes")
 
         def mends(what: set[str], fetched_at_most: int) -> None:
             ran = run_command("verify", course[:12], "--repair", "--json", home=b.home.path)
@@ -101,6 +102,7 @@ def test_a_course_that_nobody_has_is_mended_by_what_came_for_another(tmp_path: P
     with RealNode(tmp_path / "a") as a, RealNode(tmp_path / "b", bootstrap=[a.address]) as b:
         course = a.run("publish", folder)["course"]
         b.run("get", course, "-o", tmp_path / "out")
+        shutil.rmtree(tmp_path / "out")
         # The same files as a course that only this node has: looked at first, for it is the newer one.
         own = b.run("publish", folder, "--title", "own", "--private", "--copies", "1")["course"]
         for extent in (b.home.store / "extents").iterdir():
