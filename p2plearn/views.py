@@ -274,7 +274,7 @@ def verify_advice(result: VerifyResult, *, repair: bool) -> str:
         )
     folders = [(each["course"], place) for each in result.repaired for place in each.get("checkouts", ())]
     if folders:
-        lines.append("p2plearn: folders made from these courses are yours and were not looked at. To compare and mend:")
+        lines.append("p2plearn: folders made from these courses are yours and stay as they are. To compare and mend:")
         lines += [f"  p2plearn get {course} -o {shlex.quote(plain(str(place)))}" for course, place in folders]
     return "\n".join(lines)
 
