@@ -233,8 +233,8 @@ class Store:
         ``close`` ends one use. With ``checkout``, room for the files at that place is checked, too; with ``give`` as
         well, they are laid so that ``checkout`` can give them away; with ``follow``, large ones are written beside the
         place as they come (``take_following``). Without ``give`` what lies in files of the user's is copied into the
-        store first (``bringing``). What is missing is looked for at ``checkout``, and in the folders ``look_in``. Raises
-        NoSpace before anything is written, StoreProblem.
+        store first (``bringing``). What is missing is looked for at ``checkout``, and in the folders ``look_in``.
+        Raises NoSpace before anything is written, StoreProblem.
         """
         if checkout is not None:
             self._part_folders.note(checkout)
