@@ -207,6 +207,14 @@ class ExtentFiles:
             while len(self._change_times) > _CHANGE_TIMES:
                 self._change_times.popitem(last=False)
 
+    def left_alone(self, extent: int, path: str, since: float) -> None:
+        """Note that a user's file was read and hashed after ``since`` (wall clock), if it wasn't changed since then."""
+        with contextlib.suppress(OSError):
+            changed = os.stat(path, follow_symlinks=False).st_ctime_ns
+            if changed < since * 1e9:
+                with self._lock:
+                    self._change_times[extent] = changed
+
     def _has_name(self, extent: int, entry: _Open) -> bool:
         row = entry.row or self._catalogue.extent(extent)
         if row is None:

@@ -251,6 +251,7 @@ def _record(  # noqa: PLR0917
     elif row.complete and not anything and row.why == "published":
         return
     places, lengths = ingest.places, index.lengths
+    extents: dict[int, int] = {}
     with store.catalogue.writing() as db:
         if ingest.extent_name:
             extent = add_extent(db, ingest.extent_name, ingest.extent_bytes)
@@ -269,6 +270,8 @@ def _record(  # noqa: PLR0917
     placement = store.placement_of(signed, index)
     # What this publish read it has hashed; what was here before is hashed when it is first read.
     placement.just_written(ingest.new())
+    for number, extent in extents.items():
+        store.files.left_alone(extent, found.files[number].source, now)
     if ingest.extent_name:
         store.files.copied_from(ingest.extent_name, Originals(_copied(found, index, places), now))
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -330,6 +331,26 @@ def test_a_file_of_the_users_is_hashed_once_while_nobody_touches_it(store: Store
     for slot in slots:
         holding.read(slot)
         assert bytes(holding.placement.good) == good  # not even in doubt
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_what_publish_hashed_is_hashed_again_only_if_it_may_have_been_written_to(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    began = int(time.time()) + (60 if late else -60)
+    course = publish(store, folder, no_copy=True, now=began).course
+    doubted: list[int] = []
+    doubt = store._parts.files._doubt
+    monkeypatch.setattr(store._parts.files, "_doubt", lambda extent: (doubted.append(extent), doubt(extent)))
+    holding = store.holding(course)
+    assert holding is not None
+    (entry,) = (entry for entry in holding.index.files if entry.path == "a/near")
+    assert holding.read_many([entry.first]) == [noise(4096, 3)]
+    assert bool(doubted) is not late
+    doubted.clear()
+    overwrite(folder / "a" / "near", b"other bytes")
+    assert holding.read_many([entry.first]) == [None]
+    assert doubted
 
 
 def test_what_is_gone_of_a_not_copied_course_is_fetched(
