@@ -20,6 +20,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from p2plearn.store.durable import write_atomic
 from p2plearn.store.tree import parts_beside, remove_stale_parts
 
 log = logging.getLogger("p2plearn.store")
@@ -42,7 +43,7 @@ class PartFolders:
         place = os.fsencode(os.path.realpath(dest))
         with self._lock, contextlib.suppress(OSError):
             if place not in self._read():
-                with self._path.open("ab") as file:
+                with open(self._path, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
                     file.write(place + b"\0")
 
     def clear(self) -> int:
@@ -71,9 +72,7 @@ class PartFolders:
         if not places:
             self._path.unlink(missing_ok=True)
             return
-        fresh = self._path.with_name(f".{NAME}.new")
-        fresh.write_bytes(b"".join(place + b"\0" for place in places))
-        fresh.replace(self._path)
+        write_atomic(self._path, [b"".join(place + b"\0" for place in places)])
 
 
 def _clear_beside(dest: Path) -> tuple[int, bool]:
