@@ -25,9 +25,12 @@ from p2plearn.store import contents
 from p2plearn.store.catalogue import Catalogue, ExtentRow
 from p2plearn.store.durable import sync_file
 from p2plearn.store.extents import Layout
-from p2plearn.store.holding import MAX_RUN_SLOTS, Holding
-from p2plearn.store.placement import NOWHERE, bit
+from p2plearn.store.holding import Holding
+from p2plearn.store.placement import NOWHERE, bit, file_extent
 from p2plearn.store.tree import FILE_MODE, Tree, umask
+
+_AT_ONCE = 16
+"""Chunks hashed at a time: a few MiB."""
 
 
 def layout_alone(index: Index, entry: FileEntry) -> Layout:
@@ -42,18 +45,9 @@ def layout_alone(index: Index, entry: FileEntry) -> Layout:
 def extent_of(
     catalogue: Catalogue, entry: FileEntry, lengths: Sequence[int], place: Callable[[int], tuple[int, int]]
 ) -> ExtentRow | None:
-    """The extent of the store's own that holds a file and nothing else; None if none does.
-
-    ``place`` gives extent and offset of a slot, ``NOWHERE`` for one that has none.
-    """
-    extent, at = place(entry.first)[0] if entry.count else NOWHERE, 0
-    if extent == NOWHERE:
-        return None
-    for slot in range(entry.first, entry.first + entry.count):
-        if place(slot) != (extent, at):
-            return None
-        at += lengths[slot]
-    row = catalogue.extent(extent)
+    """The extent of the store's own that holds a file and nothing else; None if none does. See ``file_extent``."""
+    extent = file_extent(entry, lengths, place)
+    row = None if extent == NOWHERE else catalogue.extent(extent)
     return row if row is not None and row.name is not None and row.length == _whole(entry) else None
 
 
@@ -81,8 +75,8 @@ def hand_over(catalogue: Catalogue, holding: Holding, entry: FileEntry, tree: Tr
     if row is None:
         return None
     unknown = [slot for slot in range(entry.first, entry.first + entry.count) if not bit(placement.good, slot)]
-    for at in range(0, len(unknown), MAX_RUN_SLOTS // 64):
-        holding.read_all(unknown[at : at + MAX_RUN_SLOTS // 64])
+    for at in range(0, len(unknown), _AT_ONCE):
+        holding.read_all(unknown[at : at + _AT_ONCE])
     file = holding.extent_files.directory / row.file_name
     try:
         return _link(os.fspath(file), entry, tree)

@@ -46,6 +46,21 @@ def clear_bit(bits: bytearray, slot: int) -> None:
     bits[slot >> 3] &= ~(0x80 >> (slot & 7)) & 0xFF
 
 
+def file_extent(entry: FileEntry, lengths: Sequence[int], place: Callable[[int], tuple[int, int]]) -> int:
+    """The extent in which the chunks of a file lie back to back from its beginning on; ``NOWHERE`` if there is none.
+
+    ``place`` gives extent and offset of a slot, ``NOWHERE`` for one that has none.
+    """
+    extent, at = place(entry.first)[0] if entry.count else NOWHERE, 0
+    if extent == NOWHERE:
+        return NOWHERE
+    for slot in range(entry.first, entry.first + entry.count):
+        if place(slot) != (extent, at):
+            return NOWHERE
+        at += lengths[slot]
+    return extent
+
+
 class Placement:
     """See the head of this file. The arrays are public to this package; change bits only under ``lock``."""
 
