@@ -9,7 +9,6 @@ Imports ``course``, ``errors`` and siblings.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import stat
@@ -19,11 +18,10 @@ from pathlib import Path
 from p2plearn.course.file_table import FileEntry
 from p2plearn.course.index import Index
 from p2plearn.store.catalogue import ExtentRow
-from p2plearn.store.course_files import CourseFileDamaged
 from p2plearn.store.gathering import Offer
 from p2plearn.store.holding import Holding
 from p2plearn.store.parts import StoreParts
-from p2plearn.store.placement import NOWHERE, Placement
+from p2plearn.store.placement import NOWHERE, Placement, file_extent
 from p2plearn.store.problems import ChunkMissing, StoreDamage
 from p2plearn.store.tree import READ, Tree
 
@@ -32,7 +30,6 @@ MayStay = Callable[[ExtentRow], bool]
 
 _BATCH = 4 * 1024 * 1024
 """Bytes read and written in one go."""
-_DIGEST = 32
 
 
 def none_stay(_row: ExtentRow) -> bool:
@@ -63,15 +60,11 @@ def stay_unless_replaced(placement: Placement, dest: Path) -> MayStay:
 def _as_they_are(placement: Placement) -> Iterator[tuple[int, FileEntry]]:
     """(extent, file) of the files that have all of their chunks in one extent, from its beginning on."""
     for entry in placement.index.files:
-        extent = placement.extents[entry.first] if entry.count else NOWHERE
-        at = 0
-        for slot in range(entry.first, entry.first + entry.count):
-            if (placement.extents[slot], placement.offsets[slot]) != (extent, at):
-                break
-            at += placement.index.lengths[slot]
-        else:
-            if extent != NOWHERE:
-                yield extent, entry
+        extent = file_extent(
+            entry, placement.index.lengths, lambda slot: (placement.extents[slot], placement.offsets[slot])
+        )
+        if extent != NOWHERE:
+            yield extent, entry
 
 
 def in_users_files(parts: StoreParts, placement: Placement, slots: Iterable[int], may_stay: MayStay) -> set[int]:
@@ -196,10 +189,5 @@ def recount_below(parts: StoreParts, folder: Path) -> None:
             extents = [row[0] for row in rows.fetchall()]
         usable = parts.usable()
         digests = parts.catalogue.digests_in(extent for extent in extents if not usable(extent))
-        for row in parts.catalogue.courses() if digests else ():
-            if not row.indexed:
-                continue
-            with contextlib.suppress(CourseFileDamaged):
-                held = parts.course_files.digests(row.course)
-                if any(held[at : at + _DIGEST] in digests for at in range(0, len(held), _DIGEST)):
-                    parts.recount(row.course)
+        for course in parts.courses_with(digests):
+            parts.recount(course)

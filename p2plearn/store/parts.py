@@ -28,6 +28,8 @@ from p2plearn.store.space import Budget, StoreLimits
 
 log = logging.getLogger("p2plearn.store")
 
+_DIGEST = 32
+
 _RECENT = 16
 """Courses whose placement stays in memory after the last reader is gone, so that they needn't be hashed anew."""
 
@@ -175,7 +177,8 @@ class StoreParts:
     def courses_with(self, digests: Collection[bytes]) -> list[bytes]:
         """Courses that any of these chunks belongs to; an index that turns out damaged is dropped."""
         found = []
-        for row in self.catalogue.courses() if digests else ():
+        wanted = frozenset(digests)
+        for row in self.catalogue.courses() if wanted else ():
             if not row.indexed:
                 continue
             try:
@@ -183,7 +186,7 @@ class StoreParts:
             except CourseFileDamaged:
                 self.drop_index(row.course)
                 continue
-            if any(digest in held for digest in digests):
+            if not wanted.isdisjoint(held[at : at + _DIGEST] for at in range(0, len(held), _DIGEST)):
                 found.append(row.course)
         return found
 
