@@ -38,5 +38,15 @@ def other(opened: Callable[..., Store]) -> Store:
 
 
 @pytest.fixture
+def source(opened: Callable[..., Store]) -> Store:
+    return opened("source")
+
+
+@pytest.fixture
+def target(opened: Callable[..., Store]) -> Store:
+    return opened("target")
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return write_tree(tmp_path / "source", FILES, FOLDERS)

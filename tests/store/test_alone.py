@@ -29,16 +29,6 @@ FILES = {
 
 
 @pytest.fixture
-def source(opened: Callable[..., Store]) -> Store:
-    return opened("source")
-
-
-@pytest.fixture
-def target(opened: Callable[..., Store]) -> Store:
-    return opened("target")
-
-
-@pytest.fixture
 def course(source: Store, tmp_path: Path) -> bytes:
     return publish(source, write_tree(tmp_path / "course", FILES, ("nothing in it",))).course
 
@@ -53,10 +43,15 @@ def finish(target: Store, download: Download, dest: Path) -> CheckedOut:
     return target.checkout(download.course, dest, following=following, give=True)
 
 
-def get(source: Store, target: Store, course: bytes, dest: Path) -> CheckedOut:
+def handed_over(source: Store, target: Store, course: bytes, dest: Path) -> CheckedOut:
+    """A get that ends before the checkout becomes what is kept."""
     download = start(source, target, course, dest)
     fetch(source, download)
-    done = finish(target, download, dest)
+    return finish(target, download, dest)
+
+
+def get(source: Store, target: Store, course: bytes, dest: Path) -> CheckedOut:
+    done = handed_over(source, target, course, dest)
     target.keep_in_place(course, dest, known=done.handed_over)
     return done
 
@@ -182,9 +177,7 @@ def test_an_edit_after_a_get_that_was_stopped_is_the_users_alone(
     source: Store, target: Store, course: bytes, tmp_path: Path
 ) -> None:
     dest = tmp_path / "out"
-    download = start(source, target, course, dest)
-    fetch(source, download)
-    done = finish(target, download, dest)
+    done = handed_over(source, target, course, dest)
     with pytest.raises(Interrupted):
         target.keep_in_place(course, dest, cancelled=lambda: True, known=done.handed_over)
     (dest / "other.bin").write_bytes(b"mine now")
@@ -231,9 +224,7 @@ def test_chunks_that_another_course_needs_keep_a_copy_of_the_stores_own(
     source: Store, target: Store, course: bytes, tmp_path: Path
 ) -> None:
     dest = tmp_path / "out"
-    download = start(source, target, course, dest)
-    fetch(source, download)
-    done = finish(target, download, dest)
+    done = handed_over(source, target, course, dest)
     mine = publish(target, write_tree(tmp_path / "mine", {"part.bin": FILES["other.bin"]}), title="Mine").course
     target.keep_in_place(course, dest, known=done.handed_over)
     (dest / "other.bin").write_bytes(b"changed")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,16 +15,6 @@ from p2plearn.store.download import Download
 from p2plearn.store.store import Store
 
 LARGE = follow.LARGE
-
-
-@pytest.fixture
-def source(opened: Callable[..., Store]) -> Store:
-    return opened("source")
-
-
-@pytest.fixture
-def target(opened: Callable[..., Store]) -> Store:
-    return opened("target")
 
 
 @pytest.fixture

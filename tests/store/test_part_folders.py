@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from p2plearn.store.store import Store
-from tests.stores import begin, fetch, noise, parcel, publish, write_tree
+from tests.stores import copy, noise, parcel, publish, write_tree
 
 PART = ".out.p2plearn-part-0123abcd"
 
@@ -39,9 +39,7 @@ def test_the_part_folder_of_a_killed_get_goes_at_the_next_start(other: Store, tm
 def test_gc_takes_only_what_is_a_part_of_a_noted_place_and_unlocked(
     store: Store, other: Store, tmp_path: Path, course: bytes
 ) -> None:
-    download = begin(other, store, course)
-    fetch(other, download)
-    download.close()
+    copy(other, store, course)
     store.checkout(course, tmp_path / "out")
     running = ".out.p2plearn-part-89abcdef"
     others = {".elsewhere.p2plearn-part-0123abcd", ".out.p2plearn-part-mine"}
@@ -66,9 +64,7 @@ def test_gc_takes_only_what_is_a_part_of_a_noted_place_and_unlocked(
 def test_the_note_of_a_place_that_is_away_stays_until_it_is_back(
     store: Store, other: Store, tmp_path: Path, course: bytes
 ) -> None:
-    download = begin(other, store, course)
-    fetch(other, download)
-    download.close()
+    copy(other, store, course)
     store.checkout(course, tmp_path / "drive" / "out")
     write_tree(tmp_path / "drive" / PART, {"file": b""})
     (tmp_path / "drive").rename(tmp_path / "away")
