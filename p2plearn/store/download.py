@@ -17,29 +17,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sqlite3
 import threading
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from p2plearn.course.file_table import FileEntry
-from p2plearn.database import CommitInDoubt
 from p2plearn.errors import P2plearnError, StoreProblem
-from p2plearn.store import contents, resume
-from p2plearn.store.alone import extent_of, layout_alone
+from p2plearn.store import resume
 from p2plearn.store.behind import Behind
 from p2plearn.store.bringing import MayStay, in_users_files, read_right
-from p2plearn.store.catalogue import PlanRow, add_extent, add_slots, forget_extent
-from p2plearn.store.durable import Piece, sync_directory, sync_file
-from p2plearn.store.extents import Layout, create_extent, plan_layout, remove_extent
+from p2plearn.store.catalogue import PlanRow, add_slots
+from p2plearn.store.durable import Piece, sync_file
 from p2plearn.store.follow import Following
 from p2plearn.store.gathering import Gathering, Offer
 from p2plearn.store.holding import Holding
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.placement import NOWHERE, Placement, bit
-from p2plearn.store.problems import disk_problem, size_text
+from p2plearn.store.planning import Plan, Record
+from p2plearn.store.problems import disk_problem
 
 _IN_MEMORY = 128 * 1024 * 1024
 """What of a download stays in the page cache when it is written: other fetchers ask for what came last."""
@@ -52,25 +49,14 @@ class Download(Holding):
         super().__init__(parts, placement)
         self._closed = closed
         self._users = 1
-        self._shape = threading.RLock()
-        """Held while the plan grows."""
+        self._plan = Plan(parts, placement)
         self._commits = threading.Lock()
-        count = len(self.index)
-        self._wanted = bytearray(count)
-        """One byte a slot, 1 where the first slot of a wanted digest is."""
-        self._plan_extents: array[int] = array("q", [NOWHERE]) * count
-        self._plan_offsets: array[int] = array("Q", bytes(8 * count))
-        self._fds: dict[int, int] = {}
         self._marking = threading.Lock()
         """Held while slots are noted as written, never while they are."""
-        self._in_users_files: set[int] = set()
-        """Wanted slots that are here, but where they may not be relied on: ``bring_in`` copies them."""
         self.found_bytes = 0
         """What was found in the folder that the course is for, or was checked out to, instead of being fetched."""
         self._fresh: array[int] = array("I")
         """Slots written since the last commit."""
-        self._awaited: dict[int, int] = {}
-        """By extent, about how many planned slots are still to come: a cheap hint, checked before it is relied on."""
         self._broken = ""
         self._behind = Behind(keep=_IN_MEMORY)
         self._following: Following | None = None
@@ -91,70 +77,30 @@ class Download(Holding):
     @property
     def extents(self) -> set[int]:
         """The extents this download writes to; a sweep leaves them alone."""
-        return set(self._fds)
+        return set(self._plan.fds)
 
     # Planning ---------------------------------------------------------------------------------------------------
 
     def want(self, files: Iterable[FileEntry] | None) -> None:
         """Ask for these files too (None: all of them); room is planned for by ``plan_missing``."""
-        twins, wanted = self.placement.twins, self._wanted
-        entries = self.index.files if files is None else files
-        with self._shape:
-            for entry in entries:
-                for slot in range(entry.first, entry.first + entry.count):
-                    wanted[twins[slot][0] if slot in twins else slot] = 1
-
-    def rely_on(self, may_stay: MayStay) -> None:
-        """Say what of the wanted may stay in the user's files; the rest is planned for, and ``bring_in`` copies it."""
-        with self._shape:
-            wanted = (slot for slot in range(len(self._wanted)) if self._wanted[slot])
-            self._in_users_files = in_users_files(self._parts, self.placement, wanted, may_stay)
+        self._plan.want(files)
 
     def adopt(self, plan: PlanRow) -> None:
         """Take over what an earlier download planned."""
-        path = self._parts.extents / plan.extent.file_name
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            # A power cut between the row and the file's name reaching the disk: nothing is lost but the plan.
-            with self._parts.catalogue.writing() as db:
-                forget_extent(db, plan.extent.id)
-            return
-        self._fds[plan.extent.id] = fd
-        slots, offsets = array("I", plan.slots), array("Q", plan.offsets)
-        self._note_plan(plan.extent.id, slots, offsets)
-        # One of an older format has none; without room for it the download itself will say so.
-        with contextlib.suppress(OSError):
-            if contents.read(fd) is None:
-                contents.write(fd, self._listed(slots, offsets), os.fstat(fd).st_size)
+        self._plan.adopt(plan)
 
-    def _listed(self, slots: array[int], offsets: array[int]) -> Iterator[contents.Entry]:
-        for slot, offset in zip(slots, offsets, strict=True):
-            yield self.index.digest(slot), offset, self.index.lengths[slot]
+    def rely_on(self, may_stay: MayStay) -> None:
+        """Say what of the wanted may stay in the user's files; the rest is planned for, and ``bring_in`` copies it."""
+        with self._plan.shape:
+            self._plan.unreliable = in_users_files(self._parts, self.placement, self._plan.wanted(), may_stay)
 
-    def _note_plan(self, extent: int, slots: array[int], offsets: array[int]) -> None:
-        awaited = 0
-        for slot, offset in zip(slots, offsets, strict=True):
-            self._plan_extents[slot] = extent
-            self._plan_offsets[slot] = offset
-            awaited += not bit(self.placement.have, slot)
-        self._awaited[extent] = awaited
-
-    def unplanned(self) -> tuple[bytearray, int]:
-        """Wanted slots that are neither planned nor here to stay (one byte a slot), and their bytes."""
-        need, total = bytearray(len(self.index)), 0
-        slot = self._wanted.find(1)
-        while slot >= 0:
-            here = bit(self.placement.have, slot) and slot not in self._in_users_files
-            if self._plan_extents[slot] == NOWHERE and not here:
-                need[slot] = 1
-                total += self.index.lengths[slot]
-            slot = self._wanted.find(1, slot + 1)
-        return need, total
+    def alone(self, files: Iterable[FileEntry]) -> list[FileEntry]:
+        """Those of ``files`` that each lie in an extent of their own, or can be planned so (see ``alone``)."""
+        return self._plan.alone(files)
 
     def plan_missing(
         self,
-        record: Callable[[sqlite3.Connection], None] = lambda db: None,
+        record: Record = lambda db: None,
         *,
         before: Callable[[], None] = lambda: None,
         beside: int = 0,
@@ -166,87 +112,14 @@ class Download(Holding):
         disk. Each of ``apart`` (of ``alone``) gets an extent of its own. Raises NoSpace before anything is written,
         StoreProblem.
         """
-        with self._shape:
-            need, total = self.unplanned()
-            layouts = self._layouts(need, apart)
-            length = sum(end + contents.size_for(len(slots)) for slots, _, end in layouts)
-            title = self.signed.manifest.title
-            self._parts.budget.check(
-                self,
-                held=self._parts.catalogue.held_bytes(),
-                more=length,
-                # What was planned earlier and isn't fetched yet takes disk, too, though it is in ``held`` already.
-                beside=beside + self._coming_bytes() - total,
-                what=f"The course {title!r}" if length else f"Checking out the course {title!r}",
-            )
-            before()
-            try:
-                self._add_extents(record, layouts)
-            except OSError as error:
-                raise disk_problem(error, f"making room for {size_text(length)} of the course {title!r}") from error
-            self._parts.budget.promise(self, counted=0, disk=self._coming_bytes())
-
-    def alone(self, files: Iterable[FileEntry]) -> list[FileEntry]:
-        """Those of ``files`` that each lie in an extent of their own, or can be planned so (see ``alone``)."""
-        have, placement = self.placement.have, self.placement
-
-        def place(slot: int) -> tuple[int, int]:
-            if bit(have, slot):
-                return placement.extents[slot], placement.offsets[slot]
-            return self._plan_extents[slot], self._plan_offsets[slot]
-
-        need, _ = self.unplanned()
-        return [
-            entry
-            for entry in files
-            if need.find(0, entry.first, entry.first + entry.count) < 0
-            or extent_of(self._parts.catalogue, entry, self.index.lengths, place) is not None
-        ]
-
-    def _layouts(self, need: bytearray, apart: Sequence[FileEntry]) -> list[Layout]:
-        layouts = []
-        for entry in apart:
-            end = entry.first + entry.count
-            if need.find(0, entry.first, end) < 0:
-                layouts.append(layout_alone(self.index, entry))
-                need[entry.first : end] = bytes(entry.count)
-        together = plan_layout(self.index, need)
-        return [*layouts, together] if together[0] else layouts
-
-    def _add_extents(self, record: Callable[[sqlite3.Connection], None], layouts: Sequence[Layout]) -> None:
-        made: list[tuple[str, int]] = []
-        numbers: list[int] = []
-        try:
-            for slots, offsets, end in layouts:
-                name, fd = create_extent(self._parts.extents)
-                made.append((name, fd))
-                contents.write(fd, self._listed(slots, offsets), end)
-            if made:
-                sync_directory(self._parts.extents)
-            with self._parts.catalogue.writing() as db:
-                record(db)
-                for (name, _), (slots, offsets, end) in zip(made, layouts, strict=True):
-                    extent = add_extent(db, name, end + contents.size_for(len(slots)))
-                    plan = (extent, self.course, slots.tobytes(), offsets.tobytes())
-                    db.execute("INSERT INTO downloads VALUES (?, ?, ?, ?)", plan)
-                    numbers.append(extent)
-        except BaseException as error:
-            for name, fd in made:
-                os.close(fd)
-                if not isinstance(error, CommitInDoubt):
-                    with contextlib.suppress(OSError):
-                        remove_extent(self._parts.extents, name)
-            raise
-        for extent, (_, fd), (slots, offsets, _) in zip(numbers, made, layouts, strict=True):
-            self._fds[extent] = fd
-            self._note_plan(extent, slots, offsets)
+        self._plan.plan_missing(self, record, before=before, beside=beside, apart=apart)
 
     def resume(self) -> int:
         """Hash what an earlier run wrote without committing it, and keep what is right. Returns bytes kept."""
-        have, extents, offsets = self.placement.have, self._plan_extents, self._plan_offsets
+        have, offsets = self.placement.have, self._plan.offsets
         todo: list[tuple[int, list[int]]] = []
-        for extent, fd in self._fds.items():
-            awaited = [slot for slot in range(len(extents)) if extents[slot] == extent and not bit(have, slot)]
+        for extent, fd in self._plan.fds.items():
+            awaited = [slot for slot in self._plan.of_extent(extent) if not bit(have, slot)]
             todo += [(fd, batch) for batch in resume.written(fd, self.index, awaited, offsets)]
 
         def keep(task: tuple[int, list[int]]) -> int:
@@ -266,10 +139,10 @@ class Download(Holding):
         What isn't right there any more is missing from now on. A crash leaves the user's files as the place of all of
         it, and the next download copies it again. Returns the digests of what was copied. Raises NoSpace, StoreProblem.
         """
-        slots = sorted(self._in_users_files)
+        slots = sorted(self._plan.unreliable)
         for offers in read_right(self._parts, self, slots):
             self._lay(offers, self._mark_moved)
-        self._in_users_files = set()
+        self._plan.unreliable = set()
         if slots:
             self.commit()
         return {self.index.digest(slot) for slot in slots}
@@ -281,29 +154,16 @@ class Download(Holding):
 
         Chunks that turned out damaged since the download began come back here. Raises NoSpace, StoreProblem.
         """
-        with self._shape:
-            slots = self._missing()
-            if not self._broken and any(self._plan_extents[slot] == NOWHERE for slot in slots):
+        with self._plan.shape:
+            slots = self._plan.missing()
+            if not self._broken and any(self._plan.extents[slot] == NOWHERE for slot in slots):
                 self.plan_missing()
             return slots
-
-    def _missing(self) -> list[int]:
-        have, wanted, slots = self.placement.have, self._wanted, []
-        slot = wanted.find(1)
-        while slot >= 0:
-            if not bit(have, slot):
-                slots.append(slot)
-            slot = wanted.find(1, slot + 1)
-        return slots
 
     @property
     def missing_bytes(self) -> int:
         """Bytes of the chunks still to fetch."""
-        lengths = self.index.lengths
-        return sum(lengths[slot] for slot in self._missing())
-
-    def _coming_bytes(self) -> int:
-        return self.missing_bytes + sum(self.index.lengths[slot] for slot in self._in_users_files)
+        return self._plan.missing_bytes
 
     def put(self, slot: int, pieces: Sequence[Piece]) -> bool:
         """Store the chunk of ``slot`` that came in ``pieces``. False, and nothing written, if it isn't that chunk.
@@ -325,7 +185,7 @@ class Download(Holding):
         return verdicts
 
     def _lay(self, offers: Sequence[Offer], mark: Callable[[Sequence[int]], None]) -> None:
-        with self._gathering.laid(offers, self._planned_place) as laid:
+        with self._gathering.laid(offers, self._plan.place) as laid:
             try:
                 self._write(laid)
             except OSError as error:
@@ -342,43 +202,33 @@ class Download(Holding):
             digest.update(piece)
         return digest.digest() == self.index.digest(slot)
 
-    def _planned_place(self, slot: int) -> tuple[int, int]:
-        twins = self.placement.twins
-        leader = twins[slot][0] if slot in twins else slot
-        if self._plan_extents[leader] == NOWHERE:
-            raise ValueError(f"slot {slot} was never wanted")
-        return self._plan_extents[leader], self._plan_offsets[leader]
-
     def _write(self, offers: Sequence[Offer]) -> None:
         """Write chunks, which come by slot, into their places."""
         run: list[Piece] = []
         run_extent, run_start, run_end = NOWHERE, 0, 0
         for slot, pieces in offers:
-            extent, offset = self._planned_place(slot)
+            extent, offset = self._plan.place(slot)
             if run and (extent != run_extent or offset != run_end):
-                self._behind.write(self._fds[run_extent], run, run_start)
+                self._behind.write(self._plan.fds[run_extent], run, run_start)
                 run = []
             if not run:
                 run_extent = extent
                 run_start = run_end = offset
             run.extend(pieces)
             run_end += self.index.lengths[slot]
-        self._behind.write(self._fds[run_extent], run, run_start)
+        self._behind.write(self._plan.fds[run_extent], run, run_start)
 
     def _mark(self, slots: Sequence[int]) -> None:
-        twins = self.placement.twins
-        leaders = [twins[slot][0] if slot in twins else slot for slot in slots]
-        places = [(slot, self._plan_extents[slot], self._plan_offsets[slot]) for slot in leaders]
+        places = [(slot, *self._plan.place(slot)) for slot in map(self._plan.leader, slots)]
         with self._marking:
             # ``stored`` says of each slot only once that it is new, so none is committed twice.
             new = self.placement.stored(places)
             self._fresh.extend(new)
-            for slot in new:
-                self._awaited[self._plan_extents[slot]] -= 1
+            self._plan.came(new)
 
     def _mark_moved(self, slots: Sequence[int]) -> None:
         with self._marking:
-            self.placement.moved((slot, self._plan_extents[slot], self._plan_offsets[slot]) for slot in slots)
+            self.placement.moved((slot, *self._plan.place(slot)) for slot in slots)
             self._fresh.extend(slots)
 
     # Keeping ----------------------------------------------------------------------------------------------------
@@ -397,30 +247,25 @@ class Download(Holding):
                 # What is put from here on waits for the next commit; ``have_bytes`` already excludes it.
                 have_bytes = self.placement.have_bytes
             here = array("I", (slot for slot in fresh if bit(self.placement.have, slot)))
-            extents, offsets, lengths = self._plan_extents, self._plan_offsets, self.index.lengths
+            plan, lengths = self._plan, self.index.lengths
             try:
-                for extent in {extents[slot] for slot in here}:
-                    sync_file(self._fds[extent])
+                for extent in {plan.extents[slot] for slot in here}:
+                    sync_file(plan.fds[extent])
             except OSError as error:
                 self._condemn(error)
             with self._parts.catalogue.writing() as db:
-                add_slots(db, self.index.digests, here, lambda slot: (extents[slot], offsets[slot], lengths[slot]))
+                add_slots(db, self.index.digests, here, lambda slot: (*plan.place(slot), lengths[slot]))
                 db.execute("UPDATE courses SET have_bytes = ? WHERE course = ?", (have_bytes, self.course))
-                done = [(extent,) for extent in list(self._fds) if self._finished(extent, len(fresh))]
+                done = [(extent,) for extent in list(plan.fds) if self._filled(extent, len(fresh))]
                 db.executemany("DELETE FROM downloads WHERE extent = ?", done)
             with self._marking:
                 del self._fresh[: len(fresh)]
             self._parts.budget.promise(self, counted=0, disk=self.missing_bytes)
 
-    def _finished(self, extent: int, committed: int) -> bool:
+    def _filled(self, extent: int, committed: int) -> bool:
         """Whether every slot planned in an extent is here, and in the catalogue with the first ``committed`` fresh."""
-        if self._awaited.get(extent, 0) > 0:
-            return False
-        have, planned = self.placement.have, self._plan_extents
         with self._marking:
-            return all(bit(have, slot) for slot in range(len(planned)) if planned[slot] == extent) and not any(
-                planned[slot] == extent for slot in self._fresh[committed:]
-            )
+            return self._plan.filled(extent, self._fresh[committed:])
 
     def _condemn(self, error: OSError) -> None:
         """The disk couldn't keep what it took: forget every uncommitted byte of this download, and stop."""
@@ -431,12 +276,12 @@ class Download(Holding):
         del self._fresh[:]
         # On a failing disk this may fail, too; then the next download hashes what it finds, as after a crash.
         with contextlib.suppress(P2plearnError), self._parts.catalogue.writing() as db:
-            db.executemany("DELETE FROM downloads WHERE extent = ?", [(extent,) for extent in self._fds])
+            db.executemany("DELETE FROM downloads WHERE extent = ?", [(extent,) for extent in self._plan.fds])
         raise problem from error
 
     def close(self) -> None:
         """Give it back; the last one commits what is left. Raises what ``commit`` raises, closed all the same."""
-        with self._shape:
+        with self._plan.shape:
             self._users -= 1
             if self._users:
                 return
@@ -457,12 +302,9 @@ class Download(Holding):
             if self._following is not None:
                 self._following.abandon()
             self._behind.close()
-            with self._shape:
-                for fd in self._fds.values():
-                    os.close(fd)
-                self._fds.clear()
+            self._plan.close()
 
     def share(self) -> None:
         """Count one more user."""
-        with self._shape:
+        with self._plan.shape:
             self._users += 1

@@ -102,8 +102,7 @@ class History(RuleBasedStateMachine):
         parts.files.close()
         parts.catalogue.close()
         if self.download is not None:
-            for fd in self.download._fds.values():
-                os.close(fd)
+            self.download._plan.close()
         for name, offset, length in lost:
             with (parts.extents / name).open("r+b") as file:
                 file.seek(offset)
