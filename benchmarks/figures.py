@@ -1,6 +1,6 @@
 """p2plearn by itself: start, idle, publish, get. Prints one line a figure: median (least-most).
 
-    python benchmarks/figures.py [--work DIR] [--runs N] [start|idle|file|small]...
+    python benchmarks/figures.py [--work DIR] [--runs N] [start|commands|idle|file|small]...
 
 DIR (default: a temporary one) is where everything lies; on a tmpfs it takes the disk out of the figures.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,28 @@ def start(room: Path, runs: int) -> None:
         helped.append(time.perf_counter() - began)
     print(f"node start --detach, s      {spread(ready)}")
     print(f"p2plearn --help, s          {spread(helped)}")
+
+
+COMMAND_RUNS = 20
+COMMANDS = {"--help": ("--help",), "list": ("list",), "get": ("get", "ab" * 32), "node status": ("node", "status")}
+
+
+def commands(room: Path) -> None:
+    """What a command takes before it asks the node, in CPU time, the least of ``COMMAND_RUNS``: there is no node."""
+
+    def milliseconds(*words: str) -> float:
+        took = []
+        for _ in range(COMMAND_RUNS):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([sys.executable, "-P", *words], capture_output=True, check=False)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        return 1e3 * min(took)
+
+    print(f"Python with click, CPU ms    {milliseconds('-c', 'import click'):.0f}")
+    for name, words in COMMANDS.items():
+        took = milliseconds("-m", "p2plearn", "--home", str(room / "none"), *words)
+        print(f"{f'p2plearn {name}, CPU ms':<28} {took:.0f}")
 
 
 class Idle(NamedTuple):
@@ -98,7 +121,7 @@ def travel(room: Path, source: Path, size: int, runs: int) -> None:
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("items", nargs="*", default=["start", "idle", "file", "small"])
+    parser.add_argument("items", nargs="*", default=["start", "commands", "idle", "file", "small"])
     parser.add_argument("--work", type=Path)
     parser.add_argument("--runs", type=int, default=5)
     given = parser.parse_args()
@@ -107,6 +130,8 @@ def main() -> None:
         for item in given.items:
             if item == "start":
                 start(room, given.runs)
+            elif item == "commands":
+                commands(room)
             elif item == "idle":
                 found = idle(room, min(given.runs, 3))
                 print(f"idle memory, MiB            {spread(found.memory, 0)}")

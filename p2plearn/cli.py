@@ -1,8 +1,9 @@
 """The command line: assembled from ``commands``, run, and every way in which it can end.
 
-A command parses, makes one call to the node, and renders. Imports click and our own light modules; the node itself
-(with libp2p, trio, cryptography) only inside ``node start``, so that every other command starts in a blink. Exit codes
-are those of ``errors``; no traceback reaches a user unless ``--debug`` asks for it.
+A command parses, makes one call to the node, and renders. Imports click and our own light modules; the module of a
+command when it is run (``commands.assembly``), and the node itself (with libp2p, trio, cryptography) only inside ``node
+start``, so that every other command starts in a blink. Exit codes are those of ``errors``; no traceback reaches a user
+unless ``--debug`` asks for it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from collections.abc import Sequence
 import click
 
 from p2plearn import __version__
-from p2plearn.commands import archive, courses, doctor, group, home, node, people, plan, service
-from p2plearn.commands.scope import Group, Scope
+from p2plearn.commands.assembly import Assembled
+from p2plearn.commands.scope import Scope
 from p2plearn.commands.usage import in_our_words
 from p2plearn.errors import Interrupted, NoSpace, P2plearnError
 from p2plearn.operations import SCHEMA
@@ -28,18 +29,7 @@ Exit codes: 0 ok, 1 error, 2 usage, 3 no node running, 4 nobody has it,
 7 quota or disk, 8 refused by policy, 9 leave incomplete, 130 interrupted."""
 
 
-SECTIONS = {
-    "Courses": ("publish", "get", "list", "info", "verify", "remove", "gc", "export", "import"),
-    "This machine": ("node", "doctor", "service", "metrics", "paths", "config", "completion", "demo"),
-    "Find and judge": ("search", "rate", "ratings", "trust", "profile"),
-    "Ask and answer": ("discussion", "ask", "answer", "comment", "accept", "edit", "withdraw"),
-    "Keep order": ("mute", "block", "label", "subscribe", "hidden", "moderate"),
-    "Networks of one's own, and plans": ("invite", "join", "plan"),
-}
-"""How ``--help`` orders the commands."""
-
-
-@click.group(cls=Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Assembled, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "--version", message="p2plearn %(version)s")
 def cli() -> None:
     """Courses that travel from learner to learner, with no server in the middle.
@@ -47,15 +37,6 @@ def cli() -> None:
     Begin with `p2plearn demo`; then `p2plearn node start --detach`, `p2plearn publish FOLDER` on one machine and
     `p2plearn get HASH` on another.
     """
-
-
-assert isinstance(cli, Group)  # noqa: S101 - for the type checker
-cli.sections = SECTIONS
-cli.add_command(node.node)
-for commands in (courses, archive, people, group, plan, home):
-    commands.attach(cli)
-for command in (doctor.doctor, node.metrics, service.service):
-    cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

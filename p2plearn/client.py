@@ -10,7 +10,6 @@ library; no trio, no libp2p.
 from __future__ import annotations
 
 import dataclasses
-import http.client
 import json
 import shlex
 import time
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2plearn.config import API_BODY_BYTES, Home
 from p2plearn.errors import NoNode, P2plearnError, UsageProblem
-from p2plearn.local_http import Connection
+from p2plearn.local_http import Answer, Connection
 from p2plearn.lock import holder
 from p2plearn.operations import (
     ExportRequest,
@@ -55,8 +54,6 @@ _WELL_SECONDS = 1.0
 _SETTING_SECONDS = 5.0
 _STOP_CALL_SECONDS = 10.0
 """A node that doesn't react to being stopped is sent a signal instead; nobody wants to wait a minute for that."""
-
-_HEADERS = {"Host": "p2plearn.local", "Connection": "close"}
 
 OnProgress = Callable[[Progress], None]
 OnSilence = Callable[[str], None]
@@ -190,10 +187,10 @@ class NodeClient:
         connection = self._call(method, path, body, seconds)
         try:
             self._await_answer(connection, seconds)
-            return _checked(connection.getresponse())
+            return _checked(connection.answer())
         except TimeoutError:
             raise self._silent(f"did not answer within {seconds:.0f} s") from None
-        except (OSError, http.client.HTTPException):
+        except OSError:
             raise _Lost(self._home, self._start) from None
         finally:
             connection.close()
@@ -202,13 +199,13 @@ class NodeClient:
         connection = self._call("GET", path, None, self._patience)
         try:
             self._await_answer(connection, self._patience)
-            response = connection.getresponse()
-            if response.status != 200:
-                _checked(response)
-            return response.read().decode("utf-8")
+            answer = connection.answer()
+            if answer.status != 200:
+                _checked(answer)
+            return answer.read().decode("utf-8")
         except TimeoutError:
             raise self._silent(f"did not answer within {self._patience:.0f} s") from None
-        except (OSError, http.client.HTTPException, UnicodeDecodeError):
+        except (OSError, UnicodeDecodeError):
             raise _Lost(self._home, self._start) from None
         finally:
             connection.close()
@@ -240,9 +237,9 @@ class NodeClient:
         connection = Connection(self._home.socket, _WELL_SECONDS)
         try:
             connection.connect()
-            connection.request("GET", "/v1/peers", headers=_HEADERS)
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
+            connection.request("GET", "/v1/peers")
+            return connection.answer().status == 200
+        except OSError:
             return False
         finally:
             connection.close()
@@ -268,28 +265,26 @@ class NodeClient:
                     raise as_error(event["problem"])
                 elif event.get("event") == "result":
                     return event
-        except (OSError, http.client.HTTPException):
+        except OSError:
             raise _Lost(self._home, self._start) from None
         finally:
             connection.close()
         raise _Lost(self._home, self._start)
 
-    def _events(self, response: http.client.HTTPResponse, silence: _Silence) -> Iterator[dict[str, Any]]:
-        if response.status != 200:
-            _checked(response)
-        while line := response.readline():
+    def _events(self, answer: Answer, silence: _Silence) -> Iterator[dict[str, Any]]:
+        if answer.status != 200:
+            _checked(answer)
+        for line in answer.lines():
             silence.over()
             yield _object(line)
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None, seconds: float | None) -> Connection:
         """Send a call; raises NoNode when there is nobody to send it to."""
-        headers = dict(_HEADERS)
         raw = None
         if body is not None:
             raw = json.dumps(body).encode("ascii")
             if len(raw) > API_BODY_BYTES:  # the node would hang up in the middle of it
                 raise UsageProblem(f"That is too long: {len(raw):,} bytes; a call may have {API_BODY_BYTES:,}.")
-            headers["Content-Type"] = "application/json"
         connection = Connection(self._home.socket, seconds)
         deadline = time.monotonic() + _STARTING_SECONDS
         while True:
@@ -307,7 +302,7 @@ class NodeClient:
                     ) from None
                 time.sleep(0.05)
         try:
-            connection.request(method, path, body=raw, headers=headers)
+            connection.request(method, path, raw)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it may have answered before it hung up: one that is busy doesn't read first
         except OSError:
@@ -361,10 +356,10 @@ def _object(raw: bytes) -> dict[str, Any]:
     return value
 
 
-def _checked(response: http.client.HTTPResponse) -> dict[str, Any]:
+def _checked(answer: Answer) -> dict[str, Any]:
     """The JSON object of an answer; raises the error it stands for."""
-    value = _object(response.read())
-    if response.status >= 400:
+    value = _object(answer.read())
+    if answer.status >= 400:
         raise as_error(value)
     return value
 

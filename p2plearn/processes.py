@@ -5,7 +5,6 @@ Imports the standard library.
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 
@@ -20,6 +19,8 @@ def state_of(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(") ")[2][:1]
     except OSError:
         pass
+    import subprocess  # late: only here it is needed
+
     try:  # no /proc: macOS
         asked = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, timeout=5.0, check=False)
     except (OSError, subprocess.TimeoutExpired):

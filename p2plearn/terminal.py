@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
 import unicodedata
@@ -125,6 +124,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[
         return ""
     widths = [max(width(row[column]) for row in cells) for column in range(len(heads))]
     if sys.stdout.isatty():
+        import shutil  # late: without a terminal it isn't needed
+
         room = shutil.get_terminal_size().columns - 2 * (len(widths) - 1)
         widest = max(range(len(widths)), key=lambda column: (column not in right, widths[column]))
         widths[widest] = max(12, min(widths[widest], room - sum(widths) + widths[widest]))

@@ -22,7 +22,9 @@ from nodes import Ran, command, environment, run_command
 from pocket_node import PEER_ID, PocketNode, running
 
 from p2plearn import __version__, errors
-from p2plearn.cli import SECTIONS, cli, main
+from p2plearn.cli import cli, main
+from p2plearn.commands.assembly import ROWS, SECTIONS
+from p2plearn.commands.scope import MOST_SHORT
 from p2plearn.config import SETTINGS, Home
 from p2plearn.lock import NodeLock
 from p2plearn.operations import PublishResult
@@ -96,7 +98,10 @@ def test_help_loads_nothing_that_takes_its_time() -> None:
 
 
 def commands(group: click.Group, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    for name, each in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        each = group.get_command(context, name)
+        assert each is not None
         if isinstance(each, click.Group):
             yield from commands(each, (*prefix, name))
         else:
@@ -121,9 +126,43 @@ def test_every_command_is_there_has_help_and_takes_the_common_options(run: Shell
             assert option in shown.stdout, path
 
 
-def test_help_shows_every_command_under_a_heading() -> None:
-    listed = [name for names in SECTIONS.values() for name in names]
-    assert sorted(listed) == sorted(cli.commands)
+def test_help_shows_of_each_command_what_it_says_of_itself(run: Shell) -> None:
+    """The list is a table, so that it loads none of them; its words are theirs."""
+    group = click.Group()
+    for row in ROWS.values():
+        found = row.load()
+        assert found.name == row.name
+        assert not found.hidden
+        assert row.short == found.get_short_help_str(MOST_SHORT)
+        group.add_command(found)
+    assert sum(map(len, SECTIONS.values())) == len(ROWS)
+    completed = {item.value: item.help for item in group.shell_complete(click.Context(group), "")}
+    assert {item.value: item.help for item in cli.shell_complete(click.Context(cli), "")} == completed
+    shown = " ".join(run("--help").stdout.split())
+    for title, rows in SECTIONS.items():
+        assert f"{title}: " + " ".join(f"{row.name} {row.short}" for row in rows) in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "its"),
+    [
+        (["--help"], set()), (["lost"], set()), (["list"], {"courses"}), (["get", "ab" * 32], {"courses"}),
+        (["node", "status"], {"node"}), (["search", "x"], {"people", "people_words"}),
+    ],
+)  # fmt: skip
+def test_a_command_loads_its_own_module_and_none_that_takes_its_time(
+    arguments: list[str], its: set[str], tmp_path: Path
+) -> None:
+    """One that asks the running node, too: what speaks to it needs neither ``http`` nor what comes with that."""
+    probe = "import sys; from p2plearn.cli import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", probe, "--home", str(tmp_path / "home"), *arguments],
+        capture_output=True, encoding="utf-8", check=True, env=environment(),
+    )  # fmt: skip
+    loaded = set(done.stderr.splitlines()[-1].split())
+    inside = {name.removeprefix("p2plearn.commands.") for name in loaded if name.startswith("p2plearn.commands.")}
+    assert inside == its | {"assembly", "scope", "usage"}
+    assert not loaded & {"http", "ssl", "email", "subprocess", "sqlite3", "trio", "rich", "h11", "msgpack"}
 
 
 def test_no_command_at_all_is_answered_with_help(run: Shell) -> None:

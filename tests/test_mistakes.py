@@ -96,7 +96,9 @@ def test_a_path_that_is_not_there_is_told_before_that_no_node_runs_and_where_it_
 
 
 def _documented(group: click.Group) -> Iterator[str]:
-    for each in group.commands.values():
+    context = click.Context(group)
+    for each in (group.get_command(context, name) for name in group.list_commands(context)):
+        assert each is not None
         if isinstance(each, click.Group):
             yield from _documented(each)
         yield from (line.strip() for line in (each.help or "").splitlines() if line.strip().startswith("p2plearn "))

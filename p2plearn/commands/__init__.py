@@ -1,1 +1,1 @@
-"""Commands of the command line by subject; ``cli`` makes the group that they are attached to."""
+"""Commands of the command line by subject; ``assembly`` says which is where."""

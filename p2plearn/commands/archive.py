@@ -248,9 +248,3 @@ def _pour(source: int, pipe: io.FileIO, done: threading.Event) -> None:
                 data = data[os.write(pipe.fileno(), data) :]
             except BlockingIOError:
                 outgoing.poll(_POLL_MS)
-
-
-def attach(group: click.Group) -> None:
-    """Put them on the command line."""
-    for command in (export, import_):
-        group.add_command(command)

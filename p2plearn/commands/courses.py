@@ -201,9 +201,3 @@ def gc(scope: Scope, *, dry_run: bool) -> None:
 
     facts = scope.client().gc(dry_run=dry_run)
     scope.emit(facts) if scope.as_json else click.echo(views.swept(facts))
-
-
-def attach(group: click.Group) -> None:
-    """Put them on the command line."""
-    for command in (publish, get, list_, info, verify, remove, gc):
-        group.add_command(command)

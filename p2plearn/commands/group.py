@@ -111,9 +111,3 @@ def join(scope: Scope, *, text: str, replace: bool) -> None:
         name = terminal.plain(group.name)
         click.echo(f"This home is in the group {name!r}." if new else f"This home was in the group {name!r} already.")
         terminal.note(f"Start its node: {start_command(path, named=source == '--home')}")
-
-
-def attach(commands: click.Group) -> None:
-    """Put them on the command line."""
-    for command in (invite, join):
-        commands.add_command(command)

@@ -99,9 +99,3 @@ def completion(context: click.Context, shell: str) -> None:
     if kind is None:
         raise UsageProblem(f"There is no completion for {shell}.")
     click.echo(kind(context.find_root().command, {}, "p2plearn", "_P2PLEARN_COMPLETE").source())
-
-
-def attach(group: click.Group) -> None:
-    """Put them on the command line."""
-    for command in (paths, config_, demo, completion):
-        group.add_command(command)

@@ -1,7 +1,6 @@
 """Commands about people: ratings, search, discussion, trust, moderation.
 
-``attach`` puts them on the command line's group, whose commands take ``--json`` and the like by themselves. Imports
-click and light modules only.
+Imports click and light modules only.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import click
 
 from p2plearn import people
 from p2plearn.commands import people_words
-from p2plearn.commands.scope import course_word
+from p2plearn.commands.scope import Command, Group, course_word
 from p2plearn.errors import UsageProblem
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ _text_option = click.option("--text", "option", default=None, metavar="TEXT", he
 # -- ratings and search -----------------------------------------------------------------------------------------------
 
 
-@click.command("rate")
+@click.command("rate", cls=Command)
 @click.argument("course", metavar="HASH")
 @click.argument("stars", type=click.IntRange(1, 5), required=False)
 @click.option("--review", default="", metavar="TEXT", help="Say why, in Markdown.")
@@ -102,7 +101,7 @@ def rate(scope: Scope, *, course: str, stars: int | None, review: str, withdraw:
     _answer(scope, facts, "Your rating is withdrawn." if withdraw else f"Rated {'★' * (stars or 0)}.")
 
 
-@click.command("ratings")
+@click.command("ratings", cls=Command)
 @click.argument("course", metavar="HASH")
 @click.pass_obj
 def ratings(scope: Scope, course: str) -> None:
@@ -111,7 +110,7 @@ def ratings(scope: Scope, course: str) -> None:
     _answer(scope, facts, people_words.ratings(facts))
 
 
-@click.command("search")
+@click.command("search", cls=Command)
 @click.argument("words", nargs=-1)
 @click.option("--tag", "tags", multiple=True, help="Only with this tag (again for more).")
 @click.option("--language", default="", metavar="BCP47", help="Only in this language; en also finds en-GB.")
@@ -144,7 +143,7 @@ def _say(scope: Scope, role: str, request: people.PostRequest) -> None:
         _warn(facts)
 
 
-@click.command("ask")
+@click.command("ask", cls=Command)
 @click.argument("course", metavar="HASH")
 @click.argument("text", required=False)
 @_text_option
@@ -159,7 +158,7 @@ def ask(scope: Scope, *, course: str, text: str | None, option: str | None, path
     _say(scope, "Question", people.PostRequest("question", _words(text, option), course=course_word(course), path=path))
 
 
-@click.command("answer")
+@click.command("answer", cls=Command)
 @click.argument("question", metavar="ID")
 @click.argument("text", required=False)
 @_text_option
@@ -169,7 +168,7 @@ def answer(scope: Scope, *, question: str, text: str | None, option: str | None)
     _say(scope, "Answer", people.PostRequest("answer", _words(text, option), reply=question))
 
 
-@click.command("comment")
+@click.command("comment", cls=Command)
 @click.argument("about", metavar="HASH|ID")
 @click.argument("text", required=False)
 @_text_option
@@ -181,7 +180,7 @@ def comment(scope: Scope, *, about: str, text: str | None, option: str | None, p
     _say(scope, "Comment", people.PostRequest("comment", words, course=course_word(about), path=path))
 
 
-@click.command("edit")
+@click.command("edit", cls=Command)
 @click.argument("post", metavar="ID")
 @click.argument("text", required=False)
 @_text_option
@@ -192,7 +191,7 @@ def edit(scope: Scope, *, post: str, text: str | None, option: str | None) -> No
     _answer(scope, facts, f"Edited {facts['post'][:12]}.")
 
 
-@click.command("withdraw")
+@click.command("withdraw", cls=Command)
 @click.argument("post", metavar="ID")
 @click.pass_obj
 def withdraw(scope: Scope, post: str) -> None:
@@ -201,7 +200,7 @@ def withdraw(scope: Scope, post: str) -> None:
     _answer(scope, facts, f"Withdrew {facts['post'][:12]}.")
 
 
-@click.command("accept")
+@click.command("accept", cls=Command)
 @click.argument("answer_id", metavar="ID")
 @click.option("--undo", is_flag=True, help="No longer.")
 @click.pass_obj
@@ -211,7 +210,7 @@ def accept(scope: Scope, *, answer_id: str, undo: bool) -> None:
     _answer(scope, facts, "No answer is accepted any more." if undo else f"Accepted {facts['answer'][:12]}.")
 
 
-@click.command("moderate")
+@click.command("moderate", cls=Command)
 @click.argument("post", metavar="ID")
 @click.argument("action", type=click.Choice(["hide", "pin", "clear"]))
 @click.option("--reason", default="", metavar="TEXT", help="Shown in place of what is hidden.")
@@ -222,7 +221,7 @@ def moderate(scope: Scope, *, post: str, action: str, reason: str) -> None:
     _answer(scope, facts, f"{action.capitalize()}: {facts['post'][:12]}.")
 
 
-@click.command("discussion")
+@click.command("discussion", cls=Command)
 @click.argument("course", metavar="HASH")
 @click.option("--order", type=click.Choice(["new", "best"]), default="new", show_default=True)
 @click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="Threads to show.")
@@ -253,7 +252,12 @@ def _follow(scope: Scope, request: people.DiscussionRequest, facts: dict[str, An
 # -- people -----------------------------------------------------------------------------------------------------------
 
 
-@click.command("add")
+@click.group(cls=Group)
+def trust() -> None:
+    """Whose judgement counts for you; see `p2plearn ratings`."""
+
+
+@trust.command("add")
 @click.argument("author", metavar="KEY|NAME")
 @click.option("--private", is_flag=True, help="Tell nobody; those who trust you don't see it either.")
 @click.pass_obj
@@ -263,7 +267,7 @@ def trust_add(scope: Scope, *, author: str, private: bool) -> None:
     _answer(scope, facts, f"You trust {people_words.person(facts)}.")
 
 
-@click.command("remove")
+@trust.command("remove")
 @click.argument("author", metavar="KEY|NAME")
 @click.pass_obj
 def trust_remove(scope: Scope, author: str) -> None:
@@ -272,7 +276,7 @@ def trust_remove(scope: Scope, author: str) -> None:
     _answer(scope, facts, f"You no longer trust {people_words.person(facts)}.")
 
 
-@click.command("list")
+@trust.command("list")
 @click.pass_obj
 def trust_list(scope: Scope) -> None:
     """Whom you trust, and whom they bring along."""
@@ -280,7 +284,7 @@ def trust_list(scope: Scope) -> None:
     _answer(scope, facts, people_words.trusted(facts))
 
 
-@click.command("profile")
+@click.command("profile", cls=Command)
 @click.argument("author", metavar="[KEY|NAME]", required=False, default="")
 @click.option("--name", default=None, help="How you want to be called.")
 @click.option("--about", default="", help="A line about you (with --name).")
@@ -323,7 +327,7 @@ def _course_or_name(text: str) -> str:
 def _shunning(how: str, words: str) -> click.Command:
     """``mute`` and ``block``: the same options, another severity."""
 
-    @click.command(how, help=words)
+    @click.command(how, cls=Command, help=words)
     @click.argument("subject", metavar="[HASH|KEY|NAME]", required=False, default="")
     @click.option("--course", is_flag=True, help="It is a course.")
     @click.option("--author", is_flag=True, help="It is an author.")
@@ -343,7 +347,7 @@ block = _shunning(
 )
 
 
-@click.command("label")
+@click.command("label", cls=Command)
 @click.argument("subject", metavar="HASH|KEY")
 @click.argument("word", metavar="deny|warn|clear", type=click.Choice(["deny", "warn", "clear"]))
 @click.option("--course", is_flag=True, help="It is a course.")
@@ -357,7 +361,7 @@ def label(scope: Scope, *, subject: str, word: str, course: bool, author: bool, 
     _answer(scope, facts, f"Your list says {word} of {facts['target']} {facts['subject'][:12]}.")
 
 
-@click.command("subscribe")
+@click.command("subscribe", cls=Command)
 @click.argument("author", metavar="KEY|NAME")
 @click.option("--remove", is_flag=True, help="No longer.")
 @click.pass_obj
@@ -368,28 +372,10 @@ def subscribe(scope: Scope, *, author: str, remove: bool) -> None:
     _answer(scope, facts, words + ("." if remove else f", {facts['denied']} denied."))
 
 
-@click.command("hidden")
+@click.command("hidden", cls=Command)
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Lines to show.")
 @click.pass_obj
 def hidden(scope: Scope, limit: int) -> None:
     """The log of what was hidden or shown again here: by whom, when and why."""
     facts = _ask(scope, "hidden", people.HiddenRequest(limit))
     _answer(scope, facts, people_words.hidden(facts["hidden"]))
-
-
-def attach(group: click.Group) -> None:
-    """Put every command of this module on ``group``, with the options that all its commands have."""
-    kind = group.command_class or click.Command
-    every = (
-        rate, ratings, search, ask, answer, comment, edit, withdraw, accept, moderate, discussion, profile, mute, block,
-        label, subscribe, hidden,
-    )  # fmt: skip
-    for command in every:
-        _add(group, command, kind)
-    within = group.group("trust", help="Whose judgement counts for you; see `p2plearn ratings`.")(lambda: None)
-    for command in (trust_add, trust_remove, trust_list):
-        _add(within, command, kind)
-
-
-def _add(group: click.Group, command: click.Command, kind: type[click.Command]) -> None:
-    group.add_command(kind(command.name, callback=command.callback, params=command.params, help=command.help))

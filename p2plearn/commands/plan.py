@@ -284,8 +284,3 @@ def _cells(row: Row, size: Any) -> tuple[str, ...]:
         str(row.copies), percent(row.loss), percent(row.mass_loss), percent(row.reachable), size(row.disk_bytes),
         size(row.repair_bytes_per_day),
     )  # fmt: skip
-
-
-def attach(group: click.Group) -> None:
-    """Put it on the command line."""
-    group.add_command(plan)

@@ -19,6 +19,9 @@ from p2plearn.errors import UsageProblem
 if TYPE_CHECKING:
     from p2plearn.client import NodeClient
 
+MOST_SHORT: Final = 200
+"""Characters of what a list of commands says of each; all of them say less."""
+
 LEAST_PREFIX: Final = 8
 """Digits of a hash that are enough to name a course held here."""
 
@@ -111,25 +114,23 @@ class Group(click.Group):
         super().__init__(*given, **named)
         self.params += _common_options()
 
-    sections: Mapping[str, Sequence[str]] = {}
-    """Headings of its help, with the commands below each; those that are in none come last."""
+    def sections(self) -> Mapping[str, Sequence[tuple[str, str]]]:
+        """What its help lists: by heading, each command with its first sentence, however long."""
+        return {"Commands": [(name, each.get_short_help_str(MOST_SHORT)) for name, each in self.commands.items()]}
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands by section, each with its first sentence, however long."""
-        rest = [name for name in self.commands if not any(name in names for names in self.sections.values())]
-        for title, names in {**self.sections, "Commands" if not self.sections else "More": rest}.items():
-            shown = [(name, self.commands[name]) for name in names if name in self.commands]
-            rows = [(name, command.get_short_help_str(200)) for name, command in shown if not command.hidden]
-            if rows:
-                with formatter.section(title):
-                    formatter.write_dl(rows)
+        """Write the ``sections``."""
+        for title, rows in self.sections().items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that ``args`` begin with; raises UsageProblem when there is none of that name."""
-        if args[0] not in self.commands and not args[0].startswith("-") and not ctx.resilient_parsing:
-            raise no_such_command(args[0], list(self.commands), ctx)
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise no_such_command(args[0], known, ctx)
         return super().resolve_command(ctx, args)
 
     def list_commands(self, _: click.Context) -> list[str]:
