@@ -1,7 +1,7 @@
 """HTTP over the Unix socket of the local API, by whoever waits for a node that may fall silent.
 
 One call a connection, asked in HTTP/1.0: then an answer is what comes until the end, with no pieces to be put together,
-and ``http.client``, whose imports (email, ssl) take longer than all else that a command does, isn't needed.
+and ``http.client``, whose imports (email, ssl) were a sixth of a command's CPU time, isn't needed.
 
 Imports ``local_socket`` and the standard library.
 """
