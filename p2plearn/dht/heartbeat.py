@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -43,7 +44,7 @@ CONFIRMED_AT_ONCE: Final = 64
 """The same while a person waits to be told who is there: whoever is silent must not take the turn of others."""
 
 FRESH: Final = 3.0
-"""Intervals for which what a node said of itself counts as its state."""
+"""Intervals for which what a node said of itself counts as its state, and anything with a lower number as older."""
 
 DOWN_SHARE: Final = 8.0
 DOWN_MOST: Final = 60.0
@@ -111,7 +112,9 @@ class Vigil:
         circle: Callable[[], set[Node]],
         differs: Callable[[Node], Awaitable[None]],
         interval: float,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """``clock``: seconds since 1970, to number this node's beats from."""
         self._calls = calls
         self._figures = figures
         self._circle = circle
@@ -121,7 +124,8 @@ class Vigil:
         self.detector = Detector(interval, self._since)
         self.told: dict[Node, Told] = {}
         self._heard_at = self._since
-        self._sequence = 0
+        self._sequence = max(int(clock() * 1000), 0)
+        """Of the last beat said. Far fewer than one a millisecond are, so a node that starts again goes on above."""
         self._lines: dict[Node, Line] = {}
         self._turns: dict[Node, trio.Lock] = {}
         self._inbound = 0
@@ -155,9 +159,20 @@ class Vigil:
         self._sequence += 1
         return Beat(self._sequence, int(trio.current_time() - self._since), max(free, 0), leaving, digest)
 
+    def _is_late(self, node: Node, beat: Beat, now: float) -> bool:
+        """Whether ``node`` has said something newer already: over another stream, or before it was started again.
+
+        The higher number is newer, as long as it is fresh: after that anything is, for a clock may have been put back
+        where the node started, and who makes numbers up must not silence itself for longer than by silence.
+        """
+        told = self.told.get(node)
+        return told is not None and beat.sequence <= told.beat.sequence and now - told.at < FRESH * self.interval
+
     def _heard(self, node: Node, beat: Beat) -> None:
         now = trio.current_time()
         self._heard_at = now
+        if self._is_late(node, beat, now):
+            return
         self.told[node] = Told(now, beat)
         self._been_away.pop(node, None)
         self._silent.discard(node)
@@ -221,9 +236,10 @@ class Vigil:
         theirs = await line.receive(ASK_SECONDS)
         assert isinstance(theirs, Beat)  # noqa: S101
         self._heard(node, theirs)
+        newest = self.told[node].beat  # what it said over another stream meanwhile
         if theirs.digest != mine.digest:
             await self._differs(node)
-        return theirs
+        return newest
 
     async def _drop(self, node: Node) -> None:
         line = self._lines.pop(node, None)

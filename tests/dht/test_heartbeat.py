@@ -10,8 +10,9 @@ import trio
 import trio.testing
 
 from p2plearn.dht.custody import Node
-from p2plearn.dht.heartbeat import Vigil
+from p2plearn.dht.heartbeat import FRESH, Vigil
 from p2plearn.dht.liveness import Life
+from p2plearn.dht.messages import Beat, encode
 from p2plearn.transfer.session import Unreachable
 
 GONE = {hashlib.sha256(b"gone %d" % n).digest() for n in range(100)}
@@ -107,3 +108,75 @@ async def test_nobody_waits_twice_for_who_is_silent_nor_at_all_for_who_is_known_
         assert all(vigil.detector.life(node) is Life.DOWN for node in GONE)
         assert await confirm() == (set(), 0.0)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_beat_that_was_overtaken_takes_back_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    vigil, node = Wires().vigil, min(THERE)
+    vigil.detector.watch(node, trio.current_time())
+
+    def hear(sequence: int, *, leaving: bool) -> None:
+        vigil._heard(node, Beat(sequence, 60, 5, leaving, b""))
+
+    hear(7, leaving=False)
+    hear(9, leaving=True)
+    for late in (8, 9):
+        hear(late, leaving=False)
+        assert vigil.is_leaving(node)
+        assert node in vigil.goodbyes
+        assert vigil.detector.life(node) is Life.LEFT
+    hear(10, leaving=False)
+    assert vigil.is_there(node)
+    # Nor can a node silence itself, with a number that none is above or a clock that was put back, but by silence.
+    hear(2**64 - 1, leaving=True)
+    await trio.sleep((FRESH - 0.5) * INTERVAL)
+    hear(11, leaving=False)
+    assert vigil.is_leaving(node)
+    await trio.sleep(INTERVAL)
+    hear(12, leaving=False)
+    assert vigil.is_there(node)
+    assert vigil.told[node].beat.sequence == 12
+
+
+async def test_a_node_that_starts_again_is_not_taken_for_an_older_beat(autojump_clock: trio.testing.MockClock) -> None:
+    watching, node = Wires().vigil, min(THERE)
+
+    def incarnation(leaving: bool, clock: float) -> Vigil:
+        return Vigil(Wires(), lambda _: (5, leaving, b""), set, nothing, INTERVAL, lambda: clock)
+
+    first, late = incarnation(True, 1_000.0), incarnation(True, 1_000.0)
+    for _ in range(1_000):
+        beat = first.beat_for(node)
+    watching._heard(node, beat)
+    again = incarnation(False, 1_002.0)
+    watching._heard(node, again.beat_for(node))
+    assert watching.is_there(node)
+    watching._heard(node, late.beat_for(node))  # said before it ended, and long under way
+    assert watching.is_there(node)
+
+
+async def test_what_is_asked_is_answered_with_the_newest(autojump_clock: trio.testing.MockClock) -> None:
+    """The answer to a question is overtaken by a beat on a stream of the other's own."""
+    node = min(THERE)
+
+    class Overtaken:
+        def __init__(self) -> None:
+            self.sent = b""
+
+        async def write(self, raw: bytes) -> None:
+            self.sent += raw
+
+        async def read(self, _: int) -> bytes:
+            vigil._heard(node, Beat(6, 60, 5, True, b""))
+            return encode(Beat(5, 60, 5, False, bytes(16)))
+
+        async def reset(self) -> None:
+            pass
+
+    class Calls(Wires):
+        async def open(self, node: Node, protocol: str) -> Any:
+            return Overtaken()
+
+    vigil = Calls().vigil
+    answer = await vigil.ask(node)
+    assert answer is not None
+    assert (answer.sequence, answer.leaving) == (6, True)

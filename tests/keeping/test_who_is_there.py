@@ -40,11 +40,7 @@ async def test_who_left_for_good_counts_no_more_and_counts_again_when_it_is_back
         leaver = next(each for each in members[1:] if each.keeps(course))
         idle.up = False  # so that nothing of the leaver's can be placed anywhere
         leaver.keeper.kept.leaving = True
-        told = teacher.keeper.vigil.told
-        await until(lambda: told[leaver.node].beat.leaving)
-        first = told[leaver.node]
-        # And once more: a beat from before may have been under way beside it, an answer to one of the teacher's.
-        await until(lambda: told[leaver.node] is not first and told[leaver.node].beat.leaving)
+        await until(lambda: teacher.keeper.vigil.told[leaver.node].beat.leaving)
         assert leaver.node in teacher.counts(course)  # it hands over still
         await leaver.vanish()
         await until(lambda: leaver.node not in teacher.counts(course))
