@@ -112,6 +112,7 @@ class Vigil:
         circle: Callable[[], set[Node]],
         differs: Callable[[Node], Awaitable[None]],
         interval: float,
+        *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``clock``: seconds since 1970, to number this node's beats from."""

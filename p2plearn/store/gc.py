@@ -1,14 +1,16 @@
 """Mark and sweep: what no course needs any more gives its room back.
 
-Live is every digest in the index of a course in the catalogue, and every digest that a running publish relies on.
-Extents of running downloads are left alone. An extent without a live chunk is unlinked; one that is mostly dead, or
-that a killed get has left with a name in the user's folder (``alone``), is compacted: its live chunks are hashed,
-copied to a new extent, made durable, and only then does the catalogue point there. A chunk found damaged on that
-occasion is dropped.
+What is live says ``live``. Extents of running downloads are left alone. An extent without a live chunk is unlinked; one
+that is mostly dead, or that a killed get has left with a name in the user's folder (``alone``), is compacted: its live
+chunks are hashed, copied to a new extent, made durable, and only then does the catalogue point there. A chunk found
+damaged on that occasion is dropped.
 
-Crash promise: rows go before files, and while a commit is in doubt no file goes. A crash between leaves a file without
-a row, which the next open deletes. A read under way is never harmed: it has the file open; the next one looks its
-chunk up again.
+It goes in steps, each a transaction of bounded length under the gate, and others get their turn in between: what they
+begin to rely on is live from the next step on, and an extent's row goes only if no chunk lies in it at that moment.
+
+Crash promise: rows go before files, and while a commit is in doubt no file goes. After every step the catalogue is
+whole, and the next sweep goes on from there; a crash may leave a file without a row, which the next open deletes. A
+read under way is never harmed: it has the file open; the next one looks its chunk up again.
 
 Imports ``errors`` and siblings.
 """
@@ -17,28 +19,33 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
-from collections.abc import Callable
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from p2plearn.database import CommitInDoubt
 from p2plearn.store import contents
 from p2plearn.store.alone import is_handed_over
 from p2plearn.store.catalogue import ExtentRow, add_extent
-from p2plearn.store.course_files import CourseFileDamaged
 from p2plearn.store.durable import sync_directory, sync_file, write_all
 from p2plearn.store.extents import create_extent, remove_extent
+from p2plearn.store.live import Live
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.problems import disk_problem
-
-log = logging.getLogger("p2plearn.store")
 
 COMPACT_BELOW = 0.5
 """Compact an extent when less than this part of it is live: below, copying costs less than it frees."""
 COMPACT_FROM = 8 * 1024 * 1024
 """Bytes that compacting one extent has to free at least; less isn't worth the fsync."""
-_STEP = 4 * 1024 * 1024
+CHUNKS_AT_ONCE: Final = 16_384
+"""Chunks looked at, or moved, in one transaction."""
+EXTENTS_AT_ONCE: Final = 256
+"""Extents dropped in one transaction, which looks at all chunks once."""
+PAUSE_SECONDS: Final = 0.001
+"""Between two steps: long enough for whoever waits to wake up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,71 +59,110 @@ class Sweep:
 
 def sweep(parts: StoreParts, busy: Callable[[], set[int]], *, dry_run: bool) -> Sweep:
     """Free what is dead. ``busy`` names the extents of running downloads. Raises NoSpace, StoreProblem."""
-    with parts.gate:
-        _mark(parts)
-        sizes = _live_bytes(parts, dry_run)
-        with parts.catalogue.reading() as db:
-            planned = {row[0] for row in db.execute("SELECT extent FROM downloads")}
-        skip = planned | busy()
-        extents = [extent for extent in parts.catalogue.extents() if extent.id not in skip]
-        dead = [extent for extent in extents if extent.id not in sizes]
-        sparse = [extent for extent in extents if _worth_compacting(extent, sizes.get(extent.id, 0))]
-        # A get that was killed while it handed files over: the user's next edit must not be the store's.
-        shared = [one for one in extents if one.id in sizes and one not in sparse and _is_users_too(parts, one)]
-        freed = sum(extent.length for extent in dead) + sum(extent.length - sizes[extent.id] for extent in sparse)
-        if not dry_run:
-            with parts.catalogue.writing() as db:
-                db.executemany("DELETE FROM extents WHERE id = ?", [(extent.id,) for extent in dead])
-                # The user's own files that nothing refers to any more: only the rows are ours.
-                unused = "SELECT id FROM extents WHERE name IS NULL AND id NOT IN (SELECT extent FROM chunks)"
-                left = {row[0] for row in db.execute(unused)}
-                db.executemany("DELETE FROM extents WHERE id = ?", [(extent,) for extent in left])
-            _unlink(parts, dead)
-            _let_go(parts, left)
-    if not dry_run:
+    with parts.sweeping:
+        with parts.gate:
+            skip = _being_filled(parts, busy)
+            extents = parts.catalogue.extents()
+            with parts.catalogue.reading() as db:
+                theirs = [row[0] for row in db.execute("SELECT id FROM extents WHERE name IS NULL")]
+        # No chunk comes into one of these extents from here on, but for those that ``skip`` names.
+        sizes = _live_bytes(parts, dry_run=dry_run)
+        with parts.gate:
+            skip |= _being_filled(parts, busy)
+            extents = [extent for extent in extents if extent.id not in skip]
+            dead = [extent for extent in extents if extent.id not in sizes]
+            sparse = [extent for extent in extents if _worth_compacting(extent, sizes.get(extent.id, 0))]
+            kept = [one for one in extents if one.id in sizes and not _worth_compacting(one, sizes[one.id])]
+            # A get that was killed while it handed files over: the user's next edit must not be the store's.
+            shared = [extent for extent in kept if _is_users_too(parts, extent)]
+        freed = sum(extent.length - sizes[extent.id] for extent in sparse)
+        if dry_run:
+            return Sweep(len(dead), len(sparse), freed + sum(extent.length for extent in dead))
+        gone: list[ExtentRow] = []
+        for at in range(0, len(dead), EXTENTS_AT_ONCE):
+            gone += _drop(parts, dead[at : at + EXTENTS_AT_ONCE])
+            _breathe()
+        # The user's own files that nothing refers to any more: only the rows are ours.
+        unused = [number for number in theirs if number not in sizes]
+        for at in range(0, len(unused), EXTENTS_AT_ONCE):
+            with parts.gate:
+                _let_go(parts, _drop_rows(parts, unused[at : at + EXTENTS_AT_ONCE]))
+            _breathe()
         for extent in (*sparse, *shared):
             _compact(parts, extent)
-    return Sweep(len(dead), len(sparse), freed)
+    return Sweep(len(gone), len(sparse), freed + sum(extent.length for extent in gone))
 
 
-def _mark(parts: StoreParts) -> None:
-    """Fill the temporary table ``live``.
+def _being_filled(parts: StoreParts, busy: Callable[[], set[int]]) -> set[int]:
+    with parts.catalogue.reading() as db:
+        return {row[0] for row in db.execute("SELECT extent FROM downloads")} | busy()
 
-    While the index of a course can't be read nobody knows which chunks are its own: then every chunk is live, until
-    the index was fetched again (``verify --repair``) or the course removed.
+
+def _breathe() -> None:
+    """Let others have the gate and the catalogue: who lets go of a lock and takes it at once again keeps it."""
+    time.sleep(PAUSE_SECONDS)
+
+
+def _live_bytes(parts: StoreParts, *, dry_run: bool) -> dict[int, int]:
+    """Live bytes by extent; drops the rows of dead chunks unless ``dry_run``. Goes through all chunks, by digest."""
+    live = Live(parts)
+    sizes: Counter[int] = Counter()
+    after = b""
+    while True:
+        with parts.gate, parts.catalogue.writing() as db:
+            new = live.uncounted(db)
+            if not new:
+                rows = db.execute(
+                    "SELECT digest, extent, length FROM chunks WHERE digest > ? ORDER BY digest LIMIT ?",
+                    (after, CHUNKS_AT_ONCE),
+                ).fetchall()
+                dead = live.dead([row[0] for row in rows])
+                if not dry_run:
+                    db.executemany("DELETE FROM chunks WHERE digest = ?", [(digest,) for digest in sorted(dead)])
+                live.looked(db)
+        if new:
+            live.count(new)
+        else:
+            for digest, extent, length in rows:
+                if digest not in dead:
+                    sizes[extent] += length
+            if len(rows) < CHUNKS_AT_ONCE:
+                return sizes
+            after = rows[-1][0]
+        _breathe()
+
+
+def _drop(parts: StoreParts, extents: list[ExtentRow]) -> list[ExtentRow]:
+    """Take those of ``extents`` that no chunk lies in out of the catalogue, and delete their files."""
+    with parts.gate:
+        numbers = _drop_rows(parts, [extent.id for extent in extents])
+        for number in numbers:
+            parts.files.forget(number)
+    gone = [extent for extent in extents if extent.id in numbers]
+    _unlink(parts, gone)
+    return gone
+
+
+def _drop_rows(parts: StoreParts, numbers: Sequence[int]) -> set[int]:
+    """Delete the rows of those extents that nothing refers to; which these were.
+
+    That is looked up once for all of them. SQLite would do so for each, and there is no index of chunks by extent: it
+    would cost 45 MB a million.
     """
-    with parts.catalogue.writing() as db:
-        db.execute("CREATE TEMP TABLE IF NOT EXISTS live (digest BLOB PRIMARY KEY) WITHOUT ROWID")
-        db.execute("DELETE FROM temp.live")
-        for (course,) in db.execute("SELECT course FROM courses WHERE indexed").fetchall():
-            try:
-                digests = parts.course_files.digests(course)
-            except CourseFileDamaged:
-                db.execute("UPDATE courses SET indexed = 0, have_bytes = 0 WHERE course = ?", (course,))
-                continue
-            rows = ((digests[at : at + 32],) for at in range(0, len(digests), 32))
-            db.executemany("INSERT OR IGNORE INTO temp.live VALUES (?)", rows)
-        # ("seen": only the manifest was ever here.)
-        harmed = db.execute("SELECT count(*) FROM courses WHERE NOT indexed AND why != 'seen'").fetchone()[0]
-        if harmed:
-            log.warning("%d courses have lost their index: nothing is freed until that is mended", harmed)
-            db.execute("INSERT OR IGNORE INTO temp.live SELECT digest FROM chunks")
-        for pinned in parts.pins.values():
-            db.executemany("INSERT OR IGNORE INTO temp.live VALUES (?)", [(digest,) for digest in pinned])
-
-
-def _live_bytes(parts: StoreParts, dry_run: bool) -> dict[int, int]:
-    """Live bytes by extent; drops the rows of dead chunks unless ``dry_run``."""
-    with parts.catalogue.writing() as db:
-        if not dry_run:
-            db.execute("DELETE FROM chunks WHERE digest NOT IN (SELECT digest FROM temp.live)")
-        sizes = dict(
-            db.execute(
-                "SELECT extent, sum(length) FROM chunks WHERE digest IN (SELECT digest FROM temp.live) GROUP BY extent"
-            ).fetchall()
-        )
-        db.execute("DELETE FROM temp.live")
-    return sizes
+    marks = ",".join("?" * len(numbers))
+    referring = (
+        f"SELECT extent FROM downloads WHERE extent IN ({marks}) "  # noqa: S608 - marks only
+        f"UNION SELECT extent FROM chunks WHERE extent IN ({marks})"
+    )
+    with parts.catalogue.reading() as whole:
+        whole.execute("PRAGMA foreign_keys = OFF")
+        try:
+            with parts.catalogue.writing() as db:
+                unused = set(numbers).difference(row[0] for row in db.execute(referring, (*numbers, *numbers)))
+                db.executemany("DELETE FROM extents WHERE id = ?", [(number,) for number in sorted(unused)])
+        finally:
+            whole.execute("PRAGMA foreign_keys = ON")
+    return unused
 
 
 def _worth_compacting(extent: ExtentRow, live: int) -> bool:
@@ -143,7 +189,6 @@ def _let_go(parts: StoreParts, left: set[int]) -> None:
 
 def _unlink(parts: StoreParts, extents: list[ExtentRow]) -> None:
     for extent in extents:
-        parts.files.forget(extent.id)
         try:
             remove_extent(parts.extents, extent.file_name)
         except OSError as error:
@@ -171,20 +216,19 @@ def _compact(parts: StoreParts, old: ExtentRow) -> None:
             sync_directory(parts.extents)
         finally:
             os.close(target)
-        with parts.gate:
-            with parts.catalogue.writing() as db:
-                extent = add_extent(db, name, length)
-                db.executemany(
-                    "UPDATE chunks SET extent = ?, offset = ? WHERE digest = ? AND extent = ?",
-                    [(extent, offset, digest, old.id) for digest, offset in moved],
-                )
-                lost = [row[0] for row in db.execute("SELECT digest FROM chunks WHERE extent = ?", (old.id,))]
-                db.execute("DELETE FROM chunks WHERE extent = ?", (old.id,))
-                db.execute("DELETE FROM extents WHERE id = ?", (old.id,))
-            committed = True
-            if lost:
-                parts.quarantine((digest, old.id, 0) for digest in lost)
-            _unlink(parts, [old])
+        with parts.catalogue.writing() as db:
+            extent = add_extent(db, name, length)
+        committed = True
+        for at in range(0, len(moved), CHUNKS_AT_ONCE):
+            places = [(extent, offset, digest, old.id) for digest, offset in moved[at : at + CHUNKS_AT_ONCE]]
+            with parts.gate, parts.catalogue.writing() as db:
+                db.executemany("UPDATE chunks SET extent = ?, offset = ? WHERE digest = ? AND extent = ?", places)
+            _breathe()
+        right = {digest for digest, _ in moved}
+        lost = [(digest, old.id, offset) for digest, offset, _ in rows if digest not in right]
+        if lost:
+            parts.quarantine(lost)
+        _drop(parts, [old])
     except BaseException as error:
         if name and not committed and not isinstance(error, CommitInDoubt):
             with contextlib.suppress(OSError):

@@ -50,6 +50,8 @@ class StoreParts:
         """At the opening the catalogue was byte for byte as it had been closed."""
         """What the person should know of the opening."""
         self.gate = threading.RLock()
+        self.sweeping = threading.Lock()
+        """One sweep at a time. Taken before ``gate``, never while holding it."""
         self.pins: dict[object, set[bytes]] = {}
         """Digests that a running publish relies on, by publish: live for every sweep. Under ``gate``."""
         self.lent: dict[bytes, set[bytes]] = {}

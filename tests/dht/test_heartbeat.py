@@ -141,7 +141,7 @@ async def test_a_node_that_starts_again_is_not_taken_for_an_older_beat(autojump_
     watching, node = Wires().vigil, min(THERE)
 
     def incarnation(leaving: bool, clock: float) -> Vigil:
-        return Vigil(Wires(), lambda _: (5, leaving, b""), set, nothing, INTERVAL, lambda: clock)
+        return Vigil(Wires(), lambda _: (5, leaving, b""), set, nothing, INTERVAL, clock=lambda: clock)
 
     first, late = incarnation(True, 1_000.0), incarnation(True, 1_000.0)
     for _ in range(1_000):
