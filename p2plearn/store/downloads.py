@@ -13,7 +13,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +49,23 @@ class _Place(NamedTuple):
         """The files that are none of ``alone``."""
         passed_over = {entry.first for entry in alone}
         return [entry for entry in self.files if not entry.count or entry.first not in passed_over]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What somebody wants of a course: ``wanted`` files (None: all), and a ``place`` to check them out to. ``give``: it
+    is kept in place, so the user's files may count; ``look_in`` are folders that may have some of it.
+    """
+
+    wanted: Sequence[FileEntry] | None
+    place: _Place | None
+    give: bool
+    look_in: Sequence[Path]
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where some of the course may lie: a place that isn't free is one of them."""
+        return [*self.look_in, *([] if self.place is None or self.place.free else [self.place.dest])]
 
 
 class Downloads:
@@ -107,27 +125,20 @@ class Downloads:
     ) -> Download:
         """See ``Store.begin_download``."""
         course = signed.course
-        checkout_to = (
-            None if checkout is None else self._place(course, checkout, index.files if wanted is None else wanted, give)
-        )
+        files = index.files if wanted is None else wanted
+        place = None if checkout is None else self._place(course, checkout, files, give)
+        wish = _Wish(wanted, place, give, look_in)
         with self.of_course(course):
             with self._mutex:
                 live = self._live.get(course)
                 if live is not None:
                     live.share()
             if live is not None:
-                try:
-                    live.want(wanted)
-                    self._rely(live, checkout_to, give)
-                    live.plan_missing(beside=self._beside(checkout_to, []))
-                    self._have_from_here(live, checkout_to, give, look_in)
-                except BaseException:
-                    live.close()
-                    raise
+                self._join(live, wish)
                 return live
-            download = self._start_download(signed, index_raw, index, wanted, why, checkout_to, give, look_in)
-            if checkout_to is not None and follow:
-                self._follow(download, checkout_to)
+            download = self._start(signed, index_raw, index, wish, why=why)
+            if place is not None and follow:
+                self._follow(download, place)
             return download
 
     def _place(self, course: bytes, checkout: Path, files: Sequence[FileEntry], give: bool) -> _Place:
@@ -154,76 +165,68 @@ class Downloads:
             if Following.pays(files):
                 download.follow(Following(download.index, place.dest, files))
 
-    def _start_download(  # noqa: PLR0917
-        self,
-        signed: SignedManifest,
-        index_raw: bytes,
-        index: Index,
-        wanted: Sequence[FileEntry] | None,
-        why: str,
-        place: _Place | None,
-        give: bool,
-        look_in: Sequence[Path],
-    ) -> Download:
+    def _join(self, live: Download, wish: _Wish) -> None:
+        """Have a download that is under way bring this, too; closes it for who asks if that can't be."""
+        with _closed_if_it_fails(live):
+            live.want(wish.wanted)
+            self._rely(live, wish)
+            live.plan_missing(beside=self._beside(wish.place, []))
+            self._have_from_here(live, wish)
+
+    def _start(self, signed: SignedManifest, index_raw: bytes, index: Index, wish: _Wish, *, why: str) -> Download:
         parts, course = self._parts, signed.course
         with parts.gate:
             row = parts.catalogue.course(course)
             fresh_file = row is None or not row.indexed
             # Until the course is in the catalogue, a sweep could take what is found here.
             download = Download(parts, parts.placement_of(signed, index), self._ended)
-            try:
+
+            def keep() -> None:
+                if fresh_file:
+                    try:
+                        parts.course_files.write(signed, index_raw)
+                    except OSError as error:
+                        raise disk_problem(error, "keeping the course's index") from error
+
+            def note(db: sqlite3.Connection) -> None:
+                add_course(db, signed, why=why, now=int(time.time()), indexed=True)
+                db.execute("UPDATE courses SET have_bytes = ? WHERE course = ?", (download.have_bytes, course))
+
+            with _closed_if_it_fails(download), contextlib.ExitStack() as undo:
+                if fresh_file:  # until something says that this index is here, nothing may be remembered of it
+                    undo.callback(parts.forget, course)
                 for plan in parts.catalogue.plans(course):
                     download.adopt(plan)
-                download.want(wanted)
-                self._rely(download, place, give)
-
-                def keep() -> None:
-                    if fresh_file:
-                        try:
-                            parts.course_files.write(signed, index_raw)
-                        except OSError as error:
-                            raise disk_problem(error, "keeping the course's index") from error
-
-                def note(db: sqlite3.Connection) -> None:
-                    add_course(db, signed, why=why, now=int(time.time()), indexed=True)
-                    db.execute("UPDATE courses SET have_bytes = ? WHERE course = ?", (download.have_bytes, course))
-
-                alone = [] if place is None else download.alone(place.given)
-                download.plan_missing(note, before=keep, beside=self._beside(place, alone), apart=alone)
+                download.want(wish.wanted)
+                self._rely(download, wish)
+                alone = [] if wish.place is None else download.alone(wish.place.given)
+                download.plan_missing(note, before=keep, beside=self._beside(wish.place, alone), apart=alone)
                 with self._mutex:
                     self._live[course] = download
-            except BaseException:
-                if fresh_file:  # nothing says that this index is here, so nothing may be remembered of it
-                    parts.forget(course)
-                download.close()
-                raise
-        try:
+                undo.pop_all()
+        with _closed_if_it_fails(download):
             download.resume()
-            self._have_from_here(download, place, give, look_in)
-        except BaseException:
-            download.close()
-            raise
+            self._have_from_here(download, wish)
         return download
 
-    def _rely(self, download: Download, place: _Place | None, give: bool) -> None:
+    def _rely(self, download: Download, wish: _Wish) -> None:
         """Say what of a download may stay in the user's files: only what is kept in place counts on them."""
-        if not give:
+        if not wish.give:
             with self._parts.gate:
                 self._parts.lent.clear()
             download.rely_on(none_stay)
-        elif place is None:
+        elif wish.place is None:
             download.rely_on(all_stay)
         else:
-            download.rely_on(stay_unless_replaced(download.placement, place.dest))
+            download.rely_on(stay_unless_replaced(download.placement, wish.place.dest))
 
-    def _have_from_here(self, download: Download, place: _Place | None, give: bool, look_in: Sequence[Path]) -> None:
+    def _have_from_here(self, download: Download, wish: _Wish) -> None:
         """Take what is on this machine already: in files that may not be relied on, and in checkouts."""
         brought = download.bring_in()
-        if give:
+        if wish.give:
             with self._parts.gate:
                 self._parts.lent.setdefault(download.course, set()).update(brought)
-        folders = [*look_in, *([] if place is None or place.free else [place.dest])]
-        for folder in folders:
+        for folder in wish.folders:
             missing = download.missing()
             if not missing:
                 return
@@ -255,6 +258,15 @@ class Downloads:
         with self._mutex:
             if self._live.get(download.course) is download:
                 del self._live[download.course]
+
+
+@contextlib.contextmanager
+def _closed_if_it_fails(download: Download) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        download.close()
+        raise
 
 
 def _size(path: Path) -> int:
