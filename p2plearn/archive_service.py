@@ -157,6 +157,7 @@ class Archives:
             "have_bytes": 0 if row is None else row.have_bytes,
             "stored": arrival.stored,
             "problem": arrival.problem,
+            "folder": arrival.folder,
             "missing_files": 0,
             "missing": [],
         }

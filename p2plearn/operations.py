@@ -255,7 +255,7 @@ class ImportRequest(Wire):
 class ImportResult(Wire):
     """What came of it. ``courses``: ``course``, ``title``, ``version``, ``state`` (complete, incomplete, refused,
     no-room, absent), ``bytes``, ``have_bytes``, ``stored`` (bytes, in this run), ``missing`` (files, the first few),
-    ``missing_files``, ``problem``.
+    ``missing_files``, ``problem``, ``folder`` (the user's own that it was served from already and is, uncopied).
 
     ``problem`` says why the file could not be read to its end, ``damaged`` counts its damaged blocks; ``people_…``
     count envelopes, and ``people_whole`` is false if what people said may be missing in part.

@@ -296,7 +296,14 @@ def imported(result: ImportResult) -> str:
     for row in result.courses:
         state, name = str(row.get("state")), _version(row)
         if state == "complete":
-            new = int(row.get("stored", 0))
+            new, folder = int(row.get("stored", 0)), plain(str(row.get("folder", "")))
+            if folder and not new:
+                lines.append(
+                    f"{name}: was here already, in {folder}, and is served from there: what you change in it is gone "
+                    "from this node. For a copy of its own:"
+                )
+                lines.append(f"  p2plearn get {row.get('course')}")
+                continue
             lines.append(f"{name}: complete, {size(new)} of it new." if new else f"{name}: was here already.")
             lines.append(f"  p2plearn get {row.get('course')}")
         elif state == "incomplete":

@@ -15,7 +15,9 @@ State = Literal["waiting", "open", "done", "refused", "no-room"]
 
 @dataclass(slots=True)
 class Arrival:
-    """What became of one course of the file. ``problem``: words, empty while nothing is wrong."""
+    """What became of one course of the file. ``problem``: words, empty while nothing is wrong. ``folder``: the user's
+    own that it is served from, where it was here already and isn't all in the store.
+    """
 
     packed: Packed
     state: State = "waiting"
@@ -23,6 +25,7 @@ class Arrival:
     parts: dict[bytes, bytes] = field(default_factory=dict)
     stored: int = 0
     problem: str = ""
+    folder: str = ""
 
 
 @dataclass(slots=True)

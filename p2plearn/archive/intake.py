@@ -234,11 +234,15 @@ class Intake:
         if blocked:
             arrival.state, arrival.problem = "refused", blocked
             return
-        row = self._store.course(course)
-        if row is not None and row.complete:
-            self._store.custody.claim(course, "imported")
-            arrival.state = "done"
-            return
+        holding = self._store.holding(course)
+        if holding is not None:
+            with holding:
+                whole, arrival.folder = holding.complete, self._store.folder_of(holding)
+            if whole:
+                # Also where it lies in the user's own folder, as they chose: they are told, and can have a copy made.
+                self._store.custody.claim(course, "imported")
+                arrival.state = "done"
+                return
         self._passing = False
         self._reopen(arrival)
 
@@ -265,6 +269,7 @@ class Intake:
             arrival.state, arrival.problem = "refused", f"its index breaks the rules: {fault}"
             self._open = None
             return
+        arrival.folder = ""  # what was right there is copied first
         self._store.custody.claim(signed.course, "imported")
         try:
             self._download = self._store.begin_download(signed, index_raw, index, None, "imported")

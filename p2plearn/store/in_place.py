@@ -25,6 +25,7 @@ from p2plearn.store.catalogue import add_external
 from p2plearn.store.course_files import CourseFileDamaged
 from p2plearn.store.holding import Holding
 from p2plearn.store.parts import StoreParts
+from p2plearn.store.placement import NOWHERE
 from p2plearn.store.tree import READ, Tree
 
 _DIGEST = 32
@@ -125,3 +126,19 @@ def _places(holding: Holding, entry: FileEntry) -> Iterator[tuple[int, bytes, in
     for slot in range(entry.first, entry.first + entry.count):
         yield offset, holding.index.digest(slot), holding.index.lengths[slot]
         offset += holding.index.lengths[slot]
+
+
+def folder_of(parts: StoreParts, holding: Holding) -> str:
+    """The folder of the user's that a course, or some of it, is served from (a course of one file: that file); empty
+    where the store has all of it itself.
+    """
+    placement, found = holding.placement, ""
+    for extent in sorted(set(placement.extents) - {NOWHERE}):
+        row = parts.catalogue.extent(extent)
+        if row is None or row.path is None:
+            continue
+        path = placement.file_of(placement.extents.index(extent)).path
+        if holding.signed.manifest.kind == "folder" and row.user_path.endswith(f"/{path}"):
+            return row.user_path.removesuffix(f"/{path}")
+        found = found or row.user_path  # by another name: a file may be there twice
+    return found

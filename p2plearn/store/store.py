@@ -48,7 +48,7 @@ from p2plearn.store.downloads import Downloads
 from p2plearn.store.follow import Following
 from p2plearn.store.gc import Sweep, sweep
 from p2plearn.store.holding import Holding
-from p2plearn.store.in_place import serve_in_place
+from p2plearn.store.in_place import folder_of, serve_in_place
 from p2plearn.store.part_folders import PartFolders
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.presence import Presence, Seen
@@ -374,6 +374,10 @@ class Store:
             return self._presence.look()
         except OSError as error:
             raise disk_problem(error, "looking at what is stored") from error
+
+    def folder_of(self, holding: Holding) -> str:
+        """The user's own folder that some of a course is served from; empty where the store has all of it itself."""
+        return folder_of(self._parts, holding)
 
     def still_damaged(self, findings: Sequence[Damage]) -> list[Damage]:
         """Those of verify's findings that hold although a download may have mended them."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from p2plearn.archive import car
-from p2plearn.archive.arrivals import Arrived, House
+from p2plearn.archive.arrivals import Arrival, Arrived, House
 from p2plearn.archive.car import Decoder, Header
 from p2plearn.archive.export import Export, Exported, choose
 from p2plearn.archive.intake import Intake
@@ -24,10 +24,21 @@ from p2plearn.errors import IntegrityProblem, Interrupted, NoSpace, P2plearnErro
 from p2plearn.gossip import envelope as env
 from p2plearn.gossip.envelope import CATALOGUE
 from p2plearn.gossip.feed import Feed
+from p2plearn.operations import ImportResult
 from p2plearn.store.space import StoreLimits
 from p2plearn.store.store import Store
+from p2plearn.views import imported
 from tests.gossip.people import NOW, person, question, reply
 from tests.stores import AUTHOR, noise, publish, read_tree, write_tree
+
+
+def told(arrived: Arrival) -> ImportResult:
+    """As the node tells it of a course that is complete."""
+    facts = {
+        "course": arrived.packed.course.hex(), "title": "A", "version": 1, "state": "complete",
+        "stored": arrived.stored, "folder": arrived.folder,
+    }  # fmt: skip
+    return ImportResult(**dict.fromkeys(ImportResult.__dataclass_fields__, 0) | {"courses": (facts,)})
 
 
 def nothing(*_: int) -> None:
@@ -198,6 +209,42 @@ def test_what_is_here_already_is_not_read_again(tmp_path: Path, folder: Path, a:
     assert states(again) == ["done"]
     assert again.courses[0].stored == 0
     assert not again.unknown
+
+
+def test_what_is_served_from_the_users_folder_is_left_there_and_said_so(
+    tmp_path: Path, folder: Path, a: Home, b: Home
+) -> None:
+    course = publish(a.store, folder).course
+    a.export(tmp_path / "x.car")
+    publish(b.store, folder, no_copy=True)
+    arrived = b.take_in(tmp_path / "x.car").courses[0]
+    assert (arrived.state, arrived.stored, arrived.folder) == ("done", 0, str(folder))
+    assert b.store.usage().bytes == 0
+    words = imported(told(arrived))
+    assert str(folder) in words
+    assert f"p2plearn get {course.hex()}" in words
+    # What was changed since isn't here, whatever the catalogue says; then the node has a copy of its own.
+    (folder / "a.txt").write_bytes(b"changed")
+    arrived = b.take_in(tmp_path / "x.car").courses[0]
+    assert (arrived.state, arrived.folder) == ("done", "")
+    assert arrived.stored
+    assert "was here already" not in imported(told(arrived))
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.unlink()
+    assert b.store.verify() == []
+    arrived = b.take_in(tmp_path / "x.car").courses[0]
+    assert (arrived.state, arrived.folder, arrived.stored) == ("done", "", 0)
+
+
+def test_a_course_of_one_file_is_served_from_that_file(tmp_path: Path, a: Home) -> None:
+    file = tmp_path / "lecture.bin"
+    file.write_bytes(noise(300_000, 1))
+    course = publish(a.store, file, no_copy=True).course
+    holding = a.store.holding(course)
+    assert holding is not None
+    with holding:
+        assert a.store.folder_of(holding) == str(file)
 
 
 # -- interrupted ------------------------------------------------------------------------------------------------------
