@@ -178,21 +178,23 @@ class NodeService:
 
     async def courses(self) -> list[dict[str, Any]]:
         """See ``NodeOperations.courses``."""
-        rows = await trio.to_thread.run_sync(self._store.courses)
+        rows = await trio.to_thread.run_sync(
+            lambda: [(row, self._store.have_bytes(row)) for row in self._store.courses()]
+        )
         return [
             {
                 "course": row.course.hex(),
                 "title": row.title,
                 "bytes": row.bytes,
                 "files": row.files,
-                "have_bytes": self._store.have_bytes(row),
+                "have_bytes": have_bytes,
                 "complete": row.complete,
                 "why": row.why,
                 "added": row.added,
                 "version": row.seq,
                 **self.custody.replication.facts(row),
             }
-            for row in rows
+            for row, have_bytes in rows
         ]
 
     async def info(self, course: str) -> dict[str, Any]:
@@ -208,7 +210,7 @@ class NodeService:
         warnings = await trio.to_thread.run_sync(self.people.warnings, name, row.author)
         return facts | {
             "warnings": warnings,
-            "have_bytes": self._store.have_bytes(row),
+            "have_bytes": await trio.to_thread.run_sync(self._store.have_bytes, row),
             "complete": row.complete,
             "why": row.why,
             "added": row.added,

@@ -70,7 +70,8 @@ def _kept(row: Mapping[str, Any]) -> str:
     if row.get("complete"):
         return "all"
     total = int(row["bytes"])
-    return f"{100 * int(row.get('have_bytes', 0)) // total} %" if total else "in part"
+    # All of it may be written and not yet hashed: only what is complete is all here.
+    return f"{min(99, 100 * int(row.get('have_bytes', 0)) // total)} %" if total else "in part"
 
 
 def warning(one: Mapping[str, Any]) -> str:

@@ -56,6 +56,7 @@ from p2plearn.store.problems import disk_problem
 from p2plearn.store.publish import Author, Published, PublishMeta, add_course, publish
 from p2plearn.store.reconcile import check_occupied, checkout_over
 from p2plearn.store.space import StoreLimits, Usage, free_bytes
+from p2plearn.store.unfinished import Unfinished
 
 
 def _ignore(*_: int) -> None:
@@ -76,6 +77,7 @@ class Store:
         self._presence = Presence(parts)
         self._downloads = Downloads(parts)
         self._part_folders = PartFolders(parts.directory)
+        self._unfinished = Unfinished(parts)
 
     # Opening and closing ------------------------------------------------------------------------------------------
 
@@ -176,9 +178,12 @@ class Store:
         return self._parts.catalogue.course(course)
 
     def have_bytes(self, row: CourseRow) -> int:
-        """Bytes of a course that are here now; of one that is being fetched its row tells those that are committed."""
+        """Bytes of a course that are here now; its row tells only those that are committed.
+
+        With them come those that a killed download had written: the next one hashes them before it counts on them.
+        """
         live = self._downloads.have_bytes(row.course)
-        return row.have_bytes if live is None else live
+        return row.have_bytes + self._unfinished.bytes_of(row) if live is None else live
 
     def signed_manifest(self, course: bytes) -> SignedManifest | None:
         """A course's manifest, checked."""
@@ -239,9 +244,11 @@ class Store:
         if checkout is not None:
             self._part_folders.note(checkout)
         give = give and not self.custody.is_given_room(signed.course)
-        return self._downloads.begin(
+        download = self._downloads.begin(
             signed, index_raw, index, wanted, why, checkout=checkout, give=give, follow=follow, look_in=look_in
         )
+        self._unfinished.taken_up(signed.course)
+        return download
 
     # To the user's disk -----------------------------------------------------------------------------------------------
 

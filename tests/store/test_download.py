@@ -107,12 +107,22 @@ def test_after_a_kill_nothing_that_was_written_is_fetched_again(
     fetch(store, download, half[: len(half) // 2])
     download.commit()
     fetch(store, download, half[len(half) // 2 :])
+    written, (before,) = download.have_bytes, killed.courses()
+    assert 0 < before.have_bytes < written == killed.have_bytes(before)
     abandon(killed)
     again = opened("killed")
+    (row,) = again.courses()
+    assert row.have_bytes == before.have_bytes
+    shown = again.have_bytes(row)
+    assert written <= shown <= written + (64 << 10)  # a file knows by blocks what was written
+    assert again.have_bytes(row) == shown
     resumed = begin(store, again, course)
+    assert resumed.have_bytes == again.have_bytes(row) == written
     assert sorted(resumed.missing()) == sorted(set(missing) - set(half))
     fetch(store, resumed)
     resumed.close()
+    (row,) = again.courses()
+    assert again.have_bytes(row) == row.have_bytes == row.bytes
     assert again.verify() == []
     again.checkout(course, tmp_path / "out")
     assert read_tree(tmp_path / "out") == read_tree(folder)
@@ -132,6 +142,9 @@ def test_bytes_torn_by_a_crash_are_not_trusted(
         file.seek(1_000_000)
         file.write(b"torn")
     again = opened("killed")
+    (row,) = again.courses()
+    assert again.have_bytes(row) == row.bytes
+    assert not row.complete  # what was written is shown; whether it is right is not known
     resumed = begin(store, again, course)
     (slot,) = resumed.missing()
     fetch(store, resumed, [slot])
