@@ -71,7 +71,7 @@ class PublishResult(Wire):
 
     ``copies``: verified ones that are there now, this node's included, of the ``copies_wanted``; ``copies_away`` more
     are on nodes that are away. ``paused``: this node is, so that no copies are made. ``private``: the catalogue was not
-    told of it.
+    told of it. ``copied_bytes`` of it came into the store now; the rest was there already, or stays in your files.
     """
 
     course: str
@@ -90,6 +90,7 @@ class PublishResult(Wire):
     copies_away: int = 0
     paused: bool = False
     private: bool = False
+    copied_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -247,12 +247,14 @@ class NodeService:
         warnings: list[str] = []
         async with telling(report, count.progress):
             published = await in_thread(put_in)
+            copied = published.copied
             # It is about to be called a copy, so it is looked at; what rotted has left the catalogue then.
             if not published.new and await in_thread(
                 lambda cancelled: bool(self._store.verify(published.course, cancelled=cancelled))
             ):
                 warnings.append("What was kept of it here was damaged; it was taken from the folder again.")
                 published = await in_thread(put_in)
+                copied += published.copied
         if doubt := await trio.to_thread.run_sync(_doubt_clock, path):
             warnings.append(doubt)
         self.network.directory.announce(published.course)
@@ -281,6 +283,7 @@ class NodeService:
             copies_away=int(kept["copies_away"]),
             paused=self._courtesy.paused,
             private=private,
+            copied_bytes=copied,
             new=published.new,
             version=manifest.series.seq if manifest.series else 1,
             seconds=time.perf_counter() - began,

@@ -100,6 +100,9 @@ def published(result: PublishResult) -> str:
         lines.append(f"Published {title}{version}: {facts}, in {result.seconds:.1f} s.")
     else:
         lines.append(f"{title} is published here already, just as it is: {facts}.")
+    if result.copied_bytes and (result.version > 1 or not result.new):  # a first version copies all it has
+        rest = "; the rest was there" if result.copied_bytes < result.bytes else ""
+        lines.append(f"Copied into the store: {size(result.copied_bytes)}{rest}.")
     lines.append(_copies(result))
     if result.private:
         lines.append(

@@ -132,6 +132,12 @@ def test_what_publish_and_get_say() -> None:
     assert "Published T (version 3): 2.0 KiB in 1 file, 2 chunks" in said
     assert "Warning: odd name" in said
     assert "only copy" in said
+    assert "store" not in said
+    said = views.published(dataclasses.replace(new, copied_bytes=1024))
+    assert "Copied into the store: 1.0 KiB; the rest was there." in said
+    said = views.published(dataclasses.replace(new, new=False, copied_bytes=2048))
+    assert "is published here already" in said
+    assert "Copied into the store: 2.0 KiB." in said
     got = GetResult(COURSE, "T", "/x", 2048, 2, 1024, 2.0, 3, 1, ("a",), "/home/replaced")
     said = views.fetched(got)
     assert "Replaced a; your version is in /home/replaced" in said

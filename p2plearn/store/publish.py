@@ -50,12 +50,15 @@ class PublishMeta:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What came of a publish. ``new`` is false when the newest version was this very course already."""
+    """What came of a publish. ``new`` is false when the newest version was this very course already; of it, ``copied``
+    bytes came into the store.
+    """
 
     signed: SignedManifest
     new: bool
     index_len: int
     warnings: tuple[str, ...]
+    copied: int
 
     @property
     def course(self) -> bytes:
@@ -234,7 +237,8 @@ def _commit(  # noqa: PLR0917 - the end of a pipeline: everything meets here
                 warnings = [*warnings, words]
         signed = sign_manifest(manifest, author.sign) if new or head is None else head
         _record(store, found, ingest, signed, index, raw, now)
-    return Published(signed, new, len(raw), tuple(warnings))
+    copied = sum(index.lengths[slot] for slot in ingest.new()) if ingest.extent_name else 0
+    return Published(signed, new, len(raw), tuple(warnings), copied)
 
 
 def _record(  # noqa: PLR0917

@@ -373,8 +373,14 @@ def test_what_is_gone_of_a_not_copied_course_is_fetched(
 
 def test_publishing_with_copying_what_wasnt_copied_before(store: Store, folder: Path) -> None:
     published = publish(store, folder, no_copy=True)
+    assert published.copied == 0
     again = publish(store, folder)
     assert again.course == published.course and not again.new
+    holding = store.holding(published.course)
+    assert holding is not None
+    lengths = {bytes(holding.index.digest(slot)): holding.index.lengths[slot] for slot in range(holding.slots)}
+    assert again.copied == sum(lengths.values()) < published.manifest.bytes  # what is there twice is kept once
+    assert publish(store, folder).copied == 0
     shutil.rmtree(folder)
     assert store.verify() == []
 
