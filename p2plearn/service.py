@@ -246,6 +246,7 @@ class NodeService:
 
         warnings: list[str] = []
         async with telling(report, count.progress):
+            await self.people.catch_up()  # a restored home doesn't know of its own newest version yet
             published = await in_thread(put_in)
             copied = published.copied
             # It is about to be called a copy, so it is looked at; what rotted has left the catalogue then.

@@ -71,8 +71,11 @@ def versions(db: sqlite3.Connection, row: dict[str, Any]) -> list[bytes]:
 
 def newest_of(db: sqlite3.Connection, author: bytes, series: str) -> SignedManifest | None:
     """The manifest of the highest version of a series that the catalogue knows; its entry brought it along."""
+    # Of two with one number, as ``store.series.rank`` has it.
     row = db.execute(
-        "SELECT course FROM entries WHERE author = ? AND series = ? ORDER BY version DESC LIMIT 1", (author, series)
+        "SELECT course FROM entries WHERE author = ? AND series = ? "
+        "ORDER BY version DESC, created DESC, course DESC LIMIT 1",
+        (author, series),
     ).fetchone()
     entry = None if row is None else find(db, "course = ? AND kind = 'entry'", row[0])
     if entry is None or not isinstance(entry.content.body, Entry):

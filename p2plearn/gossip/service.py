@@ -49,6 +49,9 @@ T = TypeVar("T")
 FIRST_LOOK_SECONDS: Final = 6.0
 """How long a command waits for others when it asks about a course that wasn't followed so far."""
 
+CATCH_UP_SECONDS: Final = 2.0
+"""How long a publish waits for a first comparison with others. Where little differs it takes a round trip or two."""
+
 
 class People(Moderation):
     """See ``people.PeopleOperations``. ``sync`` is set once the network is there."""
@@ -79,6 +82,10 @@ class People(Moderation):
         """The newest version of this person's ``series`` in the catalogue, published anywhere. Blocks briefly."""
         with self._feed.reading() as db:
             return listing.newest_of(db, self._author.public, series)
+
+    async def catch_up(self) -> None:
+        """Hear of what others know, before something is numbered; bounded, and nothing where nobody is connected."""
+        await self.sync.compare_catalogue(CATCH_UP_SECONDS)
 
     async def is_listed(self, course: bytes) -> bool:
         """Whether the catalogue has the course."""

@@ -34,7 +34,7 @@ from libp2p.peer.peerinfo import PeerInfo
 
 from p2plearn.errors import PeerFault
 from p2plearn.gossip import framing
-from p2plearn.gossip.envelope import Content
+from p2plearn.gossip.envelope import CATALOGUE, Content
 from p2plearn.gossip.exchange import Exchange
 from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.intake import Blame, Intake
@@ -62,6 +62,7 @@ EXCHANGE_SECONDS: Final = 600.0
 DIAL_SECONDS: Final = 8.0
 AT_ONCE: Final = 4
 """Exchanges begun by this node at a time."""
+COMPARED_AT_ONCE: Final = 3
 PROVIDERS_ASKED: Final = 3
 LOOKS: Final = 6
 """Times that others who follow a course are looked for at once, after 2, 4, 8, … s, until one of them answered."""
@@ -124,6 +125,8 @@ class Sync:
         self._news = News()
         self.announce = self._news.announce
         self.figures = Figures()
+        self._compared: set[ID] = set()
+        """Connected peers with whom the catalogue was compared to the end since they came."""
 
     # -- answering ------------------------------------------------------------------------------------------------
 
@@ -131,7 +134,7 @@ class Sync:
         """One exchange that a peer began. Raises PeerFault; ``net.guard`` counts it."""
         exchange = await self._new_exchange()
         peer = stream.muxed_conn.peer_id
-        compared, patience = False, FIRST_SECONDS
+        compared, catalogue, patience = False, False, FIRST_SECONDS
         with trio.fail_after(EXCHANGE_SECONDS):
             try:
                 while True:
@@ -140,8 +143,11 @@ class Sync:
                     if turn is None:
                         if compared:
                             self.figures.compared_now()
+                        if catalogue:
+                            self._compared.add(peer)
                         break
                     compared = compared or bool(turn.ranges)
+                    catalogue = catalogue or CATALOGUE in turn.ranges
                     if turn.ranges:
                         self._meetings.met(peer)
                     answer, goes_on = await self.intake.think(exchange, turn, peer, brought=True)
@@ -188,6 +194,27 @@ class Sync:
             for peer in random.sample(others, min(FAN_OUT, len(others))):
                 nursery.start_soon(one, PeerInfo(peer, []))
         return worked
+
+    async def compare_catalogue(self, seconds: float) -> None:
+        """Compare the catalogue with some of the peers with whom that hasn't been done since they connected. Returns
+        when it has, at once where there are none, and in so many seconds in any case; what isn't done then goes on.
+        """
+        here = set(self._host.get_connected_peers())
+        self._compared &= here
+        left = sorted(here - self._compared, key=ID.to_bytes)
+        if not left or self._nursery is None:
+            return
+        done = trio.Event()
+
+        async def compare(peers: list[ID]) -> None:
+            async with trio.open_nursery() as nursery:
+                for peer in peers:
+                    nursery.start_soon(self._exchange, PeerInfo(peer, []), [CATALOGUE])
+            done.set()
+
+        self._nursery.start_soon(compare, random.sample(left, min(COMPARED_AT_ONCE, len(left))))
+        with trio.move_on_after(seconds):
+            await done.wait()
 
     def look_for(self, course: bytes) -> trio.Event:
         """Seek a course's feed, again and again until somebody had it; the event is set after the first time."""
@@ -281,6 +308,8 @@ class Sync:
                 self._meetings.worked(info.peer_id)
                 if news is None:
                     self.figures.compared_now()
+                    if feeds is None or CATALOGUE in feeds:
+                        self._compared.add(info.peer_id)
                 return True
             finally:
                 self._count(exchange)

@@ -20,18 +20,23 @@ _LOOKED_AT = 8
 
 def newest(catalogue: Catalogue, author: bytes, series: str, seen: SignedManifest | None) -> SignedManifest | None:
     """The version with the highest number: of those published here, those that are here (fetched, imported, kept for
-    others) and ``seen``, which is known from elsewhere. Of two that share a number, what was published here.
+    others) and ``seen``, which is known from elsewhere. Of two that share a number see ``rank``.
 
     None if there is no such version; what isn't signed by ``author``, or is of another series, doesn't count.
     """
     found: SignedManifest | None = None
     for signed in (*_kept(catalogue, author, series), *((seen,) if seen is not None else ())):
         facts = signed.manifest
-        if (facts.author, facts.series.name) == (author, series) and (
-            found is None or facts.series.seq > found.manifest.series.seq
-        ):
+        if (facts.author, facts.series.name) == (author, series) and (found is None or rank(signed) > rank(found)):
             found = signed
     return found
+
+
+def rank(signed: SignedManifest) -> tuple[int, int, bytes]:
+    """What orders the versions of a series the same for everybody: of two with one number the one created later is the
+    newer, of two of the same second the one with the higher hash.
+    """
+    return signed.manifest.series.seq, signed.manifest.created, signed.course
 
 
 def elsewhere(catalogue: Catalogue, head: SignedManifest) -> str:

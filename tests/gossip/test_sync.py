@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from p2plearn.gossip import turns
 from p2plearn.gossip.allowance import Allowance
 from p2plearn.gossip.envelope import CATALOGUE, Content, Envelope
 from p2plearn.gossip.feed import Feed
+from p2plearn.gossip.meetings import Meetings
 from p2plearn.gossip.news import BUSY_SECONDS, GATHER_SECONDS, News
 from p2plearn.gossip.sync import Sync
 from p2plearn.gossip.turns import MAX_TURN, PROTOCOL, Turn
@@ -234,6 +236,39 @@ async def test_an_exchange_that_is_given_up_is_no_fault_of_the_other(tmp_path: P
                 await a.sync._exchange(PeerInfo(b.host.get_id(), []), [COURSE])
         await eventually(lambda: not b.guard._by_protocol[PROTOCOL], 20)
         assert b.guard.faults == 0
+
+
+async def test_the_catalogue_is_compared_where_it_was_not_yet_and_nobody_is_waited_for_in_vain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Meetings, "due", lambda *_, **__: [])  # by themselves they begin nothing
+    async with talker(tmp_path / "a.sqlite") as a, talker(tmp_path / "b.sqlite") as b:
+        a.say(person("ada"), env.Rating("", 5))
+        begun: list[ID] = []
+        exchange = b.sync._exchange
+
+        async def noted(info: PeerInfo, feeds: list[bytes] | None, *rest: Any) -> bool:
+            if feeds is not None:
+                begun.append(info.peer_id)
+            return await exchange(info, feeds, *rest)
+
+        monkeypatch.setattr(b.sync, "_exchange", noted)
+        await b.sync.compare_catalogue(math.inf)  # nobody is there
+        await b.meet(a)
+        await b.sync.compare_catalogue(math.inf)
+        assert b.feed.digest(CATALOGUE) == a.feed.digest(CATALOGUE)
+        assert b.feed.digest(CATALOGUE)[0] == 1
+        await b.sync.compare_catalogue(math.inf)
+        assert begun == [a.host.get_id()]
+
+        async def silent(_: object) -> None:
+            await trio.sleep_forever()
+
+        async with talker(tmp_path / "c.sqlite") as c:
+            c.host.set_stream_handler(TProtocol(PROTOCOL), silent)
+            await b.meet(c)
+            await b.sync.compare_catalogue(0.05)  # it goes on without us
+            assert c.host.get_id() not in b.sync._compared
 
 
 async def test_news_of_others_is_gathered_while_there_is_much_and_ones_own_is_told_soon(

@@ -81,3 +81,18 @@ def test_anothers_course_or_series_doesnt_count(opened: Callable[..., Store], fo
         published = publish(opened(seen.course.hex()), folder, seen=lambda _, seen=seen: seen)
         assert (published.manifest.series.seq, published.manifest.series.prev) == (1, None)
     assert publish(fresh, folder).manifest.series.seq == 1
+
+
+def test_of_two_with_one_number_everybody_goes_on_from_the_same(opened: Callable[..., Store], folder: Path) -> None:
+    stores = [opened(name) for name in "abc"]
+    forks = []
+    for number, store in enumerate(stores):
+        (folder / "README.md").write_bytes(b"%d" % number)
+        forks.append(publish(store, folder, now=1_700_000_000 + (number > 0)).signed)
+    later = max(forks[1:], key=lambda fork: fork.course)
+    (folder / "README.md").write_bytes(b"next")
+    for store in stores:
+        for fork in forks:
+            store.put_manifest(fork)
+        published = publish(store, folder).manifest.series
+        assert (published.seq, published.prev) == (2, later.course)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
 
+import p2plearn
 from p2plearn.config import Home
 from tests.nodes import RealNode
 from tests.travel.course_folders import made_file
@@ -59,3 +61,30 @@ def test_the_next_version_comes_from_a_new_laptop_or_a_restored_home(tmp_path: P
             assert (fourth["version"], first["version"]) == (4, 1)
             assert third["course"] in str(fourth["warnings"])
             assert shows(learner, 4)
+
+
+def test_a_restored_home_asks_before_it_numbers(tmp_path: Path) -> None:
+    """Nodes exchange nothing by themselves here, so what a publish knows it has asked for."""
+    paths = (Path(__file__).parent / "unmet", Path(p2plearn.__file__).parents[1])
+    env = {"PYTHONPATH": os.pathsep.join(map(str, paths))}
+    folder, teacher = tmp_path / "course", tmp_path / "teacher"
+    folder.mkdir()
+    (folder / "a.txt").write_text("one", "utf-8")
+    with RealNode(tmp_path / "learner", env=env) as learner:
+        with RealNode(teacher) as alone:  # with nobody to ask
+            assert alone.run("publish", folder, "--title", "Umzug")["version"] == 1
+        shutil.copytree(teacher, tmp_path / "backup")
+        with RealNode(teacher, bootstrap=[learner.address], env=env) as node:
+            node.wait_until("peers", 1)
+            (folder / "a.txt").write_text("two", "utf-8")
+            second = node.run("publish", folder, "--title", "Umzug")
+            assert second["version"] == 2
+            assert shows(learner, 2)
+        shutil.rmtree(teacher)
+        shutil.copytree(tmp_path / "backup", teacher)
+        with RealNode(teacher, bootstrap=[learner.address], env=env) as node:
+            node.wait_until("peers", 1)
+            (folder / "a.txt").write_text("another two", "utf-8")
+            third = node.run("publish", folder, "--title", "Umzug")
+            assert third["version"] == 3
+            assert second["course"] in str(third["warnings"])
