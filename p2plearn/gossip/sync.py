@@ -168,11 +168,15 @@ class Sync:
         """Keep records the same, until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            nursery.start_soon(self._meet, nursery)
-            nursery.start_soon(self._go_round)
-            nursery.start_soon(self._tell_news)
-            nursery.start_soon(self._seek)
-            task_status.started()
+            try:
+                nursery.start_soon(self._meet, nursery)
+                nursery.start_soon(self._go_round)
+                nursery.start_soon(self._tell_news)
+                nursery.start_soon(self._seek)
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
 
     async def seek(self, course: bytes) -> int:
         """Exchange that course's feed with some of its providers and a few neighbours; with how many providers it
@@ -199,9 +203,7 @@ class Sync:
         """Compare the catalogue with some of the peers with whom that hasn't been done since they connected. Returns
         when it has, at once where there are none, and in so many seconds in any case; what isn't done then goes on.
         """
-        here = set(self._host.get_connected_peers())
-        self._compared &= here
-        left = sorted(here - self._compared, key=ID.to_bytes)
+        left = sorted(set(self._host.get_connected_peers()) - self._compared, key=ID.to_bytes)
         if not left or self._nursery is None:
             return
         done = trio.Event()
@@ -239,6 +241,7 @@ class Sync:
 
         while True:
             here = set(self._host.get_connected_peers())
+            self._compared &= here
             for peer in self._meetings.due(here, trio.current_time(), busy=self._busy()):
                 nursery.start_soon(exchange, peer)
             await trio.sleep(LOOK_SECONDS)
