@@ -24,7 +24,7 @@ from libp2p.host.basic_host import BasicHost
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
-from p2plearn import identity, memory
+from p2plearn import identity, leftovers, memory
 from p2plearn.config import Home, Settings, not_in_force
 from p2plearn.custody_service import LEAVE_SECONDS, CustodyService
 from p2plearn.dht.inquiries import Inquiries
@@ -86,6 +86,7 @@ def run_node(home: Path, settings: Settings, ready: Ready) -> int:
     mute_libp2p(debug=logging.getLogger("p2plearn").isEnabledFor(logging.DEBUG))
     paths = Home(home)
     with Notifier.from_environment(os.environ) as notifier, NodeLock(paths.lock) as lock:
+        leftovers.clear(paths, time.time())
         group = group_of(paths)
         peer_key = identity.load_or_create(paths.peer_key)
         author_key = identity.load_or_create(paths.author_key)

@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "doctor": BASE | {"client", "clock", "membership", "net", "processes", "units"},
     "lock": frozenset({"errors"}),
     "late": frozenset(),
+    "leftovers": frozenset({"config"}),
     "log": frozenset({"config", "errors"}),
     "database": frozenset({"errors"}),
     "course": frozenset({"errors"}),
@@ -87,6 +88,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     | {
         "memory",
         "invite",
+        "leftovers",
         "membership",
         "supervision",
         "custody_service",
