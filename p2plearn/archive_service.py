@@ -119,6 +119,7 @@ class Archives:
             people_whole=result.people_whole,
             seconds=time.perf_counter() - began,
             courses=tuple(courses),
+            warnings=(_goes_on(result.beyond),) if result.beyond else (),
         )
 
     def _tell_of(self, course: bytes) -> None:
@@ -135,11 +136,15 @@ class Archives:
         with Source(Path(request.path), cancelled) as source:
             intake = Intake(self._store, self._people.feed, house, source, report)
             result = intake.run()
+            if not intake.nothing_lacks:
+                result.beyond = 0
             if intake.unread:
                 result.problem = (
                     "a course's beginning was damaged, or is in another order than p2plearn's, and a pipe can't be "
                     "read twice: save it to a file, and import that"
                 )
+            elif intake.nothing_lacks:
+                result.problem = ""
             elif result.cut and not result.problem:
                 result.problem = f"it ends in the middle, after {result.read} bytes"
         return result, [self._facts(arrival) for arrival in result.courses]
@@ -156,6 +161,7 @@ class Archives:
             "bytes": 0 if arrival.signed is None else arrival.signed.manifest.bytes,
             "have_bytes": 0 if row is None else row.have_bytes,
             "stored": arrival.stored,
+            "was_here": arrival.was_here,
             "problem": arrival.problem,
             "folder": arrival.folder,
             "missing_files": 0,
@@ -173,6 +179,13 @@ class Archives:
                 ]
             facts |= {"missing_files": len(files), "missing": files[:NAMED]}
         return facts
+
+
+def _goes_on(at: int) -> str:
+    return (
+        f"Everything in the file came in, but it goes on behind its end, from byte {at} on. What stands there "
+        "belongs to nothing in it and was passed over. There is nothing to do; a new export has no such bytes."
+    )
 
 
 def _is_pipe(path: Path) -> bool:

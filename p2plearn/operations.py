@@ -255,8 +255,9 @@ class ImportRequest(Wire):
 @dataclass(frozen=True, slots=True)
 class ImportResult(Wire):
     """What came of it. ``courses``: ``course``, ``title``, ``version``, ``state`` (complete, incomplete, refused,
-    no-room, absent), ``bytes``, ``have_bytes``, ``stored`` (bytes, in this run), ``missing`` (files, the first few),
-    ``missing_files``, ``problem``, ``folder`` (the user's own that it was served from already and is, uncopied).
+    no-room, absent), ``bytes``, ``have_bytes``, ``stored`` (bytes, in this run), ``was_here`` (complete before it),
+    ``missing`` (files, the first few), ``missing_files``, ``problem``, ``folder`` (the user's own that it was served
+    from already and is, uncopied).
 
     ``problem`` says why the file could not be read to its end, ``damaged`` counts its damaged blocks; ``people_…``
     count envelopes, and ``people_whole`` is false if what people said may be missing in part.
@@ -272,6 +273,7 @@ class ImportResult(Wire):
     people_whole: bool
     seconds: float
     courses: tuple[dict[str, Any], ...] = field(default_factory=tuple)
+    warnings: tuple[str, ...] = ()
 
 
 class ArchiveOperations(Protocol):

@@ -308,7 +308,12 @@ def imported(result: ImportResult) -> str:
                 )
                 lines.append(f"  p2plearn get {row.get('course')}")
                 continue
-            lines.append(f"{name}: complete, {size(new)} of it new." if new else f"{name}: was here already.")
+            if new:
+                lines.append(f"{name}: complete, {size(new)} of it new.")
+            elif row.get("was_here", True):
+                lines.append(f"{name}: was here already.")
+            else:
+                lines.append(f"{name}: is new here, and complete; all of its content was here already.")
             lines.append(f"  p2plearn get {row.get('course')}")
         elif state == "incomplete":
             here = f"{size(int(row.get('have_bytes', 0)))} of {size(int(row.get('bytes', 0)))}"

@@ -24,6 +24,8 @@ class Arrival:
     signed: SignedManifest | None = None
     parts: dict[bytes, bytes] = field(default_factory=dict)
     stored: int = 0
+    was_here: bool = False
+    """All of it was here before."""
     problem: str = ""
     folder: str = ""
 
@@ -31,7 +33,7 @@ class Arrival:
 @dataclass(slots=True)
 class Arrived:
     """What became of a file. ``damaged``: blocks that weren't what their hash says; ``problem``: where
-    framing was lost.
+    framing was lost; ``beyond``: where bytes begin behind which no block came, 0 if there are none.
     """
 
     courses: list[Arrival] = field(default_factory=list)
@@ -39,6 +41,7 @@ class Arrived:
     damaged: int = 0
     unknown: int = 0
     cut: bool = False
+    beyond: int = 0
     problem: str = ""
     people_new: int = 0
     people_known: int = 0

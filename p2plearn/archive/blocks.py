@@ -38,6 +38,9 @@ class Blocks:
         """Places at which blocks are missing."""
         self.cut = False
         """Whether the file ended in a block, or before its header."""
+        self._lost = False
+        self.beyond = 0
+        """Where the framing was lost, if that was once, and no other block came behind it; else 0."""
         self.headless: BadCar | None = None
         """What is wrong with a header that can't be read."""
 
@@ -67,6 +70,7 @@ class Blocks:
             if head is not None:
                 self._confirm()
                 if not self._is_known(head):
+                    self.beyond = 0
                     return head
                 self.skip()
                 continue
@@ -122,6 +126,8 @@ class Blocks:
     def _lose(self, why: str) -> None:
         """The framing is lost here: search from where a wrong length may have been."""
         where = self._decoder.offset
+        if not self._lost:
+            self._lost, self.beyond = True, where
         self._suspect = self._suspect or (where, why)
         if not self.cut:
             self._confirm()

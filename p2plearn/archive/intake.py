@@ -66,6 +66,10 @@ class Intake:
         self._offered = 0
         self._uncommitted = 0
         self._expected: set[bytes] = set()
+        self._due: set[bytes] = set()
+        """Envelopes that the last page named and that haven't come yet."""
+        self._people_lost = False
+        """Whether another page, or the end, came before what a page named."""
         self._focus: Arrival | None = None
         self._passing = False
         """Whether what comes belongs to a course that is here already, or isn't wanted."""
@@ -105,6 +109,17 @@ class Intake:
         waiting = any(one.state == "waiting" for one in self.result.courses)
         return bool(self.result.unknown) and waiting and not self._source.seekable
 
+    @property
+    def nothing_lacks(self) -> bool:
+        """Whether everything that the file names was in it, so that what may follow behind is none of it."""
+        result = self.result
+        return (
+            result.beyond > 0
+            and not (result.damaged or self._people_lost or self._due)
+            and result.people_whole
+            and all(one.state not in {"waiting", "open"} for one in result.courses)
+        )
+
     # -- reading --------------------------------------------------------------------------------------------------
 
     def _pass(self, focus: Arrival | None) -> None:
@@ -134,7 +149,7 @@ class Intake:
             count += 1
             if count % TELL_BLOCKS == 0:
                 self._tell()
-        result.cut = blocks.cut
+        result.cut, result.beyond = blocks.cut, blocks.beyond
         result.problem = result.problem or blocks.problem
         result.read = max(result.read, blocks.offset)
         if not result.courses:
@@ -183,7 +198,7 @@ class Intake:
             # Nodes of the UnixFS tree are made of the index; whoever is handed this file may need its own.
             return None if self._focus else _nothing
         if digest in self._expected and head.length <= MAX_ENTRY:
-            return self._envelope
+            return lambda raw: self._named(digest, raw)
         arrival = self._by_manifest.get(digest)
         if arrival is not None:
             if self._focus is None and arrival.state in {"done", "refused", "no-room"}:
@@ -241,7 +256,7 @@ class Intake:
             if whole:
                 # Also where it lies in the user's own folder, as they chose: they are told, and can have a copy made.
                 self._store.custody.claim(course, "imported")
-                arrival.state = "done"
+                arrival.state, arrival.was_here = "done", True
                 return
         self._passing = False
         self._reopen(arrival)
@@ -341,7 +356,8 @@ class Intake:
             return
         self._leave_course()
         self._take_envelopes()
-        self._expected = set(page.ids)
+        self._people_lost = self._people_lost or bool(self._due)
+        self._expected, self._due = set(page.ids), set(page.ids)
         self.result.people_whole = self.result.people_whole or page.last
 
     def _stray(self, raw: bytes) -> None:
@@ -352,6 +368,10 @@ class Intake:
             self.result.unknown += not self._passing
         else:
             self._envelope(raw)
+
+    def _named(self, digest: bytes, raw: bytes) -> None:
+        self._due.discard(digest)
+        self._envelope(raw)
 
     def _envelope(self, raw: bytes) -> None:
         self._envelopes.append(raw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import io
 import os
@@ -53,7 +54,12 @@ def export(
     """
     from p2plearn import terminal, views
 
-    if bool(hashes) == everything:
+    if hashes and everything:
+        raise UsageProblem(
+            f"--all is every course that is complete here, and {hashes[0]!r} names one of them.",
+            "Leave out one of the two: either name courses, or say --all.",
+        )
+    if not hashes and not everything:
         raise UsageProblem("Name the courses to export, or say --all.", "`p2plearn list` shows those that are here.")
     to_stdout = str(output) == "-"
     piped = to_stdout or _is_pipe(output)
@@ -75,6 +81,8 @@ def export(
         quiet = terminal.JsonLines() if scope.as_json else terminal.RareLines("Exporting")
         with _pipe(scope) as (path, reading, _), _opened(output, sys.stdout, os.O_WRONLY) as out:
             result = _beside(lambda: ask(path, quiet), lambda done: _drain(reading, out, done))
+        # The node wrote into a pipe of ours, which is gone by now.
+        result = dataclasses.replace(result, path=str(output) if to_stdout else os.path.abspath(output))
     else:
         result = ask(os.path.abspath(output), terminal.display("Exporting", as_json=scope.as_json))
     if scope.as_json:
@@ -109,6 +117,7 @@ def import_(scope: Scope, *, file: Path) -> int:
         quiet = terminal.JsonLines() if scope.as_json else terminal.RareLines("Importing")
         with _pipe(scope) as (path, _, writing), _opened(file, sys.stdin, os.O_RDONLY) as source:
             result = _beside(lambda: ask(path, quiet), lambda done: _pour(source, writing, done))
+        result = dataclasses.replace(result, path="-" if str(file) == "-" else os.path.abspath(file))
     else:
         result = ask(_name_for_node(file), terminal.display("Importing", as_json=scope.as_json))
     scope.emit(result.as_json()) if scope.as_json else click.echo(views.imported(result))
@@ -117,8 +126,10 @@ def import_(scope: Scope, *, file: Path) -> int:
 
 def _verdict(result: ImportResult) -> int:
     """The exit code: the findings are the answer, also for a script, so they stay the last line."""
-    from p2plearn.terminal import note
+    from p2plearn.terminal import note, plain
 
+    for warning in result.warnings:
+        note(f"Warning: {plain(warning)}")
     states = {str(course.get("state")) for course in result.courses}
     if result.problem or result.damaged or states & {"incomplete", "absent"}:
         what = result.problem or "some of it is damaged"

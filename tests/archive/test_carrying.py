@@ -207,7 +207,7 @@ def test_what_is_here_already_is_not_read_again(tmp_path: Path, folder: Path, a:
     b.take_in(tmp_path / "x.car")
     again = b.take_in(tmp_path / "x.car")
     assert states(again) == ["done"]
-    assert again.courses[0].stored == 0
+    assert (again.courses[0].stored, again.courses[0].was_here) == (0, True)
     assert not again.unknown
 
 
@@ -245,6 +245,17 @@ def test_a_course_of_one_file_is_served_from_that_file(tmp_path: Path, a: Home) 
     assert holding is not None
     with holding:
         assert a.store.folder_of(holding) == str(file)
+
+
+def test_a_course_whose_chunks_another_had_is_new_here_all_the_same(tmp_path: Path, a: Home, b: Home) -> None:
+    files = {"a.bin": noise(400_000, 1), "b.bin": noise(300_000, 2)}
+    part = publish(a.store, write_tree(tmp_path / "part", {"a.bin": files["a.bin"]}), "Part").course
+    publish(b.store, write_tree(tmp_path / "whole", files), "Whole")
+    a.export(tmp_path / "x.car", part)
+    (arrival,) = b.take_in(tmp_path / "x.car").courses
+    assert (arrival.state, arrival.stored, arrival.was_here) == ("done", 0, False)
+    (arrival,) = b.take_in(tmp_path / "x.car").courses
+    assert (arrival.state, arrival.stored, arrival.was_here) == ("done", 0, True)
 
 
 # -- interrupted ------------------------------------------------------------------------------------------------------

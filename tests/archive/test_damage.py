@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 
 from p2plearn.archive import blocks as blocks_room
 from p2plearn.archive import car
+from p2plearn.archive.arrivals import House
 from p2plearn.archive.blocks import Blocks
 from p2plearn.archive.car import Decoder, Head
+from p2plearn.archive.intake import Intake
 from p2plearn.archive.sources import Source
 from p2plearn.errors import UsageProblem
+from p2plearn.gossip.envelope import CATALOGUE
 from tests.archive.test_carrying import Home, home, states
-from tests.gossip.people import person, question
+from tests.gossip.people import NOW, person, question
 from tests.stores import noise, publish, write_tree
 
 
@@ -119,6 +122,71 @@ def test_a_damaged_header_costs_nothing(tmp_path: Path, a: Home, course: bytes, 
     with home(tmp_path / "b") as b:
         assert states(b.take_in(tmp_path / "x.car")) == ["done"]
         assert b.feed.digest(course)[0] == 5
+
+
+SPARE = (bytes(1000), b"x", b"\x80", b"\xff" * 40, b"\x05hello", noise(5_000), frame(b"another")[:-1])
+
+
+@pytest.mark.parametrize("spare", SPARE, ids=lambda spare: spare[:4].hex())
+@pytest.mark.parametrize("piped", [False, True])
+def test_bytes_behind_the_end_cost_nothing(tmp_path: Path, a: Home, course: bytes, spare: bytes, piped: bool) -> None:
+    raw = (tmp_path / "whole.car").read_bytes()
+    (tmp_path / "x.car").write_bytes(raw + spare)
+    path = tmp_path / "x.car"
+    with home(tmp_path / "b") as b:
+        if piped:
+            path = tmp_path / "pipe"
+            os.mkfifo(path)
+            writer = threading.Thread(target=path.write_bytes, args=(raw + spare,))
+            writer.start()
+            with path.open("rb"):
+                intake = read_in(b, path)
+                writer.join()
+        else:
+            intake = read_in(b, path)
+        assert states(intake.result) == ["done"]
+        assert intake.nothing_lacks
+        assert len(raw) <= intake.result.beyond <= len(raw) + 40  # of a block that was begun, behind its head
+        assert b.feed.digest(course)[0] == 5
+        # The same once more, with all of it here already.
+        assert piped or read_in(b, path).nothing_lacks
+
+
+@pytest.mark.parametrize("kind", ["manifest", "chunk", "bundle again", "page", "envelope", "last"])
+def test_a_file_that_lacks_something_is_not_whole_for_what_stands_behind_it(
+    tmp_path: Path, a: Home, course: bytes, kind: str
+) -> None:
+    """Cut before, in and behind the head of each kind of block, with bytes after it or without; damaged likewise."""
+    raw = (tmp_path / "whole.car").read_bytes()
+    ((begin, head),) = places(raw)[kind]
+    body = raw.index(head.cid, begin) + len(head.cid)
+    spoilt = [raw[:cut] + spare for cut in (begin + 1, body, body + head.length - 1) for spare in (b"", bytes(1000))]
+    spoilt += [raw[:begin] + spare for spare in (b"", bytes(1000))]
+    spoilt += [raw[:begin] + bytes(body - begin) + raw[body:] + spare for spare in (b"", bytes(1000))]
+    with home(tmp_path / "b") as b:
+        # At first where all of it is here, and much is passed over unread; then where nothing is.
+        for here in (a, b):
+            for number, wrong in enumerate(spoilt):
+                (tmp_path / "x.car").write_bytes(wrong)
+                assert not read_in(here, tmp_path / "x.car").nothing_lacks, (number, here is a)
+    (tmp_path / "x.car").write_bytes(raw[:body] + bytes((raw[body] ^ 1,)) + raw[body + 1 :] + bytes(1000))
+    with home(tmp_path / "c") as c:
+        assert not read_in(c, tmp_path / "x.car").nothing_lacks
+
+
+def read_in(reader: Home, path: Path) -> Intake:
+    """An import, to be asked how the file was."""
+    house = House(
+        refusal=lambda *_: "",
+        follows=lambda: {CATALOGUE, *(row.course for row in reader.store.courses())},
+        refuses=lambda _: False,
+        clock=lambda: NOW,
+        began=lambda _: None,
+    )
+    with Source(path, lambda: False) as source:
+        intake = Intake(reader.store, reader.feed, house, source, lambda *_: None)
+        intake.run()
+        return intake
 
 
 def test_a_pipe_goes_on_behind_damage_too(tmp_path: Path, a: Home, course: bytes) -> None:
