@@ -26,6 +26,7 @@ from p2plearn.gossip.service import People
 from p2plearn.network import Network
 from p2plearn.operations import GetRequest, GetResult, Progress, Report
 from p2plearn.progress import Gauge
+from p2plearn.store.checkout import refuse_below_file
 from p2plearn.store.download import Download
 from p2plearn.store.follow import Following
 from p2plearn.store.growing import Growing
@@ -93,6 +94,8 @@ class Getting:
         """A get whose turn it is: two at once would write the same bytes to the same place."""
         began = time.perf_counter()
         dest = Path(request.dest) if request.dest else None
+        if dest is not None:
+            await trio.to_thread.run_sync(refuse_below_file, dest)
         fetch, files, following, growing, found = await self._fetch(course, request, dest, report)
         signed, index = fetch.signed, fetch.index
         if signed is None or index is None:

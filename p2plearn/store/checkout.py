@@ -238,6 +238,8 @@ def checkout_fresh(
             os.close(root)
         os.fsync(above)
     except FileExistsError as error:
+        if (in_the_way := _no_folder_above(dest)) is not None:
+            raise in_the_way from error
         raise Refused(
             f"{dest} can't be written: two names of the course are one on that disk ({error.filename}).",
             "Its file system doesn't tell upper and lower case apart; choose another (-o DIR).",
@@ -260,12 +262,36 @@ def destination_problem(error: OSError, dest: Path) -> Exception:
             f"{dest} can't be written: its disk can't hold a file of that name ({error.filename}).",
             "Choose a place on another disk (-o DIR).",
         )
+    if error.errno in (errno.ENOTDIR, errno.EEXIST) and (in_the_way := _no_folder_above(dest)) is not None:
+        return in_the_way
     if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY):
         return Refused(
             f"{dest} was changed by something else while the course was being written ({error.filename}).",
             "Choose another place (-o DIR), or try again when nothing else works there.",
         )
     return disk_problem(error, f"writing to {dest}")
+
+
+def _no_folder_above(dest: Path) -> Refused | None:
+    """What to tell the user when something that ``dest`` is to be in is there and is no folder; None if all is well."""
+    for above in dest.parents:
+        try:
+            facts = os.stat(above)
+        except OSError:
+            continue  # not there yet, or itself below such a thing
+        if stat.S_ISDIR(facts.st_mode):
+            return None
+        what = "is a file, not a folder" if stat.S_ISREG(facts.st_mode) else "is no folder"
+        return Refused(
+            f"{dest} can't be written: {above} {what}.", "Choose another place (-o DIR), or move that out of the way."
+        )
+    return None
+
+
+def refuse_below_file(dest: Path) -> None:
+    """Raise Refused if ``dest`` is to be in something that is there and is no folder: known before anybody is asked."""
+    if (in_the_way := _no_folder_above(dest)) is not None:
+        raise in_the_way
 
 
 def _move_into_place(part: str, root: int, dest: Path, above: int) -> None:

@@ -64,6 +64,25 @@ def test_other_peoples_files_are_refused(store: Store, course: bytes, tmp_path: 
         store.checkout(bytes(32), tmp_path / "elsewhere")
 
 
+@pytest.mark.parametrize("deep", ["sub", "sub/deeper/still"])
+def test_a_place_below_a_file_is_named_as_such(store: Store, course: bytes, tmp_path: Path, deep: str) -> None:
+    (tmp_path / "rf").write_bytes(b"mine")
+    (tmp_path / "to").symlink_to(tmp_path / "rf")
+    os.mkfifo(tmp_path / "pipe")
+    for name, real, what in (("rf", "rf", "is a file, not a folder"), ("to", "rf", "is a file, not a folder"),
+                             ("pipe", "pipe", "is no folder")):  # fmt: skip
+        with pytest.raises(Refused) as caught:
+            store.checkout(course, tmp_path / name / deep)
+        assert f"{tmp_path / real} {what}" in caught.value.message
+        assert "another place" in caught.value.hint
+        with pytest.raises(Refused, match=what):
+            checkout_module.refuse_below_file(tmp_path / name / deep)
+    assert (tmp_path / "rf").read_bytes() == b"mine"
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    checkout_module.refuse_below_file(tmp_path / "link" / deep)
+
+
 def test_again_writes_only_what_differs_and_keeps_the_users_version(
     store: Store, course: bytes, folder: Path, tmp_path: Path
 ) -> None:

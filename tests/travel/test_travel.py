@@ -88,6 +88,10 @@ def test_a_second_get_into_the_same_folder_writes_only_what_differs_and_keeps_th
 def test_nobody_has_it(tmp_path: Path) -> None:
     with RealNode(tmp_path / "a") as a, RealNode(tmp_path / "b", bootstrap=[a.address]) as b:
         missing = hashlib.sha256(b"no such course").hexdigest()
+        # A place where nothing can be written is told before anybody is asked.
+        (tmp_path / "rf").touch()
+        told = b.run("get", missing, "-o", tmp_path / "rf" / "sub", code=8)
+        assert f"{tmp_path}/rf is a file, not a folder" in str(told)
         problem = b.run("get", missing, "-o", tmp_path / "out", code=4, timeout=60)
         assert "0 providers found" in str(problem)
         b.run("get", missing, "-o", tmp_path / "out", "--timeout", "1", code=5)
