@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pocket_node import PocketNode, running
 
 from p2plearn import node
+from p2plearn.cli import main
 from p2plearn.config import Home, Settings
 from p2plearn.errors import P2plearnError, Refused
 from p2plearn.invite import Invite, format_invite
@@ -29,6 +33,46 @@ def use(home: Home) -> None:
     home.store.mkdir(exist_ok=True)
     home.peers.write_text("{}", "utf-8")
     home.providers.write_text("{}", "utf-8")
+
+
+class Grouped(PocketNode):
+    """A node of a group, at ``places``."""
+
+    tag = ""
+    places: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/4017",)
+    standing = "unknown"
+
+    async def status(self) -> dict[str, Any]:
+        addresses = [place + PEER[PEER.index("/p2p/") :] for place in self.places]
+        reach = {"standing": self.standing}
+        return {**await super().status(), "group_tag": self.tag, "addresses": addresses, "reach": reach}
+
+
+def test_an_invite_that_leads_to_this_machine_alone_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    join(Home(tmp_path / "home"), group := new_group("School"), replace=False)
+    with running(tmp_path / "home", kind=Grouped) as (pocket, home):
+        assert isinstance(pocket, Grouped)
+        pocket.tag = group.tag
+
+        def invite(*words: str) -> tuple[str, dict[str, Any]]:
+            capsys.readouterr()
+            assert main(["--home", str(home.path), "invite", *words]) == 0
+            err = capsys.readouterr().err
+            assert main(["--home", str(home.path), "invite", "--json", *words]) == 0
+            return err, json.loads(capsys.readouterr().out)
+
+        err, facts = invite()
+        assert "Warning: Its addresses are of this machine alone: only programs on it can join" in err
+        assert "node start --listen /ip4/0.0.0.0/tcp/4017" in err
+        assert facts["warnings"][0] in err
+        pocket.standing = "no-network"
+        assert "This machine has no network now" in invite()[0]
+        pocket.standing, pocket.places = "unknown", ("/ip4/169.254.7.7/tcp/4017", "/ip4/127.0.0.1/tcp/4017")
+        assert "without a router: only machines on that very one" in invite()[0]
+        err, facts = invite("--address", OTHER)
+        assert ("Warning" in err, facts["warnings"]) == (False, [])
+        pocket.places = ("/ip4/192.168.7.7/tcp/4017", "/ip4/127.0.0.1/tcp/4017")
+        assert "Warning" not in invite()[0]
 
 
 def test_a_fresh_home_joins_and_an_invite_renews_its_addresses(home: Home) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 OWN_ADDRESSES: Final = 3
 """Addresses of this node that go into an invite, the farthest-reaching ones."""
 _LOOPBACK: Final = ("/ip4/127.", "/ip6/::1/")
+_LINK: Final = ("/ip4/169.254.", "/ip6/fe80:")
 
 
 @click.command(cls=Command)
@@ -38,15 +40,17 @@ def invite(scope: Scope, *, name: str | None, addresses: tuple[str, ...], qr: bo
             "This home is in the open network, which needs no invite.",
             "`p2plearn invite --new NAME` makes a closed group; in a home of its own: p2plearn --home DIR invite …",
         )
-    own, ours = _own_addresses(scope, group)
+    own, ours, nowhere = _own_addresses(scope, group)
     text = format_invite(Invite(group.name, group.key, (*addresses, *own, *group.addresses)))
     inside = parse_invite(text)
     if left := [address for address in addresses if address not in inside.addresses]:
         raise UsageProblem(
             f"{left[0]!r} can't go into an invite.", "An address looks like /ip4/192.0.2.7/tcp/4017/p2p/12D3KooW…"
         )
+    doubt = doubtful(inside.addresses, nowhere=nowhere)
     if scope.as_json:
-        scope.emit({"invite": text, "group": group.name, "tag": group.tag, "addresses": list(inside.addresses)})
+        facts = {"invite": text, "group": group.name, "tag": group.tag, "addresses": list(inside.addresses)}
+        scope.emit({**facts, "warnings": [doubt] if doubt else []})
     else:
         click.echo(text)
     if qr:
@@ -60,21 +64,49 @@ def invite(scope: Scope, *, name: str | None, addresses: tuple[str, ...], qr: bo
             "It names no node to join through: members find each other on one LAN only. Start a node here "
             "(p2plearn node start --detach) and ask for the invite again, or say --address."
         )
+    elif doubt:
+        terminal.note(f"Warning: {doubt}")
     elif not ours and not addresses:
         terminal.note("No node runs here, so this one's address isn't in it.")
 
 
-def _own_addresses(scope: Scope, group: Invite) -> tuple[tuple[str, ...], bool]:
-    """Where this node can be reached, if it runs, and whether it does."""
+def doubtful(addresses: Sequence[str], *, nowhere: bool = False) -> str:
+    """Why hardly anybody could join through these addresses, and what to do; empty if somebody can, or there are none.
+
+    ``nowhere``: this machine has no network now.
+    """
+    if not addresses or not all(address.startswith((*_LOOPBACK, *_LINK)) for address in addresses):
+        return ""
+    if nowhere:
+        return (
+            "This machine has no network now, so nobody else can join by this invite. Plug in a cable, or join the "
+            "Wi-Fi, and ask for it again."
+        )
+    if any(not address.startswith(_LOOPBACK) for address in addresses):
+        return (
+            "Its addresses are of the cable or Wi-Fi that this machine is on, without a router: only machines on that "
+            "very one can join by it. For others say --address, or ask again on another network."
+        )
+    return (
+        "Its addresses are of this machine alone: only programs on it can join by this invite. Have the node listen on "
+        "the network (p2plearn node stop, then p2plearn node start --listen /ip4/0.0.0.0/tcp/4017, or network.listen "
+        "in config.toml) and ask for it again; or say --address."
+    )
+
+
+def _own_addresses(scope: Scope, group: Invite) -> tuple[tuple[str, ...], bool, bool]:
+    """Where this node can be reached, if it runs; whether it does, and is on no network."""
     try:
         status = scope.client().status()
     except NoNode:
-        return (), False
+        return (), False, False
     if status.get("group_tag") != group.tag:
         raise UsageProblem("The node that runs here isn't in this group yet.", "Start it anew: p2plearn node stop")
     found = [str(address) for address in status.get("addresses", ())]
     outward = [address for address in found if not address.startswith(_LOOPBACK)]
-    return tuple((outward or found)[:OWN_ADDRESSES]), True
+    reach = status.get("reach")
+    nowhere = isinstance(reach, dict) and reach.get("standing") == "no-network"
+    return tuple((outward or found)[:OWN_ADDRESSES]), True, nowhere
 
 
 def _draw(text: str, *, to_stderr: bool) -> None:
