@@ -9,17 +9,21 @@ Imports ``course`` and siblings.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
-from p2plearn.errors import Interrupted
+from p2plearn.errors import Interrupted, StoreProblem
 from p2plearn.store.catalogue import CourseRow, Location, forget_extent
+from p2plearn.store.extents import is_extent
 from p2plearn.store.holding import Bad, Holding
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.placement import bit
+
+log = logging.getLogger("p2plearn.store")
 
 _THREADS = 2
 _BATCH = 64
@@ -124,18 +128,30 @@ def _where(parts: StoreParts, recorded: Mapping[bytes, Location]) -> str:
 
 
 def drop_gone(parts: StoreParts) -> None:
-    """Forget the chunks of extents whose files are gone. Those of downloads are left: who goes on with one looks."""
+    """Forget the chunks of extents whose files are gone. Those of downloads are left: who goes on with one looks.
+
+    Gone is also what is no file any more, or can't be read; what stands there now stays. Raises StoreProblem when all
+    of the folder is away: that is a disk being changed, and nothing to be forgotten.
+    """
+    if not parts.extents.is_dir():
+        raise StoreProblem(
+            f"The store's folder {parts.extents} is gone.",
+            "Is its disk plugged in? Bring it back, then stop the node and start it again.",
+        )
     with parts.gate:
         with parts.catalogue.reading() as db:
             planned = {row[0] for row in db.execute("SELECT extent FROM downloads")}
         gone = {
             extent.id
             for extent in parts.catalogue.extents()
-            if extent.id not in planned and not (parts.extents / extent.file_name).exists()
+            if extent.id not in planned and not is_extent(parts.extents / extent.file_name)
         }
         if not gone:
             return
         digests = parts.catalogue.digests_in(gone)
+        for path in (parts.extents / row.file_name for row in parts.catalogue.extents() if row.id in gone):
+            if os.path.lexists(path):
+                log.warning("%s is no file of the store that can be read; it stays, and no longer counts", path)
         with parts.catalogue.writing() as db:
             for extent in gone:
                 forget_extent(db, extent)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 import threading
 from array import array
 from collections import OrderedDict
@@ -47,6 +48,7 @@ _ORIGINALS = 8
 """Extents of which it is known what they were copied from: those that were published last."""
 
 SUFFIX = ".extent"
+_MODE = 0o600
 
 
 class ExtentGone(LookupError):
@@ -60,7 +62,7 @@ class ExternalChanged(Exception):
 def create_extent(directory: Path) -> tuple[str, int]:
     """A new empty extent file; returns its name and a descriptor for reading and writing. Raises OSError."""
     name = secrets.token_hex(12) + SUFFIX
-    fd = os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
     return name, fd
 
 
@@ -278,8 +280,11 @@ class ExtentFiles:
             except OSError as error:
                 reason = os.strerror(error.errno or 0).lower()
                 raise ExternalChanged(f"{row.user_path}: {reason}") from None
+        path = self.directory / row.file_name
+        if not is_extent(path):
+            raise ExtentGone(row.id)
         try:
-            return os.open(self.directory / row.file_name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             raise ExtentGone(row.id) from None
 
@@ -298,16 +303,40 @@ class ExtentFiles:
             self.forget(extent)
 
 
+def is_extent(path: Path) -> bool:
+    """Whether an extent's name has a file that can be read: not a folder, link or pipe that somebody put there.
+
+    One of our own that was closed to us is opened again. Raises OSError when the disk doesn't say.
+    """
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return False
+    except FileNotFoundError:
+        return False
+    if not os.access(path, os.R_OK):
+        with contextlib.suppress(OSError):  # another user's
+            os.chmod(path, _MODE)
+    return os.access(path, os.R_OK)
+
+
 def remove_extent(directory: Path, name: str) -> None:
-    """Unlink an extent file that no row refers to any more; it being gone already is fine."""
-    (directory / name).unlink(missing_ok=True)
+    """Unlink an extent file that no row refers to any more; it being gone already is fine. A folder in its place is
+    somebody's, and stays.
+    """
+    path = directory / name
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
 
 
 def sweep_orphans(directory: Path, known: set[str], report: Callable[[str], None] | None = None) -> int:
-    """Delete extent files without a row: publishes that never committed. Returns how many bytes that freed."""
+    """Delete extent files without a row: publishes that never committed. Returns how many bytes that freed.
+
+    What can't be read stays, for it may be all that is left of a course, until somebody opens it again.
+    """
     freed = 0
     with os.scandir(directory) as entries:
-        orphans = [entry for entry in entries if entry.name not in known and entry.is_file(follow_symlinks=False)]
+        files = [entry for entry in entries if entry.name not in known and entry.is_file(follow_symlinks=False)]
+    orphans = [entry for entry in files if os.access(entry.path, os.R_OK)]
     for entry in orphans:
         freed += entry.stat(follow_symlinks=False).st_size
         os.unlink(entry.path)

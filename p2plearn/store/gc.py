@@ -31,7 +31,7 @@ from p2plearn.store import contents
 from p2plearn.store.alone import is_handed_over
 from p2plearn.store.catalogue import ExtentRow, add_extent
 from p2plearn.store.durable import sync_directory, sync_file, write_all
-from p2plearn.store.extents import create_extent, remove_extent
+from p2plearn.store.extents import create_extent, is_extent, remove_extent
 from p2plearn.store.live import Live
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.problems import disk_problem
@@ -199,6 +199,8 @@ def _unlink(parts: StoreParts, extents: list[ExtentRow]) -> None:
 
 
 def _compact(parts: StoreParts, old: ExtentRow) -> None:
+    if not is_extent(parts.extents / old.file_name):
+        return  # gone, or another thing in its place: ``check.drop_gone`` is for that
     with parts.catalogue.reading() as db:
         rows = db.execute(
             "SELECT digest, offset, length FROM chunks WHERE extent = ? ORDER BY offset", (old.id,)

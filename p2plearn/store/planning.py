@@ -22,7 +22,7 @@ from p2plearn.store import contents
 from p2plearn.store.alone import extent_of, layout_alone
 from p2plearn.store.catalogue import PlanRow, add_extent, forget_extent
 from p2plearn.store.durable import sync_directory
-from p2plearn.store.extents import Layout, create_extent, plan_layout, remove_extent
+from p2plearn.store.extents import Layout, create_extent, is_extent, plan_layout, remove_extent
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.placement import NOWHERE, Placement, bit
 from p2plearn.store.problems import disk_problem, size_text
@@ -110,13 +110,12 @@ class Plan:
     def adopt(self, plan: PlanRow) -> None:
         """Take over what an earlier download planned."""
         path = self._parts.extents / plan.extent.file_name
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
+        if not is_extent(path):
             # A power cut between the row and the file's name reaching the disk: nothing is lost but the plan.
             with self._parts.catalogue.writing() as db:
                 forget_extent(db, plan.extent.id)
             return
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         self.fds[plan.extent.id] = fd
         slots, offsets = array("I", plan.slots), array("Q", plan.offsets)
         self._note(plan.extent.id, slots, offsets)

@@ -73,7 +73,7 @@ class Presence:
         if not parts.extents.exists() or _identity(os.stat(parts.extents)) != self._directory:
             return False, set()
         with os.scandir(parts.extents) as entries:
-            inodes = {entry.name: entry.inode() for entry in entries}
+            inodes = {entry.name: entry.inode() for entry in entries if entry.is_file(follow_symlinks=False)}
         replaced = {
             extent
             for extent, inode in parts.files.inodes().items()

@@ -31,7 +31,7 @@ from p2plearn.store.catalogue import Catalogue, add_chunks, add_extent
 from p2plearn.store.course_files import SUFFIX as COURSE_SUFFIX
 from p2plearn.store.course_files import CourseFileDamaged, CourseFiles
 from p2plearn.store.durable import TEMPORARY, sync_directory, sync_filesystem
-from p2plearn.store.extents import ALIGNMENT, SUFFIX
+from p2plearn.store.extents import ALIGNMENT, SUFFIX, is_extent
 from p2plearn.store.placement import Placement
 from p2plearn.store.publish import add_course
 
@@ -166,12 +166,16 @@ def _bytes(note: mirror.Row, name: str) -> bytes:
 def _note_extents(catalogue: Catalogue, directory: Path, courses: Known) -> int:
     """Chunks by the lists at the extents' ends, each hashed; how many are right."""
     names = sorted(entry.name for entry in os.scandir(directory) if entry.name.endswith(SUFFIX))
-    total, found, told = len(names), 0, time.monotonic()
+    total, found, told, synced = len(names), 0, time.monotonic(), False
     lengths = _lengths(courses)
     for number, name in enumerate(names):
+        if not is_extent(directory / name):
+            log.warning("%s is no file that can be read, and is passed over", directory / name)
+            continue
         fd = os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            if not number:
+            if not synced:
+                synced = True
                 sync_filesystem(fd)  # a row means that its bytes are on the disk
             right = _right_chunks(fd, lengths)
             facts = os.fstat(fd)
@@ -284,10 +288,9 @@ def give_contents(db: sqlite3.Connection, extents: Path) -> None:
         rows = db.execute(
             "SELECT digest, offset, length FROM chunks WHERE extent = ? ORDER BY offset", (number,)
         ).fetchall()
-        try:
-            fd = os.open(extents / name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
+        if not is_extent(extents / name):
             continue  # found and told by the opening that follows
+        fd = os.open(extents / name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             if contents.read(fd) is None:
                 end = max([offset + length for _, offset, length in rows], default=0)

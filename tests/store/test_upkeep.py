@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from stores import begin, copy, fetch, noise, publish, read_tree, write_tree
 
-from p2plearn.errors import Interrupted
+from p2plearn.errors import Interrupted, StoreProblem
+from p2plearn.store import extents
 from p2plearn.store import gc as gc_module
+from p2plearn.store.problems import ChunkMissing
 from p2plearn.store.store import Store
 
 
@@ -67,6 +69,96 @@ def test_a_truncated_extent(store: Store, folder: Path) -> None:
     # What is gone stays named until it is back.
     assert {damage.what for damage in store.verify()} == {gone}
     publish(store, folder)
+    assert store.verify() == []
+
+
+@pytest.mark.parametrize("what", ["folder", "link", "dead link", "pipe", "nothing"])
+def test_another_thing_in_an_extents_place_is_an_extent_that_is_gone_and_stays(
+    store: Store, other: Store, opened: Callable[..., Store], folder: Path, tmp_path: Path, what: str
+) -> None:
+    course = publish(store, folder).course
+    copy(store, other, course)
+    (extent,) = other._parts.extents.iterdir()
+    holding = other.holding(course)
+    assert holding is not None
+    elsewhere = extent.rename(tmp_path / "elsewhere")
+    if what == "folder":
+        write_tree(extent, {"mine.txt": b"mine"})
+    elif what == "link":
+        extent.symlink_to(elsewhere)
+    elif what == "dead link":
+        extent.symlink_to(tmp_path / "nowhere")
+    elif what == "pipe":
+        os.mkfifo(extent)
+    other._parts.files.close()  # as after a restart: what is open still can be read
+    with pytest.raises(ChunkMissing):
+        holding.read(0)
+    found = other.verify()
+    assert {one.title for one in found} == {"A course"}
+    assert {one.what for one in found} == {"part of it is gone from this store"}
+    other.gc()
+    download = begin(store, other, course)
+    fetch(store, download)
+    download.close()
+    assert other.verify() == []
+    assert other.look().changed <= {course}
+    home = other.home
+    other.close()
+    again = opened(home)
+    row = again.course(course)
+    assert row is not None
+    assert row.complete
+    assert os.path.lexists(extent) == (what != "nothing")
+    if what == "folder":
+        assert read_tree(extent) == {"mine.txt": b"mine"}
+
+
+def test_it_is_noticed_without_a_verify_too(store: Store, folder: Path) -> None:
+    course = publish(store, folder).course
+    (extent,) = store._parts.extents.iterdir()
+    extent.unlink()
+    extent.mkdir()
+    assert store.look().changed == {course}
+
+
+def test_an_extent_that_was_closed_to_its_owner_is_opened_again(store: Store, folder: Path) -> None:
+    publish(store, folder)
+    (extent,) = store._parts.extents.iterdir()
+    extent.chmod(0)
+    store._parts.files.close()
+    assert store.verify() == []
+    if os.getuid() != 0:  # who may read everything has nothing to open
+        assert extent.stat().st_mode & 0o777 == 0o600
+
+
+def test_one_that_can_not_be_opened_is_gone_but_never_swept(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course = publish(store, folder).course
+    (extent,) = store._parts.extents.iterdir()
+    store._parts.files.close()
+
+    def closed(path: str | Path, mode: int) -> bool:
+        return Path(path) != extent
+
+    def not_yours(path: str | Path, mode: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(extents.os, "access", closed)  # as another user's file answers; root can read those too
+    monkeypatch.setattr(extents.os, "chmod", not_yours)
+    assert {one.course for one in store.verify()} == {course}
+    assert extents.sweep_orphans(store._parts.extents, set()) == 0
+    assert extent.exists()
+
+
+def test_a_store_whose_folder_is_away_forgets_nothing(store: Store, folder: Path) -> None:
+    publish(store, folder)
+    place = store._parts.extents
+    away = place.rename(place.with_name("away"))
+    with pytest.raises(StoreProblem, match="is gone") as caught:
+        store.verify()
+    assert "plugged in" in caught.value.hint
+    away.rename(place)
     assert store.verify() == []
 
 
