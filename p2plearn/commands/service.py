@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -68,13 +69,14 @@ def service_install(scope: Scope, *, system: bool, no_start: bool) -> None:
     path = _path(system=system)
     text = _unit(scope, system=system)
     before = path.read_text(encoding="utf-8") if path.exists() else None
+    made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     if not no_start:
         try:
             _systemctl(system, "daemon-reload")
         except P2plearnError as error:
-            _take_back(path, before)
+            _take_back(path, before, made)
             raise P2plearnError(error.message, "Nothing was installed. " + _UNHEARD) from None
         _systemctl(system, "enable", "--now", units.NAME)
     _tell(scope, path, started=not no_start, system=system)
@@ -109,12 +111,15 @@ def service_remove(scope: Scope, *, system: bool) -> None:
         terminal.note(f"{unheard.message} If systemd runs the node now, stop it: p2plearn node stop")
 
 
-def _take_back(path: Path, before: str | None) -> None:
-    """Leave the unit as it was before an install that systemd didn't hear of."""
-    if before is None:
-        path.unlink()
-    else:
+def _take_back(path: Path, before: str | None, made: list[Path]) -> None:
+    """Leave unit and folders as they were before an install that systemd didn't hear of. ``made``: the inner first."""
+    if before is not None:
         path.write_text(before, encoding="utf-8")
+        return
+    path.unlink()
+    with contextlib.suppress(OSError):  # somebody else has put something in
+        for folder in made:
+            folder.rmdir()
 
 
 def _path(*, system: bool) -> Path:
