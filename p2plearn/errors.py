@@ -137,14 +137,11 @@ class PeerFault(Exception):
     """A peer broke a format or a protocol: refuse the input, count it against the peer, carry on."""
 
 
-def did_you_mean(word: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
-    """A question that names what ``word`` may be a misspelling of, for a hint; empty when nothing known is like it.
-
-    ``likeness``: from 0 (the nearest, however far) to 1, difflib's ratio.
-    """
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question that names what ``word`` may be a misspelling of, for a hint; empty when nothing known is like it."""
     import difflib  # late: only a mistake needs it
 
-    near = difflib.get_close_matches(word, list(known), 1, likeness)
+    near = difflib.get_close_matches(word, list(known), 1)
     return f"Did you mean {near[0]!r}?" if near else ""
 
 

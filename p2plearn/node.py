@@ -32,17 +32,17 @@ from p2plearn.dht.keeper import Keeper, KeeperLimits
 from p2plearn.dht.lookout import Lookout
 from p2plearn.dht.messages import CUSTODY, HEARTBEAT
 from p2plearn.dht.repair import Repair
-from p2plearn.errors import P2plearnError, UsageProblem, first_error
+from p2plearn.errors import P2plearnError, first_error
 from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.record import open_record
 from p2plearn.gossip.service import People
 from p2plearn.gossip.sync import Sync
 from p2plearn.gossip.turns import PROTOCOL as SYNC
 from p2plearn.invite import Invite
+from p2plearn.listening import announced, check_addresses, listen, named
 from p2plearn.lock import NodeLock
 from p2plearn.membership import group_of
 from p2plearn.monitoring.sd_notify import Notifier
-from p2plearn.net.addresses import read_address
 from p2plearn.net.bootstrap import gather, lists
 from p2plearn.net.descriptors import enough_for
 from p2plearn.net.host import build_host, key_pair
@@ -85,6 +85,7 @@ def run_node(home: Path, settings: Settings, ready: Ready) -> int:
     memory.keep_one_heap()
     mute_libp2p(debug=logging.getLogger("p2plearn").isEnabledFor(logging.DEBUG))
     paths = Home(home)
+    check_addresses(settings)
     with Notifier.from_environment(os.environ) as notifier, NodeLock(paths.lock) as lock:
         leftovers.clear(paths, time.time())
         group = group_of(paths)
@@ -254,7 +255,7 @@ class _Node:
         if self._listening:
             await swarm.listen(*self._listening)
         if not swarm.listeners:
-            await _listen(host, self._settings)
+            await listen(host, self._settings)
         self._listening = [a for listener in swarm.listeners.values() for a in listener.get_addrs()]
 
     def _keeper(self, network: Network, courtesy: Courtesy) -> Keeper:
@@ -327,7 +328,7 @@ class _Node:
             use=settings.flag("relay.use"),
             map_port=settings.flag("network.map_port"),
             lending=lending,
-            announce=tuple(read_address(text, "network.announce") for text in settings.texts("network.announce")),
+            announce=announced(settings),
         )
 
     def _bootstrap_nodes(self) -> list[PeerInfo]:
@@ -336,46 +337,8 @@ class _Node:
             # The shipped list is the open network's: nobody of it is ever called from a group.
             addresses = (*flags, *self._group.addresses)
             return [node.peer for node in gather([self._paths.bootstrap], addresses, "--bootstrap or the invite")]
-        source = self._settings.setting("network.bootstrap").source
+        source = named(self._settings, "network.bootstrap")
         return [node.peer for node in gather(lists(self._paths.bootstrap), flags, source)]
-
-
-async def _listen(host: BasicHost, settings: Settings) -> None:
-    """Listen on what was asked for; a default port that another node has gives way to any free one.
-
-    Raises UsageProblem when an address that was asked for can't be had, or none at all.
-    """
-    swarm = host.get_network()
-    wanted = [_multiaddr(text) for text in settings.texts("network.listen")]
-    await swarm.listen(*wanted)
-    failed = [addr for addr in wanted if str(addr) not in swarm.listeners]
-    if failed and not settings.is_default("network.listen"):
-        raise UsageProblem(
-            f"Can't listen on {', '.join(map(str, failed))}: the port is taken, or the address isn't this machine's.",
-            "Choose another with --listen /ip4/0.0.0.0/tcp/PORT (0 for any free port).",
-        )
-    if failed:
-        free = [Multiaddr(str(addr).rpartition("/")[0] + "/0") for addr in failed]
-        await swarm.listen(*free)
-    if not swarm.listeners:
-        raise UsageProblem("No address can be listened on.", "Name one with --listen /ip4/ADDRESS/tcp/PORT.")
-
-
-def _multiaddr(text: str) -> Multiaddr:
-    try:
-        address = Multiaddr(text)
-        host, *port = [part.name for part in address.protocols()]
-        if host not in {"ip4", "ip6"} or port not in (["tcp"], ["tcp", "ws"]):
-            raise ValueError
-    except Exception:  # the library raises whatever a part's codec does, in words of its own
-        hint = (
-            "It takes an IP address of this machine and a TCP port: --listen /ip4/0.0.0.0/tcp/4017 (0.0.0.0 stands for "
-            "every address it has, port 0 for any that is free)."
-        )
-        if text.endswith(("/wss", "/tls/ws")):
-            hint = "Listen on …/ws, have a web server pass calls on to it, and name its address in network.announce."
-        raise UsageProblem(f"“{text}” is no address to listen on.", hint) from None
-    return address
 
 
 async def _heed_signals(stopping: trio.Event, last_words: Callable[[], Awaitable[None]]) -> None:

@@ -20,6 +20,7 @@ from p2plearn.config import (
     not_in_force,
     parse_seconds,
     parse_size,
+    values,
 )
 from p2plearn.errors import P2plearnError, Refused, UsageProblem
 
@@ -64,6 +65,48 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path) -> N
         load(tmp_path, '[storage]\nqouta = "5 GiB"\n')
     assert "'storage.qouta'" in caught.value.message
     assert "'storage.quota'" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("bogus.x", "`p2plearn config show` lists them all."),
+        ("storage.upload_limit", "Did you mean 'transfer.upload_limit'?"),
+        ("quota", "Did you mean 'storage.quota'?"),
+        ("network.anounce", "Did you mean 'network.announce'?"),
+    ],
+)
+def test_only_what_is_near_is_guessed(tmp_path: Path, key: str, hint: str) -> None:
+    with pytest.raises(UsageProblem) as caught:
+        load(tmp_path, f"{key} = 1\n")
+    assert caught.value.hint.startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ('custody.grace = "0s"', "0s is out of range: 100 ms to 90 days."),
+        ("custody.grace = 0", "0.0 is out of range: 100 ms to 90 days."),
+        ('dht.repeat = "25h"', "25h is out of range: 100 ms to 1 day."),
+        ("relay.call_seconds = 5", "5.0 is out of range: 10 s to 1 day."),
+        ("transfer.upload_limit = 5", "5 is out of range: 16 KiB or more."),
+        ("network.max_connections = 2", "2 is out of range: 4 to 10,000 connections."),
+        ("storage.quota = -1", "-1 is out of range: 0 B or more."),
+    ],
+)
+def test_a_range_is_said_in_the_units_that_are_written(tmp_path: Path, toml: str, words: str) -> None:
+    with pytest.raises(UsageProblem) as caught:
+        load(tmp_path, toml)
+    assert caught.value.message.endswith(words)
+
+
+def test_the_ends_of_every_range_can_be_written_as_they_are_said(tmp_path: Path) -> None:
+    for row in SETTINGS:
+        if row.kind in {"size", "seconds"}:
+            for number in (row.least, row.most):
+                if number < 2**62:
+                    said = values._written(number, row)
+                    assert values.parse(row, said) == pytest.approx(number), (row.name, said)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +159,9 @@ def test_sizes(text: str, value: int) -> None:
     assert parse_size(text) == value
 
 
-@pytest.mark.parametrize(("text", "value"), [("30s", 30), ("5 min", 300), ("2h", 7200), ("1.5", 1.5), ("10ms", 0.01)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("30s", 30), ("5 min", 300), ("2h", 7200), ("1.5", 1.5), ("10ms", 0.01), ("90 days", 7776000)]
+)
 def test_lengths_of_time(text: str, value: float) -> None:
     assert parse_seconds(text) == pytest.approx(value)
 

@@ -63,6 +63,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "replication": frozenset({"dht", "net", "store"}),
     "custody_service": BASE | {"store", "dht", "replication"},
     "supervision": frozenset(),
+    "listening": BASE | {"net", "web"},
     "mending": BASE | {"course", "store", "transfer"},
     "memory": frozenset(),
     "getting": BASE
@@ -103,6 +104,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "network",
         "service",
         "monitoring",
+        "listening",
     },
     "terminal": frozenset({"operations", "errors"}),
     "views": frozenset({"operations", "terminal"}),
@@ -122,6 +124,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "demo",
         "course",
         "node",
+        "listening",
         "people",
         "planning",
         "units",

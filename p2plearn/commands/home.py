@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -11,6 +12,8 @@ from p2plearn.commands.usage import no_such_path
 from p2plearn.config import Settings, choose_home, spell
 from p2plearn.errors import P2plearnError, UsageProblem
 from p2plearn.lock import holder
+
+_ADDRESSES: Final = ("network.listen", "network.announce", "network.bootstrap", "metrics.listen")
 
 
 @click.command(cls=Command)
@@ -40,6 +43,10 @@ def config_show(scope: Scope, reasons: bool) -> None:
     from p2plearn.terminal import note, table
 
     settings = Settings.load(scope.home.path)
+    if any(not settings.is_default(name) for name in _ADDRESSES):
+        from p2plearn.listening import check_addresses  # brings the network's libraries along
+
+        check_addresses(settings)
     pending = _not_in_force(scope)
     if scope.as_json:
         rows = [

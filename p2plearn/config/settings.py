@@ -135,7 +135,10 @@ def _refuse_unknown(environment: Mapping[str, str]) -> None:
 
 
 def _nearest(name: str) -> str:
-    return f"{did_you_mean(name, BY_NAME, likeness=0.0)} `p2plearn config show` lists them all."
+    key = name.rpartition(".")[2]
+    same = [known for known in BY_NAME if known.rpartition(".")[2] == key]  # in the wrong section, or in none
+    guess = f"Did you mean {same[0]!r}?" if len(same) == 1 else did_you_mean(name, BY_NAME)
+    return f"{guess} `p2plearn config show` lists them all.".lstrip()
 
 
 def _read_toml(file: Path) -> dict[str, object]:

@@ -18,6 +18,9 @@ Value: TypeAlias = bool | int | float | str | tuple[str, ...] | None
 """flag: bool; count and size: int (size in bytes, None where "none" is allowed); seconds: float; texts: tuple."""
 
 
+_NO_LIMIT: Final = float(2**62)
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One setting. ``least`` and ``most`` bound numbers; ``choices`` bounds texts; ``none`` allows the word "none"."""
@@ -28,7 +31,7 @@ class Row:
     unit: str
     reason: str
     least: float = 0
-    most: float = float(2**62)
+    most: float = _NO_LIMIT
     choices: tuple[str, ...] = ()
     none: bool = False
 
@@ -40,8 +43,9 @@ _SIZE_UNITS: Final = {
     "g": GIB, "gib": GIB, "gb": 1000**3,
     "t": 1024 * GIB, "tib": 1024 * GIB, "tb": 1000**4,
 }  # fmt: skip
-_TIME_UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_AMOUNT: Final = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]{0,3})\s*", re.ASCII)
+_TIME_UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0,
+                      "day": 86400.0, "days": 86400.0}  # fmt: skip
+_AMOUNT: Final = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]{0,4})\s*", re.ASCII)
 
 
 def parse_size(text: str) -> int:
@@ -106,8 +110,26 @@ def _parse_number(row: Row, raw: object) -> int | float:
     else:
         number = raw
     if not row.least <= number <= row.most:  # NaN fails here too
-        raise ValueError(f"{number} is out of range: {row.least:g} to {row.most:g} {row.unit}".rstrip())
+        raise ValueError(f"{raw if isinstance(raw, str) else number} is out of range: {_range(row)}")
     return number
+
+
+def _range(row: Row) -> str:
+    """What a number may be, in the units in which people write it."""
+    least, most = (_written(number, row) for number in (row.least, row.most))
+    unit = f" {row.unit}" if row.kind == "count" and row.unit else ""
+    return f"{least} or more{unit}" if row.most == _NO_LIMIT else f"{least} to {most}{unit}"
+
+
+def _written(number: float, row: Row) -> str:
+    if row.kind == "size":
+        return spell(round(number), "size")
+    if row.kind == "count":
+        return f"{number:,.0f}"
+    for unit, factor in (("day", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if number >= factor and number % factor == 0:
+            return f"{number / factor:g} {unit}" + ("s" if unit == "day" and number != factor else "")
+    return f"{number * 1000:g} ms" if 0 < number < 1 else f"{number:g} s"
 
 
 def spell(value: Value, kind: Kind) -> str:

@@ -33,8 +33,10 @@ logger = logging.getLogger(__name__)
 _HINT = 'An example: metrics.listen = "9417", or "192.0.2.7:9417" for beyond this machine.'
 
 
-def parse_listen(text: str) -> tuple[str, int]:
-    """Address and port of ``9417`` (loopback), ``127.0.0.1:9417`` or ``[::1]:9417``; raises UsageProblem."""
+def parse_listen(text: str, where: str = "metrics.listen") -> tuple[str, int]:
+    """Address and port of ``9417`` (loopback), ``127.0.0.1:9417`` or ``[::1]:9417``; raises UsageProblem, whose message
+    begins with ``where`` it stands.
+    """
     host, colon, port = text.strip().rpartition(":")
     host = host.removeprefix("[").removesuffix("]") if colon else "127.0.0.1"
     try:
@@ -43,7 +45,7 @@ def parse_listen(text: str) -> tuple[str, int]:
         if not 0 <= number <= 65535:
             raise ValueError("no port")
     except ValueError:
-        raise UsageProblem(f"metrics.listen: “{text}” is no address and port.", _HINT) from None
+        raise UsageProblem(f"{where}: “{text}” is no address and port.", _HINT) from None
     return str(address), number
 
 
