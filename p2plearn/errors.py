@@ -118,6 +118,13 @@ class LeaveIncomplete(P2plearnError):
     http_status = 409
 
 
+class HomeGone(P2plearnError):
+    """The folder in which a running node keeps everything was deleted or moved, or its disk unplugged."""
+
+    code = "home-gone"
+    exit_code = 10
+
+
 class Interrupted(P2plearnError):
     """The person pressed Ctrl-C; what was done is kept."""
 

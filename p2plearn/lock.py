@@ -9,6 +9,7 @@ Imports only ``errors``.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shlex
@@ -58,8 +59,17 @@ class NodeLock:
         """Let go; harmless when not held."""
         if self.held:
             descriptor, self._descriptor = self._descriptor, -1
-            os.ftruncate(descriptor, 0)
+            with contextlib.suppress(OSError):  # a disk that is gone
+                os.ftruncate(descriptor, 0)
             os.close(descriptor)
+
+    def in_place(self) -> bool:
+        """Whether what is held is the file of that name still: only then does it keep others out. Raises OSError."""
+        try:
+            named = os.lstat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return os.path.samestat(named, os.fstat(self._descriptor))
 
     def __enter__(self) -> NodeLock:
         """Acquire."""

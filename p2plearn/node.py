@@ -38,6 +38,7 @@ from p2plearn.gossip.record import open_record
 from p2plearn.gossip.service import People
 from p2plearn.gossip.sync import Sync
 from p2plearn.gossip.turns import PROTOCOL as SYNC
+from p2plearn.home_watch import HomeWatch
 from p2plearn.invite import Invite
 from p2plearn.listening import announced, check_addresses, listen, named
 from p2plearn.lock import NodeLock
@@ -86,7 +87,7 @@ def run_node(home: Path, settings: Settings, ready: Ready) -> int:
     mute_libp2p(debug=logging.getLogger("p2plearn").isEnabledFor(logging.DEBUG))
     paths = Home(home)
     check_addresses(settings)
-    with Notifier.from_environment(os.environ) as notifier, NodeLock(paths.lock) as lock:
+    with Notifier.from_environment(os.environ) as notifier, NodeLock(paths.lock) as lock, HomeWatch(lock) as watch:
         leftovers.clear(paths, time.time())
         group = group_of(paths)
         peer_key = identity.load_or_create(paths.peer_key)
@@ -98,7 +99,7 @@ def run_node(home: Path, settings: Settings, ready: Ready) -> int:
             with open_record(paths.people, author_key.public) as (feed, words):
                 store.tell(words)
                 people = People(feed, store, author_key)
-                node = _Node(paths, settings, lock, store, people, feed, peer_key, author_key, notifier, group)
+                node = _Node(paths, settings, lock, store, people, feed, peer_key, author_key, notifier, group, watch)
                 trio.run(node.run, ready)
         except* P2plearnError as group:
             failure = first_error(group)
@@ -122,7 +123,9 @@ class _Node:
         author_key: identity.SigningKey,
         notifier: Notifier,
         group: Invite | None,
+        watch: HomeWatch,
     ) -> None:
+        self._watch = watch
         self._group = group
         self._paths = paths
         self._settings = settings
@@ -163,6 +166,7 @@ class _Node:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_heed_signals, stopping, service.say_last_words)
+            nursery.start_soon(self._watch.run)
             await nursery.start(courtesy.run)
             await nursery.start(supervisor.run, take_part)
             await nursery.start(server.serve, service, self._paths.socket, self._lock)

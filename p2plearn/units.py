@@ -43,6 +43,8 @@ NotifyAccess=main
 ExecStart={{start}}
 {{environment}}Restart=on-failure
 RestartSec=5
+# Its home is gone (deleted, or its disk unplugged): a start would make an empty one, with new keys.
+RestartPreventExitStatus=10
 WatchdogSec={WATCHDOG_SECONDS}
 # After a crash on a slow disk the catalogue may have to be built anew first.
 TimeoutStartSec=600

@@ -491,7 +491,8 @@ def test_exit_codes_are_those_of_the_readme() -> None:
     codes = {
         errors.UsageProblem: 2, errors.NoNode: 3, errors.NobodyHasIt: 4, errors.OutOfTime: 5,
         errors.IntegrityProblem: 6, errors.NoSpace: 7, errors.Refused: 8, errors.LeaveIncomplete: 9,
-        errors.Interrupted: 130, errors.P2plearnError: 1, errors.StoreProblem: 1, errors.AlreadyRunning: 1,
+        errors.HomeGone: 10, errors.Interrupted: 130, errors.P2plearnError: 1, errors.StoreProblem: 1,
+        errors.AlreadyRunning: 1,
     }  # fmt: skip
     for kind, code in codes.items():
         assert kind.exit_code == code

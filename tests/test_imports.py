@@ -64,6 +64,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "custody_service": BASE | {"store", "dht", "replication"},
     "supervision": frozenset(),
     "listening": BASE | {"net", "web"},
+    "home_watch": frozenset({"errors", "lock"}),
     "mending": BASE | {"course", "store", "transfer"},
     "memory": frozenset(),
     "getting": BASE
@@ -105,6 +106,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "service",
         "monitoring",
         "listening",
+        "home_watch",
     },
     "terminal": frozenset({"operations", "errors"}),
     "views": frozenset({"operations", "terminal"}),

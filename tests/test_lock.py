@@ -63,6 +63,24 @@ def test_looking_never_stops_a_start(tmp_path: Path) -> None:
         watcher.join()
 
 
+def test_a_lock_knows_whether_its_name_is_still_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "home" / "node.lock"
+    path.parent.mkdir()
+    with NodeLock(path) as lock:
+        assert lock.in_place()
+        path.rename(tmp_path / "moved")
+        assert not lock.in_place()
+        path.touch()
+        assert not lock.in_place()
+        path.unlink()
+        (tmp_path / "moved").rename(path)
+        assert lock.in_place()
+        path.parent.rename(tmp_path / "away")
+        assert not lock.in_place()
+        path.parent.write_bytes(b"")
+        assert not lock.in_place()
+
+
 def test_a_lock_that_is_no_file_is_an_error_with_words(tmp_path: Path) -> None:
     (tmp_path / "node.lock").mkdir()
     with pytest.raises(P2plearnError, match="can't be opened"):

@@ -11,6 +11,7 @@ import pytest
 
 from p2plearn import units
 from p2plearn.cli import main
+from p2plearn.errors import HomeGone
 from p2plearn.units import system_unit, user_unit
 
 COMMAND = ["/usr/bin/python3", "-P", "-m", "p2plearn", "--home", '/home/a b/100%/$x"y\\z', "node", "start"]
@@ -36,6 +37,7 @@ def test_both_say_when_they_are_ready_are_watched_and_limited(unit: object) -> N
     assert line(text, "Type") == "notify"
     assert float(line(text, "WatchdogSec")) > 0
     assert line(text, "Restart") == "on-failure"
+    assert int(line(text, "RestartPreventExitStatus")) == HomeGone.exit_code
     assert int(line(text, "LimitNOFILE")) >= 4096
     assert line(text, "NoNewPrivileges") == "yes"
     assert "User=root" not in text
