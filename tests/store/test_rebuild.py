@@ -339,3 +339,21 @@ def test_an_extents_list_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
             assert contents.read(fd) is None
     finally:
         os.close(fd)
+
+
+def test_what_is_no_extent_is_passed_over(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "home")
+    course = publish(store, write_tree(tmp_path / "folder", FILES, FOLDERS)).course
+    store.close()
+    extents = tmp_path / "home" / "store" / "extents"
+    write_tree(extents / f"{'0' * 24}.extent", {"mine.txt": b"mine"})
+    os.mkfifo(extents / f"{'1' * 24}.extent")
+    (extents / f"{'2' * 24}.extent").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "home" / CATALOGUE).unlink()
+    store = Store.open(tmp_path / "home")
+    row = store.course(course)
+    assert row is not None
+    assert row.complete
+    assert store.verify() == []
+    store.close()
+    assert len(list(extents.iterdir())) == 4
