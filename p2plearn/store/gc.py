@@ -136,8 +136,7 @@ def _drop(parts: StoreParts, extents: list[ExtentRow]) -> list[ExtentRow]:
     """Take those of ``extents`` that no chunk lies in out of the catalogue, and delete their files."""
     with parts.gate:
         numbers = _drop_rows(parts, [extent.id for extent in extents])
-        for number in numbers:
-            parts.files.forget(number)
+        _let_go(parts, numbers)
     gone = [extent for extent in extents if extent.id in numbers]
     _unlink(parts, gone)
     return gone

@@ -59,6 +59,8 @@ class StoreParts:
         be given back to it. Emptied by whatever else begins to rely on what the store has. Under ``gate``."""
         self._placements: weakref.WeakValueDictionary[bytes, Placement] = weakref.WeakValueDictionary()
         self._recent: OrderedDict[bytes, Placement] = OrderedDict()
+        self._forgotten: weakref.WeakSet[Placement] = weakref.WeakSet()
+        """Those of courses that were removed while somebody read them."""
 
     def placement(self, course: bytes, *, refresh: bool = True) -> Placement | None:
         """Where a course's chunks lie; None unless its index is here. A damaged index file counts as none.
@@ -111,15 +113,17 @@ class StoreParts:
             placement.locate_again(self.catalogue, self.usable(), slots)
 
     def forget(self, course: bytes) -> None:
-        """Drop a course's placement; whoever still holds it keeps it for himself."""
+        """Drop a course's placement; whoever still holds it keeps it for himself, true to what becomes of extents."""
         with self.gate:
-            self._placements.pop(course, None)
+            placement = self._placements.pop(course, None)
+            if placement is not None:
+                self._forgotten.add(placement)
             self._recent.pop(course, None)
 
     def open_placements(self) -> list[Placement]:
         """Those in memory."""
         with self.gate:
-            return list(self._placements.values())
+            return [*self._placements.values(), *self._forgotten]
 
     def _doubt(self, extent: int) -> None:
         """Whatever was known good of an extent is to be hashed again before it counts."""

@@ -139,3 +139,18 @@ def test_an_extent_that_something_lies_in_after_all_stays(store: Store, tmp_path
     (extent,) = store._parts.catalogue.extents()
     assert gc_module._drop(store._parts, [extent]) == []
     assert store.verify() == []
+
+
+def test_who_still_reads_a_removed_course_is_given_nothing_of_what_came_after(store: Store, tmp_path: Path) -> None:
+    course = publish(store, write_tree(tmp_path / "one", {"a": noise(900_000, 1)})).course
+    (before,) = store._parts.catalogue.extents()
+    holding = store.holding(course)
+    assert holding is not None
+    slots = range(holding.slots)
+    assert None not in holding.read_many(slots)
+    store.forget(course)
+    store.gc()
+    publish(store, write_tree(tmp_path / "two", {"a": noise(900_000, 2)}), title="Two")
+    (after,) = store._parts.catalogue.extents()
+    assert (after.id, after.name) != (before.id, before.name)
+    assert holding.read_many(slots) == [None] * holding.slots
