@@ -14,6 +14,7 @@ from nodes import LOOPBACK, RealNode, run_command
 
 from p2plearn import background
 from p2plearn.config import Home
+from p2plearn.identity import load_or_create
 from p2plearn.lock import holder
 from p2plearn.store.durable import TEMPORARY
 from p2plearn.store.rebuild import CATALOGUE
@@ -79,7 +80,8 @@ def test_what_stops_it_from_starting_comes_back_with_its_exit_code(tmp_path: Pat
     ran = run_command("node", "start", "--detach", "--no-mdns", "--listen", "nonsense", home=home.path)
     assert ran.code == 2
     assert "nonsense" in ran.stderr
-    assert home.peer_key.exists()
+    assert not home.peer_key.exists()  # refused before anything is made
+    load_or_create(home.peer_key)
     home.peer_key.chmod(0o644)
     ran = run_command(*START, home=home.path)
     assert ran.code == 8
