@@ -264,7 +264,7 @@ class Getting:
         dest = Path(request.dest) if request.dest else None
         if dest is not None:
             self._store.check_destination(signed, index, dest)
-        self._store.custody.claim(signed.course, "fetched")
+        self._store.claim(signed.course, "fetched")
         return self._store.begin_download(
             signed,
             index_raw,

@@ -43,7 +43,7 @@ def clear(home: Home, now: float) -> list[Path]:
 
     What can't be looked at or deleted stays: a node starts without it being tidy.
     """
-    beside_a_node = [*_half_of(home.network_key), *_half_of(home.network_tag), *_named(home.path / "tmp", _TEMPORARY)]
+    beside_a_node = [*_half_of(home.network_key), *_half_of(home.network_tag), *_temporary(home.path / "tmp")]
     left = [path for path in beside_a_node if _is(path, stat.S_IFREG, before=now - OLD)]
     left += [path for path in _half_of(home.peers) if _is(path, stat.S_IFREG)]
     gone = [path for path in left if _deleted(path)]
@@ -62,6 +62,11 @@ def clear(home: Home, now: float) -> list[Path]:
 def _half_of(path: Path) -> Iterator[Path]:
     """What ``create_private`` writes before it is ``path``."""
     return _named(path.parent, re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}"))
+
+
+def _temporary(folder: Path) -> Iterator[Path]:
+    """libp2p's; a link leads to a folder that others use, too."""
+    return _named(folder, _TEMPORARY) if _is(folder, stat.S_IFDIR) else iter(())
 
 
 def _named(folder: Path, pattern: re.Pattern[str]) -> Iterator[Path]:

@@ -90,6 +90,17 @@ def test_names_kinds_and_places_that_are_not_ours_stay(home: Home, tmp_path: Pat
     assert elsewhere.is_dir()
 
 
+def test_a_link_to_the_folder_of_others_is_not_followed(home: Home, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (home.path / "tmp").symlink_to(elsewhere)
+    theirs = elsewhere / "tmp_backup1"
+    theirs.write_text("theirs")
+    os.utime(theirs, (1, 1))
+    assert leftovers.clear(home, time.time()) == []
+    assert theirs.exists()
+
+
 def test_a_home_without_keys_or_that_is_gone_has_nothing_to_clear(tmp_path: Path) -> None:
     assert leftovers.clear(Home(tmp_path / "none"), time.time()) == []
 

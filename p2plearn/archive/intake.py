@@ -253,9 +253,8 @@ class Intake:
         if holding is not None:
             with holding:
                 whole, arrival.folder = holding.complete, self._store.folder_of(holding)
-            if whole:
+            if whole and self._store.claim(course, "imported"):
                 # Also where it lies in the user's own folder, as they chose: they are told, and can have a copy made.
-                self._store.custody.claim(course, "imported")
                 arrival.state, arrival.was_here = "done", True
                 return
         self._passing = False
@@ -285,7 +284,7 @@ class Intake:
             self._open = None
             return
         arrival.folder = ""  # what was right there is copied first
-        self._store.custody.claim(signed.course, "imported")
+        self._store.claim(signed.course, "imported")
         try:
             self._download = self._store.begin_download(signed, index_raw, index, None, "imported")
         except NoSpace as full:

@@ -101,7 +101,7 @@ class Kept:
         for course in self.store.custody.unneeded:
             # The network part may have been started anew: meanwhile it may have been asked to keep it after all.
             if await trio.to_thread.run_sync(self.store.custody.is_unneeded, course):
-                await trio.to_thread.run_sync(self.store.remove, course)
+                await trio.to_thread.run_sync(self.store.give_up, course)
         self.store.custody.unneeded.clear()
         await self.count_room()
         for course_row in await self._take_on(courses.values()):
@@ -303,10 +303,12 @@ class Kept:
     # -- going -------------------------------------------------------------------------------------------------------
 
     async def remove(self, course: bytes) -> None:
-        """Take a course off this disk that is here for nobody any more."""
+        """Take a course off this disk that is here for nobody any more, unless this node's person wants it by now."""
         self.withdraw(course)
         try:
-            await trio.to_thread.run_sync(self.store.remove, course)
+            if not await trio.to_thread.run_sync(self.store.give_up, course):
+                self.announce(course)
+                log.info("%s stays: it is wanted here by now", course.hex()[:12])
         except P2plearnError as error:
             log.warning("could not remove %s: %s", course.hex()[:12], error.message)
         await self.count_room()

@@ -146,8 +146,13 @@ def drop_gone(parts: StoreParts) -> None:
             for extent in parts.catalogue.extents()
             if extent.id not in planned and not is_extent(parts.extents / extent.file_name)
         }
-        if not gone:
-            return
+        if gone:
+            forget_gone(parts, gone)
+
+
+def forget_gone(parts: StoreParts, gone: set[int]) -> None:
+    """Forget the chunks of these extents, and the downloads that were filling them; count the courses anew."""
+    with parts.gate:
         digests = parts.catalogue.digests_in(gone)
         for path in (parts.extents / row.file_name for row in parts.catalogue.extents() if row.id in gone):
             if os.path.lexists(path):

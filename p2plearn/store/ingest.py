@@ -33,7 +33,7 @@ from p2plearn.errors import Interrupted, P2plearnError
 from p2plearn.store import contents
 from p2plearn.store.behind import Behind
 from p2plearn.store.durable import sync_directory, sync_file
-from p2plearn.store.extents import create_extent, remove_extent, start_of_file
+from p2plearn.store.extents import create_extent, is_extent, remove_extent, start_of_file
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.past_cache import BLOCK, LEAST, aligned
 from p2plearn.store.problems import disk_problem
@@ -92,6 +92,8 @@ class Ingest:
         self._fd = -1
         self._pins: set[bytes] = set()
         """Every digest of this publish so far: already stored, or in the new extent."""
+        self._there: dict[int, bool] = {}
+        """Whether the file of an extent that this publish relies on was there when it was first met."""
         self._last_file = -1
         self._checked = 0
         self._turn = 0
@@ -279,12 +281,16 @@ class Ingest:
     def _acceptable(self, extent: int, number: int) -> bool:
         """Whether a chunk of the file ``number`` that lies there needn't be stored.
 
-        What lies in a file of the user's doesn't count, unless without copying and in this very one: any other may
-        go with a course that has nothing to do with this one.
+        It does where the extent's file is gone. What lies in a file of the user's doesn't count, unless without copying
+        and in this very one: any other may go with a course that has nothing to do with this one.
         """
         row = self._parts.catalogue.extent(extent)
-        if row is None or row.name is not None:
-            return row is not None
+        if row is None:
+            return False
+        if row.name is not None:
+            if extent not in self._there:
+                self._there[extent] = is_extent(self._parts.extents / row.name)
+            return self._there[extent]
         file = self._found.files[number]
         found = (os.fsencode(file.source), file.size, file.mtime_ns, file.inode)
         return self._no_copy and found == (row.path, row.size, row.mtime_ns, row.inode)
@@ -316,6 +322,7 @@ class Ingest:
             self.extent_bytes = contents.write(self._fd, listed, self.extent_bytes)
             sync_file(self._fd)
             sync_directory(self._parts.extents)
+            self._parts.check_in_place()
         except OSError as error:
             raise disk_problem(error, "making the course durable") from error
 

@@ -25,9 +25,9 @@ from p2plearn.store.catalogue import VERSION, Catalogue
 from p2plearn.store.check import drop_gone
 from p2plearn.store.durable import TEMPORARY, sync_directory, write_atomic
 from p2plearn.store.extents import sweep_orphans
-from p2plearn.store.parts import StoreParts
+from p2plearn.store.parts import FORMAT, StoreParts
 from p2plearn.store.problems import disk_problem
-from p2plearn.store.rebuild import CATALOGUE, NOTES, give_contents, rebuild, set_aside
+from p2plearn.store.rebuild import CATALOGUE, NOTES, give_contents, rebuild, set_aside, take_back
 from p2plearn.store.sealing import is_as_sealed, write_seal
 from p2plearn.store.space import StoreLimits
 
@@ -57,7 +57,7 @@ def open_parts(home: Path, limits: StoreLimits, author: bytes) -> tuple[int, Sto
         sync_directory(directory)
         catalogue, notices = _open_catalogue(home, unclean, author)
         try:
-            parts = StoreParts(home, catalogue, limits)
+            parts = StoreParts(home, catalogue, limits, lock)
             parts.notices += notices
             parts.as_left = not unclean and not notices and (directory / _SEAL).exists()  # which was right
             _clean_up(parts)
@@ -155,7 +155,7 @@ def _check_courses(catalogue: Catalogue) -> None:
 
 def _lock_format(directory: Path) -> int:
     """Check the FORMAT file (made at the first open) and lock it; returns the descriptor that holds the lock."""
-    path = directory / "FORMAT"
+    path = directory / FORMAT
     if not path.exists():
         write_atomic(path, [_FORMAT.encode()])
     lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -202,6 +202,7 @@ def _clean_up(parts: StoreParts) -> None:
         if (TEMPORARY in entry.name or entry.name.endswith(HALF)) and entry.is_file(follow_symlinks=False):
             os.unlink(entry.path)
     known = {extent.file_name for extent in parts.catalogue.extents()}
+    known |= take_back(parts, known)
     sweep_orphans(parts.extents, known)
     parts.course_files.sweep({row.course for row in parts.catalogue.courses()})
     drop_gone(parts)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from p2plearn.course.index import Index
 from p2plearn.course.manifest import SignedManifest
+from p2plearn.errors import StoreProblem
 from p2plearn.store.catalogue import Catalogue
 from p2plearn.store.course_files import CourseFileDamaged, CourseFiles
 from p2plearn.store.extents import ExtentFiles
@@ -27,6 +28,9 @@ from p2plearn.store.problems import disk_problem
 from p2plearn.store.space import Budget, StoreLimits
 
 log = logging.getLogger("p2plearn.store")
+
+FORMAT = "FORMAT"
+"""The file that says what is in a store's folder; locked for as long as the store is open."""
 
 _DIGEST = 32
 
@@ -37,8 +41,9 @@ _RECENT = 16
 class StoreParts:
     """Catalogue, files, budget and open placements of one store."""
 
-    def __init__(self, home: Path, catalogue: Catalogue, limits: StoreLimits) -> None:
+    def __init__(self, home: Path, catalogue: Catalogue, limits: StoreLimits, lock: int) -> None:
         self.home = home
+        self._lock = lock
         self.directory = home / "store"
         self.extents = self.directory / "extents"
         self.catalogue = catalogue
@@ -61,6 +66,21 @@ class StoreParts:
         self._recent: OrderedDict[bytes, Placement] = OrderedDict()
         self._forgotten: weakref.WeakSet[Placement] = weakref.WeakSet()
         """Those of courses that were removed while somebody read them."""
+
+    def in_place(self) -> bool:
+        """Whether what this store has open is what lies at its home's path: another home may be there by now."""
+        try:
+            return os.path.samestat(os.stat(self.directory / FORMAT), os.fstat(self._lock))
+        except OSError:
+            return False
+
+    def check_in_place(self) -> None:
+        """Raise StoreProblem unless what was written below the home's path is what the catalogue is about to name."""
+        if not self.in_place():
+            raise StoreProblem(
+                f"The store in {self.home} was deleted or moved, or its disk is not plugged in any more.",
+                "Bring it back, then stop the node and start it again.",
+            )
 
     def placement(self, course: bytes, *, refresh: bool = True) -> Placement | None:
         """Where a course's chunks lie; None unless its index is here. A damaged index file counts as none.

@@ -20,7 +20,8 @@ from p2plearn.course.file_table import FileEntry
 from p2plearn.database import CommitInDoubt
 from p2plearn.store import contents
 from p2plearn.store.alone import extent_of, layout_alone
-from p2plearn.store.catalogue import PlanRow, add_extent, forget_extent
+from p2plearn.store.catalogue import PlanRow, add_extent
+from p2plearn.store.check import forget_gone
 from p2plearn.store.durable import sync_directory
 from p2plearn.store.extents import Layout, create_extent, is_extent, plan_layout, remove_extent
 from p2plearn.store.parts import StoreParts
@@ -112,8 +113,8 @@ class Plan:
         path = self._parts.extents / plan.extent.file_name
         if not is_extent(path):
             # A power cut between the row and the file's name reaching the disk: nothing is lost but the plan.
-            with self._parts.catalogue.writing() as db:
-                forget_extent(db, plan.extent.id)
+            # Where the file went later, the chunks that were committed in it go, too: they are fetched again.
+            forget_gone(self._parts, {plan.extent.id})
             return
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         self.fds[plan.extent.id] = fd
@@ -213,6 +214,7 @@ class Plan:
                 contents.write(fd, self._listed(slots, offsets), end)
             if made:
                 sync_directory(self._parts.extents)
+                self._parts.check_in_place()
             with self._parts.catalogue.writing() as db:
                 record(db)
                 for (name, _), (slots, offsets, end) in zip(made, layouts, strict=True):

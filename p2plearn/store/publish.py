@@ -312,7 +312,8 @@ def add_course(db: sqlite3.Connection, signed: SignedManifest, *, why: str, now:
     manifest = signed.manifest
     db.execute(
         "INSERT INTO courses VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-        "ON CONFLICT (course) DO UPDATE SET indexed = max(indexed, excluded.indexed)",
+        "ON CONFLICT (course) DO UPDATE SET indexed = max(indexed, excluded.indexed), "
+        "why = CASE why WHEN 'seen' THEN excluded.why ELSE why END",
         (
             signed.course,
             manifest.author,

@@ -30,8 +30,9 @@ from p2plearn.store import contents, mirror
 from p2plearn.store.catalogue import Catalogue, add_chunks, add_extent
 from p2plearn.store.course_files import SUFFIX as COURSE_SUFFIX
 from p2plearn.store.course_files import CourseFileDamaged, CourseFiles
-from p2plearn.store.durable import TEMPORARY, sync_directory, sync_filesystem
+from p2plearn.store.durable import TEMPORARY, sync_directory, sync_file, sync_filesystem
 from p2plearn.store.extents import ALIGNMENT, SUFFIX, is_extent
+from p2plearn.store.parts import StoreParts
 from p2plearn.store.placement import Placement
 from p2plearn.store.publish import add_course
 
@@ -191,6 +192,39 @@ def _note_extents(catalogue: Catalogue, directory: Path, courses: Known) -> int:
             told = time.monotonic()
             log.warning("building the catalogue anew: %d of %d extents read", number + 1, total)
     return found
+
+
+def take_back(parts: StoreParts, known: set[str]) -> set[str]:
+    """Extents without a row that have what a course here lacks get one again; their names.
+
+    Such a one was away when the store was looked at, and is back: on a disk that wasn't mounted, or moved for a while.
+    """
+    back: set[str] = set()
+    for name in sorted(entry.name for entry in os.scandir(parts.extents) if entry.name.endswith(SUFFIX)):
+        if name in known or not is_extent(parts.extents / name):
+            continue
+        fd = os.open(parts.extents / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            listed = contents.read(fd) or []
+            here = parts.catalogue.locate([digest for digest, _, _ in listed])
+            lacking = {digest for digest, _, _ in listed} - set(here)
+            courses = parts.courses_with(lacking)
+            right = [entry for entry in _right_chunks(fd, {}) if entry[0] in lacking] if courses else []
+            facts = os.fstat(fd)
+            if right:
+                sync_file(fd)  # a row means that its bytes are on the disk
+        finally:
+            os.close(fd)
+        if not right:
+            continue
+        with parts.catalogue.writing() as db:
+            extent = add_extent(db, name, min(facts.st_size, facts.st_blocks * 512))
+            add_chunks(db, ((digest, extent, at, length) for digest, at, length in right))
+        for course in courses:
+            parts.recount(course)
+        back.add(name)
+        log.warning("%s is back, with %d chunks that were missing", parts.extents / name, len(right))
+    return back
 
 
 def _lengths(courses: Known) -> dict[int, set[bytes]]:

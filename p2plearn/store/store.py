@@ -102,7 +102,7 @@ class Store:
         self._parts.files.close()
         harmed = self._parts.catalogue.harmed
         self._parts.catalogue.close()
-        if problem is None and not harmed:
+        if problem is None and not harmed and self._parts.in_place():
             opening.seal(self._parts.directory)
         os.close(self._lock_fd)
         self._lock_fd = -1
@@ -399,12 +399,28 @@ class Store:
         self.forget(course)
         return self.gc().freed
 
-    def forget(self, course: bytes) -> None:
-        """Forget a course; ``gc`` frees what only it needed, once for any number of them. Raises as ``remove``."""
+    def give_up(self, course: bytes) -> bool:
+        """``remove`` what is kept for others alone; False, and nothing done, if this node's person wants it by now.
+
+        They may have begun to (``CustodyRecords.claim``) since the caller looked.
+        """
+        if not self.forget(course, given_up=True):
+            return False
+        self.gc()
+        return True
+
+    def forget(self, course: bytes, *, given_up: bool = False) -> bool:
+        """Forget a course; ``gc`` frees what only it needed, once for any number of them. Raises as ``remove``.
+
+        ``given_up``: only if it is kept for others alone; False if it isn't.
+        """
         with self._downloads.of_course(course):
             if course in self._downloads:
                 raise Refused("That course is being fetched right now.", "Stop the get first, then remove it.")
             with self._parts.gate:
+                row = self._parts.catalogue.course(course)
+                if given_up and row is not None and row.why != "custody":
+                    return False
                 try:
                     self._forget(course)
                 except NoSpace:
@@ -414,6 +430,13 @@ class Store:
                 self._parts.forget(course)
                 with contextlib.suppress(OSError):  # without a row it is swept at the next open
                     self._parts.course_files.remove(course)
+        return True
+
+    def claim(self, course: bytes, why: str) -> bool:
+        """``CustodyRecords.claim``; whether the course is in the catalogue, and so stays. Not while it is given up."""
+        with self._parts.gate:
+            self.custody.claim(course, why)
+            return self._parts.catalogue.course(course) is not None
 
     def _forget(self, course: bytes) -> None:
         with self._parts.catalogue.writing() as db:

@@ -16,6 +16,7 @@ from array import array
 
 from p2plearn.store import resume
 from p2plearn.store.catalogue import CourseRow, PlanRow
+from p2plearn.store.extents import is_extent
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.placement import Placement, bit
 
@@ -57,8 +58,11 @@ class Unfinished:
         for slot, offset in zip(planned, array("Q", plan.offsets), strict=True):
             offsets[slot] = offset
         slots = [slot for slot in planned if not bit(placement.have, slot)]
+        path = self._parts.extents / plan.extent.file_name
         try:
-            fd = os.open(self._parts.extents / plan.extent.file_name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            if not is_extent(path):
+                return 0
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             return 0  # a power cut may have taken it: it will be fetched again
         try:
