@@ -9,6 +9,7 @@ Imports ``errors`` and ``lock``.
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -25,6 +26,11 @@ meanwhile."""
 
 SILENT_LOOKS: Final = 3
 """Looks in a row to which the disk has no answer; a network disk may miss one."""
+
+
+def _has_keys(lock: Path) -> bool:
+    """Whether there is a home beside a lock: not an empty folder that a disk is to be mounted on."""
+    return any(lock.parent.glob("keys/*"))
 
 
 class HomeWatch:
@@ -50,14 +56,24 @@ class HomeWatch:
                 there, why = silent < SILENT_LOOKS, f"its disk doesn't answer ({error.strerror})"
             # On a file system that never told that this is the same file, it being there has to be enough.
             if not there and (told or silent or not self._lock.path.exists()):
-                self._gone = HomeGone(
-                    f"The home of this node, {self._lock.path.parent}, is gone: {why}. Without it nothing can be kept, "
-                    "so the node has ended.",
-                    "Bring it back (plug in the disk, undo the move), then start the node again. A start without it "
-                    "makes a new node, with new keys.",
-                )
+                self._gone = self._lock_gone() if _has_keys(self._lock.path) else self._home_gone(why)
                 log.critical("%s %s", self._gone.message, self._gone.hint)
                 raise self._gone
+
+    def _home_gone(self, why: str) -> HomeGone:
+        return HomeGone(
+            f"The home of this node, {self._lock.path.parent}, is gone: {why}. Without it nothing can be kept, "
+            "so the node has ended.",
+            "Bring it back (plug in the disk, undo the move), then start the node again. A start without it "
+            "makes a new node, with new keys.",
+        )
+
+    def _lock_gone(self) -> HomeGone:
+        return HomeGone(
+            f"The lock of this node, {self._lock.path}, was deleted, or another home is in its place. "
+            "Nothing keeps a second node out any more, so the node has ended.",
+            "If it is the same home still, start the node again: nothing was lost. Else bring that one back.",
+        )
 
     async def _is_there(self) -> bool:
         # In a thread that may be left behind: a disk that is gone may never answer.

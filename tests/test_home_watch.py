@@ -116,3 +116,12 @@ def test_a_node_ends_and_makes_no_new_home(tmp_path: Path, how: str) -> None:
             node.start()
             node.run("get", course, "-o", tmp_path / "out")
             assert node.run("verify")["damaged"] == []
+
+
+def test_a_lock_that_was_deleted_is_no_home_that_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "peer.key").touch()
+    gone = watched(Scripted(tmp_path / "node.lock", True, True, False), 5)
+    assert gone is not None
+    assert f"The lock of this node, {tmp_path / 'node.lock'}, was deleted" in gone.message
+    assert "nothing was lost" in gone.hint
