@@ -288,7 +288,10 @@ class Vigil:
 
     def _keep_to(self, circle: set[Node], now: float) -> None:
         for node in circle:
+            said_goodbye = node not in self.detector and node in self.goodbyes
             self.detector.watch(node, now, self._been_away.pop(node, 0.0))
+            if said_goodbye:  # before it was watched
+                self.detector.left(node, now)
         for node in [node for node in self.detector if node not in circle]:
             self.detector.forget(node)
         for node in [node for node, told in self.told.items() if node not in circle and now - told.at > 600.0]:

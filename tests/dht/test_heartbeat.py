@@ -137,6 +137,21 @@ async def test_a_beat_that_was_overtaken_takes_back_nothing(autojump_clock: trio
     assert vigil.told[node].beat.sequence == 12
 
 
+async def test_a_goodbye_counts_that_was_said_before_anybody_watched(autojump_clock: trio.testing.MockClock) -> None:
+    circle: set[Node] = set()
+    node = min(THERE)
+    vigil = Vigil(Wires(), lambda _: (0, False, b""), lambda: circle, nothing, INTERVAL)
+    vigil._heard(node, Beat(1, 60, 5, True, b""))
+    circle.add(node)
+    vigil._keep_to(circle, trio.current_time())
+    assert vigil.detector.life(node) is Life.LEFT
+    await trio.sleep(10 * INTERVAL)
+    assert vigil.detector.gone_for_good(node, trio.current_time())
+    vigil._heard(node, Beat(2, 60, 5, False, b""))
+    vigil._keep_to(circle, trio.current_time())
+    assert vigil.detector.life(node) is Life.ALIVE
+
+
 async def test_a_node_that_starts_again_is_not_taken_for_an_older_beat(autojump_clock: trio.testing.MockClock) -> None:
     watching, node = Wires().vigil, min(THERE)
 
