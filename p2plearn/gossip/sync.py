@@ -127,6 +127,8 @@ class Sync:
         self.figures = Figures()
         self._compared: set[ID] = set()
         """Connected peers with whom the catalogue was compared to the end since they came."""
+        self._waited_for: set[ID] = set()
+        """Connected peers who were once waited for in vain: nobody waits for them again."""
 
     # -- answering ------------------------------------------------------------------------------------------------
 
@@ -202,8 +204,9 @@ class Sync:
     async def compare_catalogue(self, seconds: float) -> None:
         """Compare the catalogue with some of the peers with whom that hasn't been done since they connected. Returns
         when it has, at once where there are none, and in so many seconds in any case; what isn't done then goes on.
+        Who wasn't done in time isn't waited for a second time.
         """
-        left = sorted(set(self._host.get_connected_peers()) - self._compared, key=ID.to_bytes)
+        left = sorted(set(self._host.get_connected_peers()) - self._compared - self._waited_for, key=ID.to_bytes)
         if not left or self._nursery is None:
             return
         done = trio.Event()
@@ -214,9 +217,11 @@ class Sync:
                     nursery.start_soon(self._exchange, PeerInfo(peer, []), [CATALOGUE])
             done.set()
 
-        self._nursery.start_soon(compare, random.sample(left, min(COMPARED_AT_ONCE, len(left))))
+        asked = random.sample(left, min(COMPARED_AT_ONCE, len(left)))
+        self._nursery.start_soon(compare, asked)
         with trio.move_on_after(seconds):
             await done.wait()
+        self._waited_for.update(set(asked) - self._compared)
 
     def look_for(self, course: bytes) -> trio.Event:
         """Seek a course's feed, again and again until somebody had it; the event is set after the first time."""
@@ -242,6 +247,7 @@ class Sync:
         while True:
             here = set(self._host.get_connected_peers())
             self._compared &= here
+            self._waited_for &= here
             for peer in self._meetings.due(here, trio.current_time(), busy=self._busy()):
                 nursery.start_soon(exchange, peer)
             await trio.sleep(LOOK_SECONDS)

@@ -269,6 +269,7 @@ async def test_the_catalogue_is_compared_where_it_was_not_yet_and_nobody_is_wait
             await b.meet(c)
             await b.sync.compare_catalogue(0.05)  # it goes on without us
             assert c.host.get_id() not in b.sync._compared
+            await b.sync.compare_catalogue(math.inf)  # nobody else is there, and c isn't waited for again
 
 
 async def test_news_of_others_is_gathered_while_there_is_much_and_ones_own_is_told_soon(
