@@ -90,13 +90,15 @@ async def serve(
     When cancelled, work under way is cancelled with it and the socket is removed.
     """
     listener = listen(path, lock)
+    own = os.lstat(path)
     try:
         async with listener:
             task_status.started()
             await serve_calls([listener], Conversation, node, lambda: config.API_CONNECTIONS)
     finally:
         with contextlib.suppress(OSError):
-            os.unlink(path)
+            if os.path.samestat(own, os.lstat(path)):  # another home may be there by now, with a node of its own
+                os.unlink(path)
 
 
 READING: Final = ("GET", "HEAD")

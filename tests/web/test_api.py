@@ -496,6 +496,17 @@ def test_the_socket_is_private_and_goes_away(tmp_path: Path) -> None:
     assert not home.socket.exists()
 
 
+def test_the_socket_of_another_node_in_its_place_stays(tmp_path: Path) -> None:
+    with running(tmp_path / "home") as (_, home):
+        home.path.rename(tmp_path / "moved")
+        with running(tmp_path / "home"):
+            with socket.socket(socket.AF_UNIX) as other:
+                other.bind(str(tmp_path / "other"))
+            os.rename(tmp_path / "other", home.socket)
+        assert home.socket.is_socket()
+    assert home.socket.is_socket()
+
+
 @pytest.mark.parametrize("length", [90, 104, 107, 108, 109, 300, 1000])
 def test_homes_of_any_depth_work(tmp_path: Path, length: int) -> None:
     deep = tmp_path
