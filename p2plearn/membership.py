@@ -18,7 +18,7 @@ from typing import Final
 from p2plearn.config import Home
 from p2plearn.errors import P2plearnError, Refused, UsageProblem
 from p2plearn.invite import KEY_BYTES, MAX_TEXT, Invite, format_invite, parse_invite, tidy_name
-from p2plearn.lock import refuse_if_held
+from p2plearn.lock import holder
 from p2plearn.private_files import create_private, make_private_folder, read_private
 
 _MOST_TAG_BYTES: Final = 64
@@ -55,10 +55,16 @@ def _group_of(home: Home) -> Invite | None:
 def join(home: Home, invite: Invite, *, replace: bool) -> bool:
     """Set a home up to be in a group; whether it was not in it before. The node must not be running.
 
-    Raises AlreadyRunning; Refused when the home belongs to another network, unless ``replace``.
+    Raises Refused while the node runs, or when the home belongs to another network, unless ``replace``.
     """
     home.prepare()
-    refuse_if_held(home.lock)
+    pid = holder(home.lock)
+    if pid is not None:
+        raise Refused(
+            f"The node of {home.path} is running{f' (process {pid})' if pid else ''}: its group is changed while it is "
+            "stopped.",
+            f"Stop it, then say this again: p2plearn --home {shlex.quote(str(home.path))} node stop",
+        )
     try:
         return _join(home, invite, replace)
     except OSError as problem:

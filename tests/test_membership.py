@@ -15,6 +15,7 @@ from p2plearn.cli import main
 from p2plearn.config import Home, Settings
 from p2plearn.errors import P2plearnError, Refused
 from p2plearn.invite import Invite, format_invite
+from p2plearn.lock import NodeLock
 from p2plearn.membership import group_of, join, new_group
 from p2plearn.net import bootstrap
 
@@ -73,6 +74,15 @@ def test_an_invite_that_leads_to_this_machine_alone_says_so(tmp_path: Path, caps
         assert ("Warning" in err, facts["warnings"]) == (False, [])
         pocket.places = ("/ip4/192.168.7.7/tcp/4017", "/ip4/127.0.0.1/tcp/4017")
         assert "Warning" not in invite()[0]
+
+
+def test_a_group_is_changed_while_the_node_is_stopped(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.prepare()
+    with NodeLock(home.lock), pytest.raises(Refused, match="its group is changed while it is stopped") as caught:
+        join(home, new_group("x"), replace=True)
+    assert f"p2plearn --home {home.path} node stop" in caught.value.hint
+    assert group_of(home) is None
 
 
 def test_a_fresh_home_joins_and_an_invite_renews_its_addresses(home: Home) -> None:

@@ -63,7 +63,7 @@ def test_a_home_stays_in_its_network_unless_told_to_change(tmp_path: Path) -> No
     )
     home = tmp_path / "home"
     with RealNode(home) as node:
-        assert run_command("join", school, "--json", home=home).code == 1  # the node runs
+        assert run_command("join", school, "--json", home=home).code == 8  # the node runs
         node.run("node", "status")
     refused = run_command("join", school, "--json", home=home)
     assert refused.code == 8
