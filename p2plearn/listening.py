@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from multiaddr import Multiaddr
 
-from p2plearn.config import Settings
+from p2plearn.config import Settings, environment_name
 from p2plearn.errors import UsageProblem
 from p2plearn.net.addresses import read_address
 from p2plearn.net.bootstrap import read_addresses
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def check_addresses(settings: Settings) -> None:
     """Raise UsageProblem for the first address that no node could use."""
     for text in settings.texts("network.listen"):
-        _multiaddr(text, named(settings, "network.listen"))
+        _multiaddr(text, settings)
     announced(settings)
     read_addresses(settings.texts("network.bootstrap"), named(settings, "network.bootstrap"))
     where = settings.text("metrics.listen")
@@ -51,23 +51,33 @@ async def listen(host: BasicHost, settings: Settings) -> None:
     Raises UsageProblem when an address that was asked for can't be had, or none at all.
     """
     swarm = host.get_network()
-    where = named(settings, "network.listen")
-    wanted = [_multiaddr(text, where) for text in settings.texts("network.listen")]
+    wanted = [_multiaddr(text, settings) for text in settings.texts("network.listen")]
     await swarm.listen(*wanted)
     failed = [addr for addr in wanted if str(addr) not in swarm.listeners]
     if failed and not settings.is_default("network.listen"):
         raise UsageProblem(
             f"Can't listen on {', '.join(map(str, failed))}: the port is taken, or the address isn't this machine's.",
-            "Choose another with --listen /ip4/0.0.0.0/tcp/PORT (0 for any free port).",
+            f"Choose another with {written(settings, '/ip4/0.0.0.0/tcp/PORT')} (0 for any free port).",
         )
     if failed:
         free = [Multiaddr(str(addr).rpartition("/")[0] + "/0") for addr in failed]
         await swarm.listen(*free)
     if not swarm.listeners:
-        raise UsageProblem("No address can be listened on.", "Name one with --listen /ip4/ADDRESS/tcp/PORT.")
+        how = written(settings, "/ip4/ADDRESS/tcp/PORT")
+        raise UsageProblem("No address can be listened on.", f"Name one with {how}.")
 
 
-def _multiaddr(text: str, where: str) -> Multiaddr:
+def written(settings: Settings, address: str) -> str:
+    """How ``address`` is written to be listened on, in the place where ``network.listen`` was given."""
+    source = settings.setting("network.listen").source
+    if source in {"default", "the command line"}:
+        return f"--listen {address}"
+    if source == environment_name("network.listen"):
+        return f"{source}={address}"
+    return f'listen = ["{address}"] under [network]'
+
+
+def _multiaddr(text: str, settings: Settings) -> Multiaddr:
     try:
         address = Multiaddr(text)
         host, *port = [part.name for part in address.protocols()]
@@ -75,10 +85,12 @@ def _multiaddr(text: str, where: str) -> Multiaddr:
             raise ValueError
     except Exception:  # the library raises whatever a part's codec does, in words of its own
         hint = (
-            "It takes an IP address of this machine and a TCP port: --listen /ip4/0.0.0.0/tcp/4017 (0.0.0.0 stands for "
-            "every address it has, port 0 for any that is free)."
+            "It takes an IP address of this machine and a TCP port: "
+            f"{written(settings, '/ip4/0.0.0.0/tcp/4017')} (0.0.0.0 stands for every address it has, port 0 for any "
+            "that is free)."
         )
         if text.endswith(("/wss", "/tls/ws")):
             hint = "Listen on …/ws, have a web server pass calls on to it, and name its address in network.announce."
+        where = named(settings, "network.listen")
         raise UsageProblem(f"{where}: “{text}” is no address to listen on.", hint) from None
     return address

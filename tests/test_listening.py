@@ -45,6 +45,23 @@ def test_a_wrong_address_is_refused_before_a_node_starts(
     assert not (home / "keys").exists()
 
 
+@pytest.mark.parametrize(
+    ("toml", "flags", "variables", "how"),
+    [
+        ('network.listen = ["x"]', {}, {}, 'listen = ["/ip4/0.0.0.0/tcp/4017"] under [network] ('),
+        ("", {"network.listen": ("x",)}, {}, "--listen /ip4/0.0.0.0/tcp/4017 ("),
+        ("", {}, {"P2PLEARN_NETWORK_LISTEN": "x"}, "P2PLEARN_NETWORK_LISTEN=/ip4/0.0.0.0/tcp/4017 ("),
+    ],
+)
+def test_an_address_is_asked_for_in_the_form_of_the_place_where_it_stands(
+    tmp_path: Path, toml: str, flags: dict[str, object], variables: dict[str, str], how: str
+) -> None:
+    (tmp_path / "config.toml").write_text(toml)
+    with pytest.raises(UsageProblem) as caught:
+        check_addresses(Settings.load(tmp_path, flags, variables))
+    assert how in caught.value.hint
+
+
 def test_what_is_right_passes_and_an_option_is_named_as_such(tmp_path: Path) -> None:
     right = {
         "network.announce": ["/dns4/courses.example.org/tcp/443/wss"], "network.listen": ["/ip4/127.0.0.1/tcp/0/ws"],

@@ -101,26 +101,26 @@ class Settings:
         """
         values: dict[str, Setting] = {}
 
-        def take(name: str, raw: object, source: str) -> None:
+        def take(name: str, raw: object, source: str, todo: str) -> None:
             row = BY_NAME[name]
             try:
                 values[name] = Setting(row, parse(row, raw), source)
             except ValueError as problem:
-                raise UsageProblem(f"{name} in {source}: {problem}.") from None
+                raise UsageProblem(f"{name} in {source}: {problem}.", todo) from None
 
         file = Home(home).config
         for name, raw in _read_toml(file).items():
             if name not in BY_NAME:
                 raise UsageProblem(f"{file} has a setting {name!r} that doesn't exist.", _nearest(name))
-            take(name, raw, str(file))
+            take(name, raw, str(file), "Correct that line of the file, or take it out: then the default holds.")
         environment = os.environ if environment is None else environment
         _refuse_unknown(environment)
         for row in SETTINGS:
             variable = environment_name(row.name)
             if variable in environment:
-                take(row.name, environment[variable], variable)
+                take(row.name, environment[variable], variable, "Give the variable another value, or unset it.")
         for name, raw in (flags or {}).items():
-            take(name, raw, "the command line")
+            take(name, raw, "the command line", "Give the option another value, or leave it out.")
         return cls(values)
 
 
