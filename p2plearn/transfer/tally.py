@@ -68,17 +68,17 @@ class Tally:
         guilty = [fault for name, fault in self.faulty.items() if name in self.found]
         if guilty and self.found <= self.faulty.keys() | self.not_here:
             return IntegrityProblem(
-                f"every peer that has this course sent something wrong ({guilty[0]}); none of that was kept",
+                f"Every peer that has this course sent something wrong ({guilty[0]}); none of that was kept",
                 "Check the hash with whoever gave it to you, or name another provider with --from." + keeps,
             )
         if partly:
             return NobodyHasIt(
-                f"the peers that take part don't have all of it between them ({self.words()})",
+                f"The peers that take part don't have all of it between them ({self.words()})",
                 "Try again when more peers are up." + keeps,
             )
         why = next(iter(self.unreachable.values()), "")
         return NobodyHasIt(
-            f"nobody who has this course can be reached: {self.words()}" + (f" ({why})" if why else ""),
+            f"Nobody who has this course can be reached: {self.words()}" + (f" ({why})" if why else ""),
             "Check the hash, try again later, or name a provider with --from ADDRESS." + keeps,
         )
 

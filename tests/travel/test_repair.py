@@ -87,7 +87,7 @@ def test_with_nobody_to_ask_it_says_what_is_missing_and_what_to_do(tmp_path: Pat
         flip(the_extent(a), 1_000_000)
         ran = run_command("verify", "--repair", home=a.home.path)
         assert ran.code == 6
-        assert "Still damaged: course: a.bin: its bytes don't have their hash. nobody who has this" in ran.stdout
+        assert "Still damaged: course: a.bin: its bytes don't have their hash. Nobody who has this" in ran.stdout
         assert "publish a course of your own again" in ran.stderr
         # Limited in time, and once more as a script would: it stays named until it is back.
         left = a.run("verify", course, "--repair", "--timeout", "0.1", code=6)["left"]
