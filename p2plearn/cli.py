@@ -26,7 +26,8 @@ EXIT_CODES = """\
 \b
 Exit codes: 0 ok, 1 error, 2 usage, 3 no node running, 4 nobody has it,
 5 timed out (the same command goes on from there), 6 integrity,
-7 quota or disk, 8 refused by policy, 9 leave incomplete, 130 interrupted."""
+7 quota or disk, 8 refused by policy, 9 leave incomplete,
+10 home gone while its node ran, 130 interrupted."""
 
 
 @click.group(cls=Assembled, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -89,15 +90,16 @@ def _fail(scope: Scope, error: P2plearnError) -> int:
         import traceback
 
         traceback.print_exc()
+    hint = scope.said(error.hint)
     lines = [plain(line) for line in error.message.splitlines() or [""]]
     note("p2plearn: " + "\n  ".join(lines))
-    if error.hint:
-        note("\n".join(f"  {plain(line)}" for line in error.hint.splitlines()))
+    if hint:
+        note("\n".join(f"  {plain(line)}" for line in hint.splitlines()))
     if scope.as_json:
         write_json(
             {
                 "schema": SCHEMA, "event": "error", "code": error.code, "message": error.message,
-                "hint": error.hint, "exit": error.exit_code,
+                "hint": hint, "exit": error.exit_code,
             }
         )  # fmt: skip
     return error.exit_code

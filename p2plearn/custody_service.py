@@ -176,8 +176,8 @@ class CustodyService:
         """
         if self._leave is not None:
             raise Refused(
-                "This node is leaving already: p2plearn node status says how far it is.",
-                "Wait for that, or stop it as it stands: p2plearn node stop",
+                "This node is leaving already.",
+                "Wait for that (p2plearn node status says how far it is), or stop it as it stands: p2plearn node stop",
             )
         handing_over, ended = self._leave = trio.CancelScope(), trio.Event()
         try:

@@ -8,7 +8,7 @@ Imports ``terminal`` and ``views``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from p2plearn.terminal import count, plain, size, span
@@ -20,9 +20,11 @@ _MOST_NAMED = 20
 """Courses, peers and the like named one by one; ``--json`` names all."""
 
 
-def status(facts: Facts) -> str:
-    """All of it."""
-    blocks = [list(block(facts)) for block in (_attention, _node, _storage, _copies, _traffic, _network, _people)]
+def status(facts: Facts, *, said: Callable[[str], str] = str) -> str:
+    """All of it; ``said`` puts the home into the commands of what needs attention (not into titles)."""
+    attention = [said(line) if line.startswith(("! ", "    and ")) else line for line in _attention(facts)]
+    blocks = [list(block(facts)) for block in (_node, _storage, _copies, _traffic, _network, _people)]
+    blocks.insert(0, attention)
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 

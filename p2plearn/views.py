@@ -48,10 +48,10 @@ def peers(rows: Sequence[Mapping[str, Any]]) -> str:
     return table(tuple(shown), list(zip(*shown.values(), strict=True)))
 
 
-def courses(rows: Sequence[Mapping[str, Any]]) -> str:
-    """``list``."""
+def courses(rows: Sequence[Mapping[str, Any]], *, said: Callable[[str], str] = str) -> str:
+    """``list``; ``said`` puts the home into a command."""
     if not rows:
-        return "No courses are kept here. `p2plearn publish FOLDER` makes one, `p2plearn get HASH` fetches one."
+        return said("No courses are kept here. `p2plearn publish FOLDER` makes one, `p2plearn get HASH` fetches one.")
     cells = [
         (
             str(row["course"])[:12],
@@ -90,8 +90,8 @@ def course(facts: Mapping[str, Any]) -> str:
     return shown + ("\n\n" + table(("SIZE", "FILE"), cells, right=frozenset({0})) if cells else "")
 
 
-def published(result: PublishResult) -> str:
-    """What ``publish`` says on stderr; the hash goes to stdout."""
+def published(result: PublishResult, *, said: Callable[[str], str] = str) -> str:
+    """What ``publish`` says on stderr; the hash goes to stdout. ``said`` puts the home into a command."""
     title = plain(result.title)
     facts = f"{size(result.bytes)} in {count(result.files, 'file')}, {count(result.chunks, 'chunk')}"
     lines = [f"Warning: {plain(warning)}" for warning in result.warnings]
@@ -101,9 +101,9 @@ def published(result: PublishResult) -> str:
     else:
         lines.append(f"{title} is published here already, just as it is: {facts}.")
     if result.copied_bytes and (result.version > 1 or not result.new):  # a first version copies all it has
-        rest = "; the rest was there" if result.copied_bytes < result.bytes else ""
+        rest = "; the rest is repeated in it, or was there" if result.copied_bytes < result.bytes else ""
         lines.append(f"Copied into the store: {size(result.copied_bytes)}{rest}.")
-    lines.append(_copies(result))
+    lines.append(said(_copies(result)))
     if result.private:
         lines.append(
             "It is private: not in the catalogue that others search, nor will a next version be. To put it in, publish "
@@ -200,7 +200,7 @@ def fewer_copies(rows: Sequence[Mapping[str, Any]], unconfirmed: Sequence[str] =
             f"{count(len(unconfirmed), 'node')} with copies of these did not answer at once, and "
             f"{'counts' if one else 'count'} as away: {', '.join(map(plain, unconfirmed))}"
         )
-    return "\n".join([*lines, "To hand over first: p2plearn node leave"])
+    return "\n".join(lines)
 
 
 def swept(facts: Mapping[str, Any]) -> str:
@@ -294,8 +294,8 @@ def exported(result: ExportResult) -> str:
     return "\n".join([head, *lines, "Elsewhere: p2plearn import FILE. IPFS programs read it too (ipfs dag import)."])
 
 
-def imported(result: ImportResult) -> str:
-    """``import``: a line for each course, then what was learnt of people."""
+def imported(result: ImportResult, *, said: Callable[[str], str] = str) -> str:
+    """``import``: a line for each course, then what was learnt of people; ``said`` puts the home into a command."""
     lines = []
     for row in result.courses:
         state, name = str(row.get("state")), _version(row)
@@ -306,7 +306,7 @@ def imported(result: ImportResult) -> str:
                     f"{name}: was here already, in {folder}, and is served from there: what you change in it is gone "
                     "from this node. For a copy of its own:"
                 )
-                lines.append(f"  p2plearn get {row.get('course')}")
+                lines.append(said(f"  p2plearn get {row.get('course')}"))
                 continue
             if new:
                 lines.append(f"{name}: complete, {size(new)} of it new.")
@@ -314,7 +314,7 @@ def imported(result: ImportResult) -> str:
                 lines.append(f"{name}: was here already.")
             else:
                 lines.append(f"{name}: is new here, and complete; all of its content was here already.")
-            lines.append(f"  p2plearn get {row.get('course')}")
+            lines.append(said(f"  p2plearn get {row.get('course')}"))
         elif state == "incomplete":
             here = f"{size(int(row.get('have_bytes', 0)))} of {size(int(row.get('bytes', 0)))}"
             files = int(row.get("missing_files", 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from nodes import Ran
 from pocket_node import PocketArchives, PocketNode, running
 
 from p2plearn.cli import main
+from p2plearn.commands import archive
+from p2plearn.errors import P2plearnError
 from p2plearn.operations import ImportRequest, ImportResult, Report
 
 Run = Callable[..., Ran]
@@ -43,6 +46,18 @@ def test_an_export_into_a_pipe_names_the_users_own(run: Run, tmp_path: Path) -> 
         assert run("export", "ab" * 32, "-o", pipe, "--json").last["path"] == str(pipe)
     finally:
         os.close(reading)
+
+
+def test_who_stops_reading_an_export_is_told_that_it_is_not_whole() -> None:
+    (source, into), (reading, out) = os.pipe(), os.pipe()
+    os.write(into, b"some of a file")
+    os.close(reading)
+    try:
+        with pytest.raises(P2plearnError, match="stopped reading before its end"):
+            archive._drain(source, out, threading.Event())
+    finally:
+        for each in (source, into, out):
+            os.close(each)
 
 
 class Carrying(PocketArchives):

@@ -49,7 +49,7 @@ def say(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
         ("list --zzz", "There is no option --zzz here.\n  Try: p2plearn list --help"),
         ("publsh .", "There is no command 'publsh' here.\n  Did you mean 'publish'? Try: p2plearn --help"),
         ("trust ad", "There is no command 'ad' here.\n  Did you mean 'add'? Try: p2plearn trust --help"),
-        ("info 3f9a", "'3f9a' is too short: give at least 8 digits of the hash.\n  `p2plearn list` shows"),
+        ("info 3f9a", "'3f9a' is too short: give at least 8 digits of the hash.\n  `p2plearn --home "),
         ("ratings 3f9a", "'3f9a' is too short: give at least 8 digits of the hash."),
         ("info 3f9a…c1", "is no hex digit."),
         ("info 3f9a…c1", "the first 8 digits of its hash are enough."),
@@ -67,6 +67,47 @@ def test_it_is_said_what_is_taken_instead(say: Say, line: str, said: str) -> Non
     assert code == 2
     assert err.startswith("p2plearn: ")
     assert said in err
+
+
+@pytest.mark.parametrize("length", ["12 parsecs", "-1h", "1e400h", "nan"])
+def test_a_length_of_time_that_is_none_is_told_how_to_write_one(say: Say, length: str) -> None:
+    code, err = say("node", "pause", "--for", length)
+    assert (code, f"--for: '{length}' is no length of time; write it like 30s" in err) == (2, True)
+
+
+def test_a_pause_out_of_range_names_its_option(say: Say) -> None:
+    assert "p2plearn: --for: a pause lasts more than 0 s" in say("node", "pause", "--for", "0")[1]
+
+
+def test_an_option_without_its_value_is_told_how_it_is_written(say: Say) -> None:
+    code, err = say("list", "--home")
+    assert code == 2
+    assert "--home takes a value after it, and there is none.\n  Write it as --home DIR." in err
+
+
+def test_an_empty_home_is_not_the_usual_one(say: Say) -> None:
+    assert say("--home", "", "list") == (
+        2, "p2plearn: --home: an empty word is no folder.\n  Name one: --home DIR; or leave --home out.\n"
+    )  # fmt: skip
+
+
+def test_in_a_file_no_node_is_proposed(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for words in (["list"], ["paths"], ["node", "start"]):
+        code, err = say("--home", file, *words)
+        assert (code, err) == (
+            8, f"p2plearn: {file} is a file, not a folder: it can't be a home.\n  Choose a folder with --home DIR.\n"
+        )  # fmt: skip
+
+
+def test_whoever_named_the_home_is_given_commands_that_name_it(say: Say, tmp_path: Path) -> None:
+    home = f"p2plearn --home {tmp_path}/home"
+    assert f"`{home} list` shows" in say("export", "-o", "x.car")[1]
+    assert f"`{home} invite --new NAME` makes a closed group" in say("invite")[1]
+    err = say("invite", "--new", "School")[1]
+    assert f"Start a node here ({home} node start --detach)" in err
+    assert "Elsewhere: p2plearn join TEXT" in err
 
 
 def test_an_empty_path_is_no_path(say: Say) -> None:
@@ -143,7 +184,7 @@ def test_an_install_that_systemd_does_not_hear_of_leaves_nothing_behind(
     assert code == 1
     assert "`systemctl --user daemon-reload` failed: Failed to connect to bus: No medium found." in err
     assert "Nothing was installed." in err
-    assert "p2plearn node start --detach" in err
+    assert "/home node start --detach" in err
     assert (unit.read_text() if unit.exists() else None) == before
     assert (tmp_path / "config").exists() == (before is not None)
     assert say("service", "install", "--no-start")[0] == 0

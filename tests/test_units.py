@@ -125,6 +125,6 @@ def test_the_unit_can_be_removed_where_systemd_does_not_hear(
     said = capsys.readouterr()
     assert f"Removed {folder / units.NAME}" in said.out
     assert "Failed to connect to bus" in said.err
-    assert "p2plearn node stop" in said.err
+    assert f"p2plearn --home {home} node stop" in said.err
     assert not (folder / units.NAME).exists()
     assert not enabled.is_symlink()

@@ -19,7 +19,7 @@ import click
 
 from p2plearn.commands.scope import Command, PathWord, Scope, held_course, pass_scope
 from p2plearn.commands.usage import no_such_path
-from p2plearn.errors import IntegrityProblem, NoSpace, Refused, UsageProblem
+from p2plearn.errors import IntegrityProblem, NoSpace, P2plearnError, Refused, UsageProblem
 from p2plearn.operations import ExportRequest, ImportRequest, ImportResult
 
 if TYPE_CHECKING:
@@ -120,11 +120,11 @@ def import_(scope: Scope, *, file: Path) -> int:
         result = dataclasses.replace(result, path="-" if str(file) == "-" else os.path.abspath(file))
     else:
         result = ask(_name_for_node(file), terminal.display("Importing", as_json=scope.as_json))
-    scope.emit(result.as_json()) if scope.as_json else click.echo(views.imported(result))
-    return _verdict(result)
+    scope.emit(result.as_json()) if scope.as_json else click.echo(views.imported(result, said=scope.said))
+    return _verdict(scope, result)
 
 
-def _verdict(result: ImportResult) -> int:
+def _verdict(scope: Scope, result: ImportResult) -> int:
     """The exit code: the findings are the answer, also for a script, so they stay the last line."""
     from p2plearn.terminal import note, plain
 
@@ -133,15 +133,12 @@ def _verdict(result: ImportResult) -> int:
     states = {str(course.get("state")) for course in result.courses}
     if result.problem or result.damaged or states & {"incomplete", "absent"}:
         what = result.problem or "some of it is damaged"
-        note(
-            f"p2plearn: the file is not whole: {what}. What was right is kept.\n"
-            "  Import another copy of it, which goes on from there; or `p2plearn get HASH` where there is a network."
-        )
+        todo = "Import another copy of it, which goes on from there; or `p2plearn get HASH` where there is a network."
+        note(f"p2plearn: the file is not whole: {what}. What was right is kept.\n  {scope.said(todo)}")
         return IntegrityProblem.exit_code
     if "no-room" in states:
-        note(
-            "p2plearn: not everything had room.\n  Make some (p2plearn list, p2plearn remove HASH), then import again."
-        )
+        todo = "Make some (p2plearn list, p2plearn remove HASH), then import again."
+        note(f"p2plearn: not everything had room.\n  {scope.said(todo)}")
         return NoSpace.exit_code
     return Refused.exit_code if "refused" in states else 0
 
@@ -239,7 +236,13 @@ def _drain(pipe: int, out: int, done: threading.Event) -> None:
             poll.poll(_POLL_MS)
             continue
         while data:
-            data = data[os.write(out, data) :]
+            try:
+                data = data[os.write(out, data) :]
+            except BrokenPipeError:
+                raise P2plearnError(
+                    "Whoever read the output stopped reading before its end: what was read is not the whole file.",
+                    "Run it again with a reader that takes all, or name a file (-o FILE.car).",
+                ) from None
 
 
 def _pour(source: int, pipe: io.FileIO, done: threading.Event) -> None:

@@ -61,7 +61,7 @@ def publish(
     if scope.as_json:
         scope.emit(result.as_json())
     else:
-        terminal.note(views.published(result))
+        terminal.note(views.published(result, said=scope.said))
         click.echo(result.course)
 
 
@@ -127,7 +127,7 @@ def list_(scope: Scope) -> None:
     from p2plearn import views
 
     courses = scope.client().courses()
-    scope.emit({"courses": courses}) if scope.as_json else click.echo(views.courses(courses))
+    scope.emit({"courses": courses}) if scope.as_json else click.echo(views.courses(courses, said=scope.said))
 
 
 @click.command(cls=Command)
@@ -162,7 +162,7 @@ def verify(scope: Scope, *, course: str, repair: bool, providers: tuple[str, ...
     # The findings are the answer, also for a script: they stay the last line, and the exit code says the rest.
     scope.emit(result.as_json()) if scope.as_json else click.echo(views.verified(result))
     if advice := views.verify_advice(result, repair=repair):
-        terminal.note(advice)
+        terminal.note(scope.said(advice))
     return IntegrityProblem.exit_code if (result.left if repair else result.damaged) else 0
 
 

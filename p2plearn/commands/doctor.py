@@ -80,6 +80,7 @@ def _knock(scope: Scope, address: str) -> tuple[dict[str, Any], Finding]:
 def _tell(scope: Scope, findings: list[Finding], knocked: dict[str, Any], bundle: Path | None) -> None:
     from p2plearn.terminal import note, plain
 
+    findings = [dataclasses.replace(each, todo=scope.said(each.todo)) for each in findings]
     if scope.as_json:
         facts: dict[str, Any] = {"findings": [dataclasses.asdict(each) for each in findings]}
         scope.emit(facts | ({"knock": knocked} if knocked else {}) | ({"bundle": str(bundle)} if bundle else {}))

@@ -47,7 +47,7 @@ def invite(scope: Scope, *, name: str | None, addresses: tuple[str, ...], qr: bo
         raise UsageProblem(
             f"{left[0]!r} can't go into an invite.", "An address looks like /ip4/192.0.2.7/tcp/4017/p2p/12D3KooW…"
         )
-    doubt = doubtful(inside.addresses, nowhere=nowhere)
+    doubt = scope.said(doubtful(inside.addresses, nowhere=nowhere))
     if scope.as_json:
         facts = {"invite": text, "group": group.name, "tag": group.tag, "addresses": list(inside.addresses)}
         scope.emit({**facts, "warnings": [doubt] if doubt else []})
@@ -61,8 +61,10 @@ def invite(scope: Scope, *, name: str | None, addresses: tuple[str, ...], qr: bo
     terminal.note("Elsewhere: p2plearn join TEXT")
     if not inside.addresses:
         terminal.note(
-            "It names no node to join through: members find each other on one LAN only. Start a node here "
-            "(p2plearn node start --detach) and ask for the invite again, or say --address."
+            scope.said(
+                "It names no node to join through: members find each other on one LAN only. Start a node here "
+                "(p2plearn node start --detach) and ask for the invite again, or say --address."
+            )
         )
     elif doubt:
         terminal.note(f"Warning: {doubt}")

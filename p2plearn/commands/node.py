@@ -194,6 +194,7 @@ def _stop(scope: Scope) -> None:
             note(f"Which courses have fewer copies now is in its log: {scope.home.log}")
         if facts["fewer_copies"]:
             note(views.fewer_copies(facts["fewer_copies"], facts["unconfirmed"]))
+            note(scope.said("To hand over first, the next time: p2plearn node leave"))
 
 
 @node.command("status")
@@ -203,7 +204,7 @@ def node_status(scope: Scope) -> None:
     from p2plearn import status_words
 
     facts = scope.client().status()
-    scope.emit(facts) if scope.as_json else click.echo(status_words.status(facts))
+    scope.emit(facts) if scope.as_json else click.echo(status_words.status(facts, said=scope.said))
 
 
 @node.command("pause")
@@ -220,7 +221,7 @@ def node_pause(scope: Scope, *, seconds: float | None) -> None:
             param_hint="--for",
         )
     facts = scope.client().pause(seconds or 0.0)
-    scope.emit(facts) if scope.as_json else click.echo(views.paused(facts))
+    scope.emit(facts) if scope.as_json else click.echo(scope.said(views.paused(facts)))
 
 
 @node.command("resume")
@@ -230,7 +231,7 @@ def node_resume(scope: Scope) -> None:
     from p2plearn import views
 
     facts = scope.client().resume()
-    scope.emit(facts) if scope.as_json else click.echo(views.paused(facts))
+    scope.emit(facts) if scope.as_json else click.echo(scope.said(views.paused(facts)))
 
 
 @click.command(cls=Command)

@@ -35,6 +35,10 @@ class Scope(Protocol):
     as_json: bool
     interrupted: str
 
+    def said(self, text: str) -> str:
+        """A sentence of ours, its commands with the home that was given."""
+        ...
+
     def client(self) -> _Node:
         """The node of this home."""
         ...
@@ -231,7 +235,7 @@ def discussion(scope: Scope, *, course: str, order: str, limit: int, follow: boo
     """What was said about a course: questions, answers, comments."""
     request = people.DiscussionRequest(course_word(course), order, limit)
     facts = _ask(scope, "discussion", request)
-    _answer(scope, facts, people_words.discussion(facts))
+    _answer(scope, facts, people_words.discussion(facts, said=scope.said))
     if follow:
         scope.interrupted = "No longer following."
         _follow(scope, request, facts)
@@ -281,7 +285,7 @@ def trust_remove(scope: Scope, author: str) -> None:
 def trust_list(scope: Scope) -> None:
     """Whom you trust, and whom they bring along."""
     facts = _ask(scope, "trust_list", people.TrustListRequest())
-    _answer(scope, facts, people_words.trusted(facts))
+    _answer(scope, facts, people_words.trusted(facts, said=scope.said))
 
 
 @click.command("profile", cls=Command)

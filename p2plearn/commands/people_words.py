@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from p2plearn.terminal import plain, size, span, table
@@ -86,11 +86,11 @@ def _short(figure: Mapping[str, Any]) -> str:
     return f"{figure['mean']:.1f} ({figure['count']})" if figure["count"] else "-"
 
 
-def discussion(facts: Mapping[str, Any]) -> str:
+def discussion(facts: Mapping[str, Any], *, said: Callable[[str], str] = str) -> str:
     """``discussion``: threads, replies indented."""
     threads = facts["threads"]
     if not threads:
-        return "Nothing was said about this course yet, as far as this node knows. Begin: p2plearn ask HASH"
+        return said("Nothing was said about this course yet, as far as this node knows. Begin: p2plearn ask HASH")
     return "\n\n".join("\n".join(_thread(one, 0)) for one in threads)
 
 
@@ -128,10 +128,10 @@ def flat(threads: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         yield from flat(one["replies"])
 
 
-def trusted(facts: Mapping[str, Any]) -> str:
+def trusted(facts: Mapping[str, Any], *, said: Callable[[str], str] = str) -> str:
     """``trust list``."""
     if not facts["trusted"]:
-        return "You trust nobody yet: p2plearn trust add AUTHOR"
+        return said("You trust nobody yet: p2plearn trust add AUTHOR")
     rows = [(person(row), "you", f"{row['weight']:.2f}") for row in facts["trusted"]]
     rows += [(person(row), "people you trust", f"{row['weight']:.2f}") for row in facts["vouched"]]
     return table(("AUTHOR", "CHOSEN BY", "WEIGHT"), rows)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from p2plearn.commands.usage import no_such_command
 from p2plearn.config import Home, choose_home, parse_seconds
-from p2plearn.errors import UsageProblem
+from p2plearn.errors import Refused, UsageProblem
 
 if TYPE_CHECKING:
     from p2plearn.client import NodeClient
@@ -51,15 +52,29 @@ class Scope:
 
     @property
     def home(self) -> Home:
-        """The home, from ``--home``, ``P2PLEARN_HOME`` or the usual place."""
-        return Home(choose_home(self.home_option)[0])
+        """The home, from ``--home``, ``P2PLEARN_HOME`` or the usual place. Raises Refused when it is a file."""
+        return Home(self._place()[0])
+
+    def said(self, text: str) -> str:
+        """A sentence of ours as this person can use it: its commands with ``--home``, where that was given."""
+        from p2plearn.commands.pasting import with_home
+
+        return with_home(text, choose_home(self.home_option)[0] if self.home_option else None)
+
+    def _place(self) -> tuple[Path, str]:
+        """The home and where it came from; raises Refused when it is a file, where no node can be or be started."""
+        path, source = choose_home(self.home_option)
+        if path.exists() and not path.is_dir():
+            other = "--home DIR" if source != "P2PLEARN_HOME" else "--home DIR, or set P2PLEARN_HOME to one"
+            raise Refused(f"{path} is a file, not a folder: it can't be a home.", f"Choose a folder with {other}.")
+        return path, source
 
     def client(self) -> NodeClient:
         """The node of that home; nothing is connected yet."""
         from p2plearn.client import NodeClient
         from p2plearn.terminal import note
 
-        path, source = choose_home(self.home_option)
+        path, source = self._place()
         return NodeClient(path, named=source == "--home", on_silence=note)
 
     def emit(self, value: dict[str, Any]) -> None:
@@ -80,6 +95,13 @@ def _remember(name: str) -> Callable[[click.Context, click.Parameter, Any], None
     return keep
 
 
+def _remember_home(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value == "":  # an unset variable of a script; the usual home is another node, maybe in another network
+        raise UsageProblem("--home: an empty word is no folder.", "Name one: --home DIR; or leave --home out.")
+    if value is not None:
+        context.ensure_object(Scope).home_option = value
+
+
 def _common_options() -> list[click.Parameter]:
     return [
         click.Option(
@@ -87,7 +109,7 @@ def _common_options() -> list[click.Parameter]:
             help="Answer in JSON, one object a line.",
         ),
         click.Option(
-            ["--home"], metavar="DIR", expose_value=False, callback=_remember("home_option"),
+            ["--home"], metavar="DIR", expose_value=False, callback=_remember_home,
             help="Where this node keeps everything (else P2PLEARN_HOME).",
         ),
         click.Option(

@@ -89,7 +89,11 @@ def service_remove(scope: Scope, *, system: bool) -> None:
     """Stop the service and delete its unit; the home and all that is in it stay."""
     path = _path(system=system)
     if not path.exists():
-        raise UsageProblem(f"There is no {path}.")
+        other = "Is it the machine's, add --system." if not system else "Is it your own, leave out --system."
+        raise UsageProblem(
+            f"No service is installed: there is no {path}.",
+            f"{other} A node that runs without a service is stopped by: p2plearn node stop",
+        )
     if system and os.geteuid() != 0:
         raise UsageProblem("A machine's service can only be removed by root.", "Put sudo in front, or drop --system.")
     spoken_to = shutil.which("systemctl") is not None
@@ -108,7 +112,7 @@ def service_remove(scope: Scope, *, system: bool) -> None:
     if unheard is not None:
         from p2plearn import terminal
 
-        terminal.note(f"{unheard.message} If systemd runs the node now, stop it: p2plearn node stop")
+        terminal.note(f"{unheard.message} {scope.said('If systemd runs the node now, stop it: p2plearn node stop')}")
 
 
 def _take_back(path: Path, before: str | None, made: list[Path]) -> None:

@@ -28,6 +28,10 @@ def in_our_words(problem: click.ClickException) -> UsageProblem:
         return UsageProblem(f"There is no option {problem.option_name} here.", " ".join(filter(None, (near, more))))
     if isinstance(problem, click.BadParameter):
         return UsageProblem(_of_parameter(problem), more)
+    if isinstance(problem, click.BadOptionUsage) and "requires" in problem.message:
+        # click doesn't say of which command; --home is the same in each.
+        how = "Write it as --home DIR." if problem.option_name == "--home" else "--help after the command says which."
+        return UsageProblem(f"{problem.option_name} takes a value after it, and there is none.", how)
     extra = _EXTRA.fullmatch(problem.message)
     if extra is not None:
         quotes = "A name or a text with spaces in it needs quotes around it."
@@ -65,7 +69,7 @@ def _options(context: click.Context | None) -> list[str]:
 
 
 def _of_parameter(problem: click.BadParameter) -> str:
-    what = _name(problem.param)
+    what = problem.param_hint if isinstance(problem.param_hint, str) else _name(problem.param)
     if isinstance(problem, click.MissingParameter):
         return f"{what} is missing."
     kind = problem.param.type if problem.param else None

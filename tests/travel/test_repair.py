@@ -47,7 +47,7 @@ def test_each_kind_of_damage_is_healed_from_the_peer_that_has_it(tmp_path: Path)
             (mended,) = ran.last["repaired"]
             assert (mended["course"], mended["providers"], mended["checkouts"]) == (course, 1, [str(out)])
             assert 0 < mended["bytes"] <= fetched_at_most
-            assert f"p2plearn get {course} -o {out}" in ran.stderr
+            assert f"p2plearn --home {b.home.path} get {course} -o {out}" in ran.stderr
 
         whole = sum(FILES.values())
         flip(the_extent(b), 1_000_000)
