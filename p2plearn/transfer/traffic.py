@@ -94,7 +94,7 @@ class TrafficBook:
             self._days[datetime.date.fromisoformat(text)] = Moved(**values)
         until = document["paused_until"]
         self._paused_until = math.inf if until == "resumed" else float(until)
-        if math.isnan(self._paused_until):
+        if math.isnan(self._paused_until) or self._paused_until == -math.inf:  # it would be written as infinity
             raise ValueError("paused until never")
 
     @property
