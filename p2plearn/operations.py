@@ -71,7 +71,7 @@ class PublishResult(Wire):
 
     ``copies``: verified ones that are there now, this node's included, of the ``copies_wanted``; ``copies_away`` more
     are on nodes that are away. ``paused``: this node is, so that no copies are made. ``private``: the catalogue was not
-    told of it. ``copied_bytes`` of it came into the store now; the rest was there already, or stays in your files.
+    told of it. ``copied_bytes`` of it came into the store now; the rest is repeated, was there, or stays in your files.
     """
 
     course: str

@@ -14,6 +14,11 @@ from collections.abc import Iterable, Iterator
 DIGEST = 32
 
 
+def each(digests: bytes) -> Iterator[bytes]:
+    """The digests, one after the other, slot by slot."""
+    return (digests[at : at + DIGEST] for at in range(0, len(digests), DIGEST))
+
+
 def dealt(digests: bytes | bytearray, slots: Iterable[int] | None = None) -> list[array[int]]:
     """The slots (all of them, or those given), in the order they come, by the first byte of their digests."""
     deals: list[array[int]] = [array("I") for _ in range(256)]

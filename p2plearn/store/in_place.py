@@ -19,6 +19,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from p2plearn.course.digests import each
 from p2plearn.course.file_table import FileEntry
 from p2plearn.errors import Interrupted
 from p2plearn.store.catalogue import add_external
@@ -27,8 +28,6 @@ from p2plearn.store.holding import Holding
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.placement import NOWHERE
 from p2plearn.store.tree import READ, Tree
-
-_DIGEST = 32
 
 _PLACE_ANEW = """
 INSERT INTO chunks VALUES (?, ?, ?, ?)
@@ -113,8 +112,7 @@ def _needed_elsewhere(parts: StoreParts, holding: Holding) -> set[bytes]:
         if row.course == holding.course or not row.indexed:
             continue
         with contextlib.suppress(CourseFileDamaged):
-            digests = parts.course_files.digests(row.course)
-            found.update(mine.intersection(digests[at : at + _DIGEST] for at in range(0, len(digests), _DIGEST)))
+            found.update(mine.intersection(each(parts.course_files.digests(row.course))))
     # Taken from files that this checkout has replaced: nobody else counted on the store's having it.
     found -= parts.lent.pop(holding.course, set())
     return found.union(*(mine & pinned for pinned in parts.pins.values()))

@@ -7,7 +7,7 @@ What must hold: nothing that a course or a publish relies on is taken for dead, 
 So before each step the courses of the catalogue are compared with those that were counted in (``uncounted``), under the
 gate that the step holds; a course that has gone meanwhile keeps its chunks until the next sweep.
 
-Imports siblings.
+Imports ``course`` and siblings.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from array import array
 from collections.abc import Iterable
 from typing import Final
 
+from p2plearn.course.digests import DIGEST
 from p2plearn.store.course_files import CourseFileDamaged
 from p2plearn.store.parts import StoreParts
 
 log = logging.getLogger("p2plearn.store")
 
-_DIGEST: Final = 32
 _WORD: Final = 8
 
 
@@ -74,8 +74,8 @@ class Live:
             except CourseFileDamaged:
                 self._look_again(course)
                 continue
-            words = memoryview(digests).cast("Q")[:: _DIGEST // _WORD]
-            for first, word in zip(digests[::_DIGEST], words, strict=True):
+            words = memoryview(digests).cast("Q")[:: DIGEST // _WORD]
+            for first, word in zip(digests[::DIGEST], words, strict=True):
                 self._words[first].append(word)
             self._counted.add(course)
 

@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from p2plearn.course.digests import each
 from p2plearn.course.index import Index
 from p2plearn.course.manifest import SignedManifest
 from p2plearn.errors import StoreProblem
@@ -31,8 +32,6 @@ log = logging.getLogger("p2plearn.store")
 
 FORMAT = "FORMAT"
 """The file that says what is in a store's folder; locked for as long as the store is open."""
-
-_DIGEST = 32
 
 _RECENT = 16
 """Courses whose placement stays in memory after the last reader is gone, so that they needn't be hashed anew."""
@@ -212,7 +211,7 @@ class StoreParts:
             except CourseFileDamaged:
                 self.drop_index(row.course)
                 continue
-            if not wanted.isdisjoint(held[at : at + _DIGEST] for at in range(0, len(held), _DIGEST)):
+            if not wanted.isdisjoint(each(held)):
                 found.append(row.course)
         return found
 

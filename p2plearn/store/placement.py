@@ -17,7 +17,7 @@ import weakref
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from p2plearn.course.digests import repeated
+from p2plearn.course.digests import DIGEST, repeated
 from p2plearn.course.file_table import FileEntry
 from p2plearn.course.index import Index
 from p2plearn.course.manifest import SignedManifest
@@ -27,7 +27,6 @@ Usable = Callable[[int], bool]
 """Whether an extent's chunks count; those of the user's own files do only while these are as recorded."""
 
 NOWHERE = -1
-_DIGEST = 32
 _BATCH = 4096
 
 
@@ -121,7 +120,7 @@ class Placement:
         for batch in _batches(slots):
             by_digest: dict[bytes, list[int]] = {}
             for slot in batch:
-                by_digest.setdefault(digests[_DIGEST * slot : _DIGEST * (slot + 1)], []).append(slot)
+                by_digest.setdefault(digests[DIGEST * slot : DIGEST * (slot + 1)], []).append(slot)
             for rows in catalogue.locate_each(list(by_digest)):
                 yield [
                     (slot, extent, offset)
@@ -204,8 +203,8 @@ class Placement:
         found = []
         position = self.index.digests.find(digest)
         while position >= 0:
-            if position % _DIGEST == 0:
-                found.append(position // _DIGEST)
+            if position % DIGEST == 0:
+                found.append(position // DIGEST)
             position = self.index.digests.find(digest, position + 1)
         return found
 

@@ -7,10 +7,15 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2plearn.course.digests import in_order, repeated
+from p2plearn.course.digests import each, in_order, repeated
 
 alike = st.sampled_from([bytes([first, last]).rjust(32, b"\5") for first in (0, 7) for last in range(4)])
 some_digests = st.lists(alike | st.binary(min_size=32, max_size=32), max_size=40)
+
+
+@given(some_digests)
+def test_each(digests: list[bytes]) -> None:
+    assert list(each(b"".join(digests))) == digests
 
 
 @given(some_digests, st.data())
