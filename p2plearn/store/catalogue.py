@@ -389,10 +389,3 @@ def _course_row(row: tuple[object, ...]) -> CourseRow:
     values = list(row)
     values[10], values[12] = bool(values[10]), bool(values[12])
     return CourseRow(*values)  # type: ignore[arg-type]
-
-
-def forget_extent(db: sqlite3.Connection, extent: int) -> None:
-    """Drop an extent's row and all that refers to it."""
-    db.execute("DELETE FROM downloads WHERE extent = ?", (extent,))
-    db.execute("DELETE FROM chunks WHERE extent = ?", (extent,))
-    db.execute("DELETE FROM extents WHERE id = ?", (extent,))

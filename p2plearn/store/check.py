@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from p2plearn.errors import Interrupted, StoreProblem
-from p2plearn.store.catalogue import CourseRow, Location, forget_extent
+from p2plearn.store.catalogue import CourseRow, Location
 from p2plearn.store.extents import is_extent
 from p2plearn.store.holding import Bad, Holding
+from p2plearn.store.letting_go import let_go
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.placement import bit
 
@@ -157,13 +158,7 @@ def forget_gone(parts: StoreParts, gone: set[int]) -> None:
         for path in (parts.extents / row.file_name for row in parts.catalogue.extents() if row.id in gone):
             if os.path.lexists(path):
                 log.warning("%s is no file of the store that can be read; it stays, and no longer counts", path)
-        with parts.catalogue.writing() as db:
-            for extent in gone:
-                forget_extent(db, extent)
-        for extent in gone:
-            parts.files.forget(extent)  # a file without a name can still be read, until the node stops
-        for placement in parts.open_placements():
-            placement.lost([slot for slot, extent in enumerate(placement.extents) if extent in gone])
+        let_go(parts, gone, used=True)
         for course in parts.courses_with(digests):
             parts.recount(course)
 

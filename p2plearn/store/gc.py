@@ -22,7 +22,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,6 +32,7 @@ from p2plearn.store.alone import is_handed_over
 from p2plearn.store.catalogue import ExtentRow, add_extent
 from p2plearn.store.durable import sync_directory, sync_file, write_all
 from p2plearn.store.extents import create_extent, is_extent, remove_extent
+from p2plearn.store.letting_go import EXTENTS_AT_ONCE, let_go
 from p2plearn.store.live import Live
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.problems import disk_problem
@@ -42,8 +43,6 @@ COMPACT_FROM = 8 * 1024 * 1024
 """Bytes that compacting one extent has to free at least; less isn't worth the fsync."""
 CHUNKS_AT_ONCE: Final = 16_384
 """Chunks looked at, or moved, in one transaction."""
-EXTENTS_AT_ONCE: Final = 256
-"""Extents dropped in one transaction, which looks at all chunks once."""
 PAUSE_SECONDS: Final = 0.001
 """Between two steps: long enough for whoever waits to wake up."""
 
@@ -85,8 +84,7 @@ def sweep(parts: StoreParts, busy: Callable[[], set[int]], *, dry_run: bool) -> 
         # The user's own files that nothing refers to any more: only the rows are ours.
         unused = [number for number in theirs if number not in sizes]
         for at in range(0, len(unused), EXTENTS_AT_ONCE):
-            with parts.gate:
-                _let_go(parts, _drop_rows(parts, unused[at : at + EXTENTS_AT_ONCE]))
+            let_go(parts, unused[at : at + EXTENTS_AT_ONCE])
             _breathe()
         for extent in (*sparse, *shared):
             _compact(parts, extent)
@@ -134,34 +132,10 @@ def _live_bytes(parts: StoreParts, *, dry_run: bool) -> dict[int, int]:
 
 def _drop(parts: StoreParts, extents: list[ExtentRow]) -> list[ExtentRow]:
     """Take those of ``extents`` that no chunk lies in out of the catalogue, and delete their files."""
-    with parts.gate:
-        numbers = _drop_rows(parts, [extent.id for extent in extents])
-        _let_go(parts, numbers)
+    numbers = let_go(parts, [extent.id for extent in extents])
     gone = [extent for extent in extents if extent.id in numbers]
     _unlink(parts, gone)
     return gone
-
-
-def _drop_rows(parts: StoreParts, numbers: Sequence[int]) -> set[int]:
-    """Delete the rows of those extents that nothing refers to; which these were.
-
-    That is looked up once for all of them. SQLite would do so for each, and there is no index of chunks by extent: it
-    would cost 45 MB a million.
-    """
-    marks = ",".join("?" * len(numbers))
-    referring = (
-        f"SELECT extent FROM downloads WHERE extent IN ({marks}) "  # noqa: S608 - marks only
-        f"UNION SELECT extent FROM chunks WHERE extent IN ({marks})"
-    )
-    with parts.catalogue.reading() as whole:
-        whole.execute("PRAGMA foreign_keys = OFF")
-        try:
-            with parts.catalogue.writing() as db:
-                unused = set(numbers).difference(row[0] for row in db.execute(referring, (*numbers, *numbers)))
-                db.executemany("DELETE FROM extents WHERE id = ?", [(number,) for number in sorted(unused)])
-        finally:
-            whole.execute("PRAGMA foreign_keys = ON")
-    return unused
 
 
 def _worth_compacting(extent: ExtentRow, live: int) -> bool:
@@ -173,17 +147,6 @@ def _is_users_too(parts: StoreParts, extent: ExtentRow) -> bool:
         return is_handed_over(extent, os.stat(parts.extents / extent.file_name, follow_symlinks=False))
     except OSError:
         return False
-
-
-def _let_go(parts: StoreParts, left: set[int]) -> None:
-    """Read nothing through the numbers of rows that are gone: another file may be given them."""
-    for extent in left:
-        parts.files.forget(extent)
-    usable = parts.usable()
-    for placement in parts.open_placements() if left else ():
-        slots = [slot for slot, extent in enumerate(placement.extents) if extent in left]
-        if slots:
-            placement.locate_again(parts.catalogue, usable, slots)
 
 
 def _unlink(parts: StoreParts, extents: list[ExtentRow]) -> None:

@@ -11,6 +11,7 @@ from stores import begin, fetch, noise, parcel, publish, read_tree, write_tree
 
 from p2plearn.store import gc as gc_module
 from p2plearn.store.catalogue import add_chunks, add_extent
+from p2plearn.store.check import drop_gone
 from p2plearn.store.store import Store
 
 AT_ONCE = 2
@@ -106,30 +107,49 @@ def test_an_index_that_is_harmed_between_two_steps_frees_nothing_more(
     assert store._parts.catalogue.locate(digests).keys() == set(digests)
 
 
-def test_no_step_grows_with_the_number_of_extents(opened: Callable[..., Store]) -> None:
-    """Instructions of SQLite's machine in the longest transaction, for the same chunks in few and in many extents."""
+def longest_transaction(store: Store, extents: int, work: Callable[[], object]) -> int:
+    """Instructions of SQLite's machine in the longest transaction of ``work``, with 6,000 chunks in so many extents."""
+    with store._parts.catalogue.writing() as db:
+        for number in range(extents):
+            name = f"{number:032x}"
+            (store._parts.extents / name).touch()
+            extent = add_extent(db, name, 1)
+            each = 6_000 // extents
+            add_chunks(db, [(noise(32, number * each + at), extent, at, 1) for at in range(each)])
+    counts = [0]
+    with store._parts.catalogue.reading() as db:
+        db.set_progress_handler(lambda: counts.__setitem__(-1, counts[-1] + 1), 100)
+        db.set_trace_callback(lambda text: counts.append(0) if text.startswith("BEGIN") else None)
+    work()
+    with store._parts.catalogue.reading() as db:
+        db.set_progress_handler(None, 0)
+        db.set_trace_callback(None)
+        assert db.execute("PRAGMA foreign_keys").fetchone() == (1,)
+        assert db.execute("SELECT count(*) FROM extents").fetchone() == (0,)
+        assert db.execute("SELECT count(*) FROM chunks").fetchone() == (0,)
+    return max(counts)
 
+
+def test_no_step_grows_with_the_number_of_extents(opened: Callable[..., Store]) -> None:
     def longest(extents: int) -> int:
         store = opened(f"{extents}")
-        with store._parts.catalogue.writing() as db:
-            for number in range(extents):
-                name = f"{number:032x}"
-                (store._parts.extents / name).touch()
-                extent = add_extent(db, name, 1)
-                each = 6_000 // extents
-                add_chunks(db, [(noise(32, number * each + at), extent, at, 1) for at in range(each)])
-        counts = [0]
-        with store._parts.catalogue.reading() as db:
-            db.set_progress_handler(lambda: counts.__setitem__(-1, counts[-1] + 1), 100)
-            db.set_trace_callback(lambda text: counts.append(0) if text.startswith("BEGIN") else None)
-        assert store.gc().unlinked == extents
-        with store._parts.catalogue.reading() as db:
-            db.set_progress_handler(None, 0)
-            db.set_trace_callback(None)
-            assert db.execute("PRAGMA foreign_keys").fetchone() == (1,)
-            assert db.execute("SELECT count(*) FROM extents").fetchone() == (0,)
+        count = longest_transaction(store, extents, store.gc)
         assert not list(store._parts.extents.iterdir())
-        return max(counts)
+        return count
+
+    assert longest(200) < 1.5 * longest(20)
+
+
+def test_what_is_gone_is_forgotten_at_one_look_for_many_extents(opened: Callable[..., Store]) -> None:
+    def longest(extents: int) -> int:
+        store = opened(f"{extents}")
+
+        def lose_all() -> None:
+            for path in store._parts.extents.iterdir():
+                path.unlink()
+            drop_gone(store._parts)
+
+        return longest_transaction(store, extents, lose_all)
 
     assert longest(200) < 1.5 * longest(20)
 
