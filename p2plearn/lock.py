@@ -4,7 +4,7 @@
 and holds the process id, for words and for ``node stop``; it is never removed, because a second process could then
 lock a file that has no name any more.
 
-Imports only ``errors``.
+Imports ``errors`` and ``named_file``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from p2plearn.errors import AlreadyRunning, P2plearnError
+from p2plearn.named_file import is_named
 
 _GLANCE_SECONDS = 0.3  # ``holder`` takes the lock for an instant to look; a start waits that out
 
@@ -65,11 +66,7 @@ class NodeLock:
 
     def in_place(self) -> bool:
         """Whether what is held is the file of that name still: only then does it keep others out. Raises OSError."""
-        try:
-            named = os.lstat(self.path)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        return os.path.samestat(named, os.fstat(self._descriptor))
+        return is_named(self.path, self._descriptor)
 
     def __enter__(self) -> NodeLock:
         """Acquire."""

@@ -19,7 +19,18 @@ assert SPEC.origin is not None
 ROOT = Path(SPEC.origin).parent
 
 BASE = frozenset(
-    {"errors", "operations", "config", "identity", "lock", "local_socket", "log", "private_files", "state_file"}
+    {
+        "errors",
+        "operations",
+        "config",
+        "identity",
+        "lock",
+        "local_socket",
+        "log",
+        "named_file",
+        "private_files",
+        "state_file",
+    }
 )
 """Small modules that everyone may use; among them as the table says."""
 
@@ -27,6 +38,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "operations": frozenset({"errors"}),
     "local_socket": frozenset(),
+    "named_file": frozenset(),
     "local_http": frozenset({"local_socket"}),
     "config": frozenset({"errors"}),
     "identity": frozenset({"errors", "private_files"}),
@@ -39,7 +51,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "processes": frozenset(),
     # Looks at this machine and knocks at others' doors; the node itself never needs it.
     "doctor": BASE | {"client", "clock", "membership", "net", "processes", "units"},
-    "lock": frozenset({"errors"}),
+    "lock": frozenset({"errors", "named_file"}),
     "late": frozenset(),
     "leftovers": frozenset({"config"}),
     "log": frozenset({"config", "errors"}),

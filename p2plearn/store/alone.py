@@ -9,7 +9,7 @@ Promise: until ``in_place`` has noted that the chunks lie in the user's file, th
 with two names. Killed in between it stays so until the next sweep, which gives the store a copy of its own (``gc``).
 The list being cut off is how that one is told from an extent that a backup has linked.
 
-Imports ``course`` and siblings.
+Imports ``course``, ``named_file`` and siblings.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 
 from p2plearn.course.file_table import FileEntry
 from p2plearn.course.index import Index
+from p2plearn.named_file import is_named
 from p2plearn.store import contents
 from p2plearn.store.catalogue import Catalogue, ExtentRow
 from p2plearn.store.durable import sync_file
@@ -95,7 +96,7 @@ def _link(file: str, entry: FileEntry, tree: Tree) -> os.stat_result:
             os.fchmod(fd, FILE_MODE & ~umask())
             sync_file(fd)
             facts = os.fstat(fd)
-            if not os.path.samestat(facts, os.stat(name, dir_fd=above, follow_symlinks=False)):
+            if not is_named(name, facts, folder=above):
                 raise FileExistsError(17, "replaced while it was made", entry.path)
         except OSError:
             with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ is in doubt, and they are hashed again before they count.
 
 ``ExtentFiles`` keeps a bounded number of them open. Unlinking an extent harms no read that is under way.
 
-Imports ``errors`` and siblings.
+Imports ``errors``, ``named_file`` and siblings.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from p2plearn.course.index import Index
+from p2plearn.named_file import is_named
 from p2plearn.store.catalogue import Catalogue, ExtentRow
 from p2plearn.store.durable import sync_directory
 from p2plearn.store.originals import Originals
@@ -222,10 +223,9 @@ class ExtentFiles:
         if row is None:
             return False
         try:
-            named = os.lstat(row.user_path if row.name is None else self.directory / row.file_name)
+            return is_named(row.user_path if row.name is None else self.directory / row.file_name, entry.fd)
         except OSError:
             return False
-        return os.path.samestat(named, os.fstat(entry.fd))
 
     def inodes(self) -> dict[int, int]:
         """The inode of each extent that is open."""

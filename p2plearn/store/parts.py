@@ -4,7 +4,7 @@
 meets a chunk it knows) against what takes chunks away (sweep, compaction). Hold it for looking up and noting down,
 never while bytes are read, hashed or written.
 
-Imports ``course``, ``errors`` and siblings.
+Imports ``course``, ``errors``, ``named_file`` and siblings.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from p2plearn.course.digests import each
 from p2plearn.course.index import Index
 from p2plearn.course.manifest import SignedManifest
 from p2plearn.errors import StoreProblem
+from p2plearn.named_file import is_named
 from p2plearn.store.catalogue import Catalogue
 from p2plearn.store.course_files import CourseFileDamaged, CourseFiles
 from p2plearn.store.extents import ExtentFiles
@@ -69,7 +70,7 @@ class StoreParts:
     def in_place(self) -> bool:
         """Whether what this store has open is what lies at its home's path: another home may be there by now."""
         try:
-            return os.path.samestat(os.stat(self.directory / FORMAT), os.fstat(self._lock))
+            return is_named(self.directory / FORMAT, self._lock)
         except OSError:
             return False
 

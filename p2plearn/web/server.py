@@ -27,6 +27,7 @@ from p2plearn.local_socket import short_address
 from p2plearn.lock import NodeLock
 from p2plearn.monitoring import exposition, metrics
 from p2plearn.monitoring.process import read_process
+from p2plearn.named_file import is_named
 from p2plearn.operations import SCHEMA, NodeOperations, Progress
 from p2plearn.web import answers, openapi, routes
 from p2plearn.web.answers import Answer, CallRefused
@@ -97,7 +98,7 @@ async def serve(
             await serve_calls([listener], Conversation, node, lambda: config.API_CONNECTIONS)
     finally:
         with contextlib.suppress(OSError):
-            if os.path.samestat(own, os.lstat(path)):  # another home may be there by now, with a node of its own
+            if is_named(path, own):  # another home may be there by now, with a node of its own
                 os.unlink(path)
 
 
