@@ -8,6 +8,7 @@ Imports ``errors`` and ``lock``.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +30,16 @@ SILENT_LOOKS: Final = 3
 
 
 def _has_keys(lock: Path) -> bool:
-    """Whether there is a home beside a lock: not an empty folder that a disk is to be mounted on."""
-    return any(lock.parent.glob("keys/*"))
+    """Whether there is a home beside a lock: not an empty folder that a disk is to be mounted on, nor a dead disk."""
+    with contextlib.suppress(OSError):
+        return any(lock.parent.glob("keys/*"))
+    return False
+
+
+def _exists(lock: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return lock.exists()
+    return True  # as far as the disk tells
 
 
 class HomeWatch:
@@ -45,20 +54,20 @@ class HomeWatch:
 
     async def run(self) -> None:
         """Look now and then; never returns. Raises HomeGone."""
-        told, silent = await self._is_there(), 0
+        told, silent = False, 0
         while True:
-            await trio.sleep(self._seconds)
             try:
                 there, silent = await self._is_there(), 0
-                why = "it was deleted or moved, or its disk is not plugged in any more"
+                told, why = told or there, "it was deleted or moved, or its disk is not plugged in any more"
             except OSError as error:
                 silent += 1
                 there, why = silent < SILENT_LOOKS, f"its disk doesn't answer ({error.strerror})"
             # On a file system that never told that this is the same file, it being there has to be enough.
-            if not there and (told or silent or not self._lock.path.exists()):
+            if not there and (told or silent or not _exists(self._lock.path)):
                 self._gone = self._lock_gone() if _has_keys(self._lock.path) else self._home_gone(why)
                 log.critical("%s %s", self._gone.message, self._gone.hint)
                 raise self._gone
+            await trio.sleep(self._seconds)
 
     def _home_gone(self, why: str) -> HomeGone:
         return HomeGone(

@@ -1,6 +1,8 @@
 """Files that hold secrets: made complete and 0600 or not at all, refused when others could read them.
 
-Invariant: whatever is killed when, a path holds nothing or all of what was written. Imports only ``errors``.
+Invariant: whatever is killed when, a path holds nothing or all of what was written.
+
+Imports ``errors`` and ``named_file``.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import stat
 from pathlib import Path
 
 from p2plearn.errors import P2plearnError, Refused
+from p2plearn.named_file import KnownFolder
 
 
 def make_private_folder(folder: Path) -> None:
@@ -39,13 +42,13 @@ def read_private(path: Path, most: int) -> bytes | None:
         return file.read(most + 1)
 
 
-def create_private(path: Path, content: bytes, *, replace: bool = False) -> None:
+def create_private(path: Path, content: bytes, *, replace: bool = False, within: KnownFolder | None = None) -> None:
     """Write ``content`` to ``path``; durable when it returns. Raises OSError.
 
     Unless ``replace``, a file that is there already stays as it is, also one that another process made meanwhile.
+    ``within``: its folder; nothing is written where another is in that place by now.
     """
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with (within or KnownFolder(path.parent)).opened() as folder:
         temporary = f".{path.name}.{secrets.token_hex(8)}"
         descriptor = os.open(
             temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder
@@ -67,8 +70,6 @@ def create_private(path: Path, content: bytes, *, replace: bool = False) -> None
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=folder)
         os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def remove_left_overs(path: Path) -> None:

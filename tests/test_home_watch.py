@@ -69,6 +69,26 @@ def test_a_disk_that_misses_a_look_is_given_time(tmp_path: Path) -> None:
     assert "its disk doesn't answer (Input/output error)" in gone.message
 
 
+def test_a_first_look_that_the_disk_has_no_answer_to_is_as_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "node.lock"
+    path.touch()
+    assert watched(Scripted(path, *[EIO] * (SILENT_LOOKS - 1), True), 5) is None
+    gone = watched(Scripted(path, EIO), 10)
+    assert gone is not None
+    assert "its disk doesn't answer" in gone.message
+    # It is known by a later look, too: what lies there now is another home's.
+    gone = watched(Scripted(path, EIO, True, False), 10)
+    assert gone is not None
+
+
+def test_a_dead_disk_answers_no_other_question_either(tmp_path: Path) -> None:
+    nowhere = tmp_path / ("x" * 300) / "node.lock"  # about which the system has nothing but an error to say
+    assert watched(Scripted(nowhere, False), 10) is None
+    gone = watched(Scripted(nowhere, True, EIO), 10)
+    assert gone is not None
+    assert "its disk doesn't answer" in gone.message
+
+
 def test_a_file_system_that_never_tells_what_is_the_same_file_is_asked_for_its_name_only(tmp_path: Path) -> None:
     path = tmp_path / "node.lock"
     path.touch()
@@ -116,6 +136,22 @@ def test_a_node_ends_and_makes_no_new_home(tmp_path: Path, how: str) -> None:
             node.start()
             node.run("get", course, "-o", tmp_path / "out")
             assert node.run("verify")["damaged"] == []
+
+
+def test_what_a_node_saves_as_it_ends_does_not_land_in_the_home_in_its_place(tmp_path: Path) -> None:
+    with RealNode(tmp_path / "home") as node:
+        node.run("publish", made_file(tmp_path / "a.bin", 1 << 16), "--copies", 1)
+        home = node.home
+        theirs = [home.peers, home.absences, home.providers, home.traffic, home.path / "store" / "notes"]
+        home.path.rename(tmp_path / "away")
+        for path in theirs:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"theirs")
+        assert node.process is not None
+        assert node.process.wait(60) == HomeGone.exit_code
+        assert [path.read_bytes() for path in theirs] == [b"theirs"] * len(theirs)
+        assert {path.name for path in home.path.iterdir()} <= {path.name for path in theirs} | {"store"}
+        assert [path.name for path in (home.path / "store").iterdir()] == ["notes"]
 
 
 def test_a_lock_that_was_deleted_is_no_home_that_is_gone(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "local_http": frozenset({"local_socket"}),
     "config": frozenset({"errors"}),
     "identity": frozenset({"errors", "private_files"}),
-    "private_files": frozenset({"errors"}),
+    "private_files": frozenset({"errors", "named_file"}),
     "state_file": frozenset(),
     "invite": frozenset({"errors"}),
     "membership": frozenset({"config", "errors", "invite", "lock", "private_files"}),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from p2plearn.named_file import is_named
+from p2plearn.named_file import KnownFolder, is_named
+from p2plearn.private_files import create_private
+from p2plearn.store.durable import write_atomic
 
 
 def test_a_file_is_known_by_itself_and_not_by_its_name(tmp_path: Path) -> None:
@@ -55,3 +58,43 @@ def test_what_the_disk_does_not_say_is_no_answer(tmp_path: Path) -> None:
     loop.symlink_to(loop)
     with pytest.raises(OSError, match="symbolic links"):
         is_named(loop / "file", tmp_path.lstat())
+
+
+def test_a_folder_is_known_by_itself(tmp_path: Path) -> None:
+    path = tmp_path / "home"
+    path.mkdir()
+    folder, later = KnownFolder(path), KnownFolder(tmp_path / "later")
+    with folder.opened() as opened:
+        assert os.path.samestat(os.fstat(opened), path.stat())
+    path.rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError), folder.opened():
+        pass
+    path.mkdir()
+    with pytest.raises(OSError, match="Another folder is in its place"), folder.opened():
+        pass
+    (tmp_path / "later").mkdir()
+    with later.opened():  # it wasn't there yet
+        pass
+
+
+def test_nothing_is_written_into_a_folder_that_came_in_the_place_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "home" / "file"
+    path.parent.mkdir()
+    folder = KnownFolder(path.parent)
+    writers: tuple[Callable[[bytes], None], ...] = (
+        lambda raw: write_atomic(path, [raw], within=folder),
+        lambda raw: create_private(path, raw, replace=True, within=folder),
+    )
+    for write in writers:
+        write(b"ours")
+        assert path.read_bytes() == b"ours"
+        path.parent.rename(tmp_path / "moved")
+        path.parent.mkdir()
+        path.write_bytes(b"theirs")
+        with pytest.raises(OSError, match="Another folder"):
+            write(b"ours again")
+        assert path.read_bytes() == b"theirs"
+        assert os.listdir(path.parent) == ["file"]
+        path.unlink()
+        path.parent.rmdir()
+        (tmp_path / "moved").rename(path.parent)

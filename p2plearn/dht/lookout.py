@@ -4,7 +4,7 @@ A node that runs eight hours a day would never see twelve hours of silence in on
 repaired. So the silence that it has seen of each node is kept in a small file, and goes on where it was. It is counted
 by the clock that never goes back, while this node runs: nobody's clock can make a death.
 
-Imports ``dht`` siblings, ``state_file``, ``store.durable``.
+Imports ``dht`` siblings, ``named_file``, ``state_file``, ``store.durable``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from p2plearn.dht.custody import Node
 from p2plearn.dht.keeper import Keeper
 from p2plearn.dht.liveness import Life
 from p2plearn.dht.watch import Watch
+from p2plearn.named_file import KnownFolder
 from p2plearn.state_file import Unusable, read_state
 from p2plearn.store.durable import write_atomic
 
@@ -56,6 +57,7 @@ class Lookout:
         self._records = records
         self._search = search
         self._path = path
+        self._folder = KnownFolder(path.parent)
         limits = keeper.limits
         self.watch = Watch(max(limits.grace / 4, 5 * limits.interval), limits.grace)
 
@@ -141,7 +143,7 @@ class Lookout:
         }
         raw = json.dumps(told, indent=0).encode()
         try:
-            await trio.to_thread.run_sync(write_atomic, self._path, [raw])
+            await trio.to_thread.run_sync(partial(write_atomic, self._path, [raw], within=self._folder))
         except OSError as error:
             log.warning("can't write %s: %s", self._path, error)
 

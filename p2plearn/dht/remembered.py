@@ -7,7 +7,8 @@ believe. So the records are written down, the newest ``KEPT``, and count after a
 One JSON file, replaced whole, so that a crash leaves the old one or the new one (and costs the records of the last
 ``SAVE_SECONDS``). A file that can't be read is passed over: a node must start.
 
-Imports ``dht.kademlia``, ``dht.providers``, ``net.addresses``, ``state_file``, ``store.durable`` and libp2p's types.
+Imports ``dht.kademlia``, ``dht.providers``, ``net.addresses``, ``named_file``, ``state_file``, ``store.durable`` and
+libp2p's types.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from multiaddr import Multiaddr
 
 from p2plearn.dht.kademlia import course_of, key_of
 from p2plearn.dht.providers import TTL, CourseProviderStore
+from p2plearn.named_file import KnownFolder
 from p2plearn.net.addresses import Reach, reach
 from p2plearn.state_file import Unusable, read_state
 from p2plearn.store.durable import write_atomic
@@ -55,6 +57,7 @@ class RememberedRecords:
 
     def __init__(self, path: Path, records: CourseProviderStore) -> None:
         self._path = path
+        self._folder = KnownFolder(path.parent)
         self._records = records
 
     def load(self) -> None:
@@ -101,7 +104,8 @@ class RememberedRecords:
                 if name not in peers:
                     peers[name] = {"peer": name, "addresses": _lasting(record.addresses), "courses": {}}
                 peers[name]["courses"][course.hex()] = round(record.timestamp)
-        write_atomic(self._path, [json.dumps({"format": FORMAT, "peers": list(peers.values())}).encode()])
+        raw = json.dumps({"format": FORMAT, "peers": list(peers.values())}).encode()
+        write_atomic(self._path, [raw], within=self._folder)
 
 
 def _lasting(addresses: Sequence[Multiaddr]) -> list[str]:

@@ -20,6 +20,7 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
+from p2plearn.named_file import KnownFolder
 from p2plearn.net.addresses import Reach, bare, is_relayed, reach
 from p2plearn.private_files import create_private
 from p2plearn.state_file import Unusable, put_aside, read_state
@@ -59,6 +60,7 @@ class AddressBook:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._folder = KnownFolder(path.parent)
         self.changed = False
         """Whether there is something to ``save``."""
         self._entries: dict[str, _Entry] = {}
@@ -162,7 +164,7 @@ class AddressBook:
         """Replace the file, durably; raises OSError. Blocks on the disk: not for the event loop."""
         self.changed = False
         try:
-            create_private(self.path, self.encode(), replace=True)
+            create_private(self.path, self.encode(), replace=True, within=self._folder)
         except OSError:
             self.changed = True
             raise

@@ -7,7 +7,7 @@ bytes or all of the new ones, and once the call has returned, the new ones. What
 A failed fsync is never tried again on the same descriptor: the kernel may have dropped the pages and call the next
 one a success. The error goes up and what was written counts as not written.
 
-Imports only the standard library.
+Imports ``named_file`` and the standard library.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import secrets
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from p2plearn.named_file import KnownFolder
 
 TEMPORARY = ".p2plearn-new"
 """How the names of half-written files end."""
@@ -112,26 +114,29 @@ def write_all(fd: int, pieces: Sequence[Piece], offset: int) -> None:
         written += step
 
 
-def write_atomic(path: Path, pieces: Iterable[Piece], mode: int = 0o600) -> None:
+def write_atomic(path: Path, pieces: Iterable[Piece], mode: int = 0o600, *, within: KnownFolder | None = None) -> None:
     """Write a whole file: temporary name, write, fsync, rename, fsync the directory. Raises OSError.
 
     Pieces that are not a sequence are made and written one after the other: the whole needn't be in memory.
+    ``within``: the path's folder; nothing is written where another is in that place by now.
     """
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}{TEMPORARY}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
+    temporary = f".{path.name}-{secrets.token_hex(4)}{TEMPORARY}"
+    with (within or KnownFolder(path.parent)).opened() as folder:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=folder)
         try:
-            at = 0
-            groups: Iterable[Sequence[Piece]] = [pieces] if isinstance(pieces, Sequence) else ([one] for one in pieces)
-            for group in groups:
-                write_all(fd, group, at)
-                at += sum(map(len, group))
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.rename(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    sync_directory(path.parent)
+            try:
+                at = 0
+                groups: Iterable[Sequence[Piece]]
+                groups = [pieces] if isinstance(pieces, Sequence) else ([one] for one in pieces)
+                for group in groups:
+                    write_all(fd, group, at)
+                    at += sum(map(len, group))
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.rename(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=folder)
+            raise
+        os.fsync(folder)

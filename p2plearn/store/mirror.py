@@ -6,9 +6,10 @@ passed over; the rest still counts.
 
 ``Mirror`` has triggers note which rows a transaction changed, and appends them once it is committed: an fdatasync more
 for a transaction that changes such a table, nothing for the others. The database is what is asked and what is right:
-when an append fails, nothing else does, and the whole file is written anew at the next opportunity.
+when an append fails, nothing else does, and the whole file is written anew at the next opportunity. Where the folder
+was moved away, the one in its place gets nothing: the next opening writes what the database holds then.
 
-Imports siblings and the standard library.
+Imports ``named_file``, siblings and the standard library.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from p2plearn.named_file import KnownFolder
 from p2plearn.store.durable import write_atomic
 
 log = logging.getLogger("p2plearn.store")
@@ -59,6 +61,7 @@ class Mirror:
         """Watch ``db`` from now on, and have the file say what it holds. Raises sqlite3.Error."""
         self._db = db
         self._path = path
+        self._folder = KnownFolder(path.parent)
         self._tables = {table.name: table for table in tables}
         self._stale = True
         self._grown = self._size = 0
@@ -101,13 +104,15 @@ class Mirror:
 
     def _append(self, raw: bytes) -> None:
         try:
-            fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                if os.write(fd, raw) != len(raw):
-                    raise OSError(28, os.strerror(28))
-                os.fdatasync(fd)
-            finally:
-                os.close(fd)
+            with self._folder.opened() as folder:
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+                fd = os.open(self._path.name, flags, 0o600, dir_fd=folder)
+                try:
+                    if os.write(fd, raw) != len(raw):
+                        raise OSError(28, os.strerror(28))
+                    os.fdatasync(fd)
+                finally:
+                    os.close(fd)
         except OSError as error:
             self._stale = True
             log.warning("%s can't be kept up to date for now: %s", self._path, error)
@@ -117,7 +122,7 @@ class Mirror:
         """Have the file hold exactly what the tables do."""
         try:
             if not self._is_right():
-                write_atomic(self._path, self._all())
+                write_atomic(self._path, self._all(), within=self._folder)
             size = self._path.stat().st_size
         except OSError as error:
             log.warning("%s can't be written for now: %s", self._path, error)

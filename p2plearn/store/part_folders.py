@@ -8,7 +8,7 @@ nothing of the kind is beside its destination; one of a place that isn't there (
 
 In the file: paths, each followed by a zero byte. What a power cut tore off is forgotten, and so a folder may stay.
 
-Blocking and thread-safe. Imports siblings.
+Blocking and thread-safe. Imports ``named_file`` and siblings.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from p2plearn.named_file import KnownFolder
 from p2plearn.store.durable import write_atomic
 from p2plearn.store.tree import parts_beside, remove_stale_parts
 
@@ -36,19 +37,20 @@ class PartFolders:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / NAME
+        self._folder = KnownFolder(directory)
         self._lock = threading.Lock()
 
     def note(self, dest: Path) -> None:
         """A checkout to ``dest`` begins. What can't be noted is only less tidy after a crash."""
         place = os.fsencode(os.path.realpath(dest))
-        with self._lock, contextlib.suppress(OSError):
+        with self._lock, contextlib.suppress(OSError), self._folder.opened() as folder:
             if place not in self._read():
-                with open(self._path, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+                with open(NAME, "ab", opener=lambda name, flags: os.open(name, flags, 0o600, dir_fd=folder)) as file:
                     file.write(place + b"\0")
 
     def clear(self) -> int:
         """Delete what killed checkouts left; returns how many folders. What can't be looked at stays as it is."""
-        with self._lock, contextlib.suppress(OSError):
+        with self._lock, contextlib.suppress(OSError), self._folder.opened():
             places = self._read()
             removed, left = 0, []
             for place in places:
@@ -72,7 +74,7 @@ class PartFolders:
         if not places:
             self._path.unlink(missing_ok=True)
             return
-        write_atomic(self._path, [b"".join(place + b"\0" for place in places)])
+        write_atomic(self._path, [b"".join(place + b"\0" for place in places)], within=self._folder)
 
 
 def _clear_beside(dest: Path) -> tuple[int, bool]:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from p2plearn.named_file import KnownFolder
 from p2plearn.state_file import Unusable, put_aside, read_state
 from p2plearn.store.durable import write_atomic
 
@@ -66,6 +67,7 @@ class TrafficBook:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._folder = KnownFolder(path.parent)
         self.changed = False
         """Whether there is something to save."""
         self.since_start = Moved()
@@ -144,7 +146,7 @@ class TrafficBook:
     def write(self, raw: bytes) -> None:
         """Replace the file by ``raw``, durably. Raises OSError. Blocks on the disk: not for the event loop."""
         try:
-            write_atomic(self.path, [raw])
+            write_atomic(self.path, [raw], within=self._folder)
         except OSError:
             self.changed = True
             raise

@@ -126,7 +126,7 @@ async def test_a_disk_without_room_leaves_the_old_file_and_it_is_tried_again(
     before = path.read_bytes()
     records.add_provider(key_of(os.urandom(32)), somebody())
 
-    def no_space(*_: object) -> None:
+    def no_space(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:

@@ -153,6 +153,15 @@ def test_a_store_that_was_moved_acknowledges_nothing_into_another_home(
     with pytest.raises(StoreProblem, match="moved"):
         publish(store, folder)
     assert list(new._parts.extents.iterdir()) == []
+    # Nor does it write down there what it goes on to note: of a course, of a place that it checks out to.
+    there = {path: path.read_bytes() for path in sorted((home / "store").iterdir()) if path.is_file()}
+    assert home / "store" / "notes" in there
+    with store._parts.catalogue.writing() as db:
+        db.execute("UPDATE courses SET why = 'seen'")
+    store._part_folders.note(tmp_path / "out")
+    assert {path: path.read_bytes() for path in sorted((home / "store").iterdir()) if path.is_file()} == there
+    with store._parts.catalogue.writing() as db:
+        db.execute("UPDATE courses SET why = 'published'")
     store.close()
     assert sorted(os.listdir(home / "store")) == unclean
     row = opened(tmp_path / "moved").course(source)
