@@ -271,9 +271,11 @@ class CourseDHT(KadDHT):
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
-            async with receive:
+            try:
                 yield receive
-            nursery.cancel_scope.cancel()
+            finally:
+                nursery.cancel_scope.cancel()  # before the channel closes: whoever still tells finds nobody there
+                receive.close()
 
     async def _look_up(
         self, key: bytes, request: Message, found: trio.MemorySendChannel[PeerInfo] | None, width: int = WIDTH

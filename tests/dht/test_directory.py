@@ -7,7 +7,10 @@ from typing import Any
 
 import trio
 from hosts import LOOPBACK, eventually, make_host, running_node, running_nodes
+from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo
+from multiaddr import Multiaddr
 
 from p2plearn import status_words
 from p2plearn.dht.directory import GLANCE, Directory
@@ -122,3 +125,14 @@ async def test_a_glance_asks_the_few_nearest_who_tell_as_much() -> None:
             async with b.directory.find_stream(course, glance=glance) as found:
                 assert a.peer in [info.peer_id async for info in found]
         assert widths == [GLANCE, WIDTH]
+
+
+async def test_who_has_found_enough_leaves_while_others_are_still_named() -> None:
+    """It ended a node's network part: the channel closed first, and the lookup told one more."""
+    course = os.urandom(32)
+    async with running_node() as a:
+        for _ in range(30):
+            named = ID.from_pubkey(create_new_key_pair().public_key)
+            a.dht.provider_store.add_provider(key_of(course), PeerInfo(named, [Multiaddr("/ip4/127.0.0.1/tcp/1")]))
+        for limit in range(1, 20):
+            assert len(await a.directory.find(course, limit=limit)) == limit
