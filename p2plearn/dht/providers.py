@@ -10,6 +10,7 @@ Imports only libp2p and ``net.addresses``.
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
 
@@ -23,8 +24,8 @@ TTL = 25 * 3600.0
 """Seconds for which a record counts: twice the 12 h after which a provider repeats itself, and an hour. Longer: more
 providers that are gone; shorter: a provider that slept over one repetition is forgotten."""
 
-MAX_PER_KEY = 40
-"""Providers kept of one course; an answer carries the newest 20."""
+MAX_PER_KEY = 128
+"""Providers kept of one course. With 40, as many identities that claim a course pushed out everybody who has it."""
 
 MAX_PER_PEER = 10_000
 """Courses kept of one provider ..."""
@@ -33,7 +34,11 @@ MAX_RECORDS = 100_000
 """... and records in all: some 60 MB."""
 
 ANSWERED = 20
-"""Providers in one answer."""
+"""Providers in one answer ..."""
+
+NEWEST = 10
+"""... of these the newest; the others by chance, so that who says it again and again can't hide the rest, and the last
+to come don't carry all the load."""
 
 
 class CourseProviderStore(ProviderStore):
@@ -66,10 +71,12 @@ class CourseProviderStore(ProviderStore):
         self.changed = True
 
     def get_providers(self, key: bytes) -> list[PeerInfo]:
-        """The newest ``ANSWERED`` providers of ``key`` that still count, newest first."""
+        """``ANSWERED`` providers of ``key`` that still count: the newest first, then some of the others."""
         oldest = time.time() - TTL
-        fresh = [r for r in self.providers.get(key, {}).values() if r.timestamp >= oldest]
-        return [PeerInfo(r.peer_id, r.addresses) for r in reversed(fresh[-ANSWERED:])]
+        fresh = [r for r in reversed(self.providers.get(key, {}).values()) if r.timestamp >= oldest]
+        if len(fresh) > ANSWERED:
+            fresh[NEWEST:] = random.sample(fresh[NEWEST:], ANSWERED - NEWEST)
+        return [PeerInfo(r.peer_id, r.addresses) for r in fresh]
 
     def cleanup_expired(self) -> None:
         """Drop the records that no longer count."""

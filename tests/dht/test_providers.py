@@ -10,7 +10,7 @@ from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
 from p2plearn.dht import providers
-from p2plearn.dht.providers import ANSWERED, CourseProviderStore
+from p2plearn.dht.providers import ANSWERED, NEWEST, CourseProviderStore
 
 KEY, OTHER = b"key", b"other"
 
@@ -59,8 +59,23 @@ def test_a_popular_course_keeps_the_newest(
         clock[0] += 1
         store.add_provider(KEY, one)
     answered = [p.peer_id for p in store.get_providers(KEY)]
-    assert answered == [p.peer_id for p in reversed(everybody)][:ANSWERED]
+    assert answered[:NEWEST] == [p.peer_id for p in reversed(everybody)][:NEWEST]
+    assert len(set(answered)) == ANSWERED
     assert store.size() == 30
+
+
+def test_many_that_claim_a_course_again_and_again_do_not_hide_one_that_has_it(
+    store: CourseProviderStore, clock: list[float]
+) -> None:
+    honest, claimers = somebody(), [somebody() for _ in range(60)]
+    store.add_provider(KEY, honest)
+    told = 0
+    for _ in range(100):
+        for one in claimers:
+            clock[0] += 0.01
+            store.add_provider(KEY, one)
+        told += honest.peer_id in [p.peer_id for p in store.get_providers(KEY)]
+    assert told >= 3  # of 20 expected; fewer than once in ten million times
 
 
 def test_one_peer_has_a_share_and_all_have_a_limit(store: CourseProviderStore, monkeypatch: pytest.MonkeyPatch) -> None:
