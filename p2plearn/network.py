@@ -82,6 +82,10 @@ def by_node(serve: Serve) -> Callable[[Any], Awaitable[None]]:
 MOVED: Final = frozenset({"no-address", "refused", "timed-out", "unreachable", "wrong-peer"})
 """Why a peer can't be reached that may be at another address by now."""
 
+PASSING: Final = MOVED | {"handshake", "unopened"}
+"""Why a peer can't be reached that may be reached in a moment, there or elsewhere: one with no place left for another
+connection hangs up in the handshake, too."""
+
 LOOK_UP_SECONDS: Final = 10.0
 """For asking the network where such a peer is."""
 
@@ -104,7 +108,7 @@ class RemotePeer:
         try:
             stream = await self._network.open_for_courses(self._info)
         except ConnectFailed as failed:
-            raise Unreachable(failed.message, moved=failed.reason in MOVED) from failed
+            raise Unreachable(failed.message, moved=failed.reason in PASSING) from failed
         except (*STREAM_ERRORS, trio.TooSlowError) as failed:
             raise Unreachable(f"{self.name} doesn't answer for courses") from failed
         return Channel(stream, FROM_SERVER)

@@ -18,7 +18,7 @@ class Tally:
     found: set[str] = field(default_factory=set)
     unreachable: dict[str, str] = field(default_factory=dict)
     moved: set[str] = field(default_factory=set)
-    """Of the unreachable, those that may be at another address by now."""
+    """Of the unreachable, those that may be at another address by now, or answer in a moment."""
     not_here: set[str] = field(default_factory=set)
     faulty: dict[str, str] = field(default_factory=dict)
     gave: set[str] = field(default_factory=set)
@@ -53,7 +53,7 @@ class Tally:
         if self.moved:
             them = "it" if len(self.moved) == 1 else "them"
             they = "it" if len(self.moved) == 1 else "they"
-            return f"{self.words()}; {they} may be at another address by now: looking {them} up again"
+            return f"{self.words()}; {they} may answer in a moment, or be at another address: looking {them} up again"
         return f"{self.words()}; looking again"
 
     def why_not(self, *, partly: bool, kept: bool) -> P2plearnError:
