@@ -8,7 +8,8 @@ claim to have every course. At the end all come back, and it is asked: is every 
 promised, byte for byte; does every node say the same of what people rated; how long took honest gets beside the quiet
 ones (medians and 95th percentiles), what the slowest of them waited for, and which kinds of attackers were banned.
 Exits with 1 if something was lost or wrong, a get failed, a fault of ours ended a node's network part, or gets took
-more than twice as long, in the median or the 95th percentile. Takes the minutes, and up to ten more before and after; 20 nodes and the attackers take 3 GiB.
+more than twice as long, in the median or the 95th percentile. Takes the minutes, and up to ten more before and after;
+20 nodes and the attackers take 3 GiB.
 """
 
 from __future__ import annotations

@@ -183,6 +183,8 @@ PURE = (
     "gossip/turns.py",
     "gossip/unwanted.py",
     "gossip/words.py",
+    "transfer/patience.py",
+    "transfer/places.py",
     "transfer/reliance.py",
     "doctor/facts.py",
     "doctor/judge.py",

@@ -53,6 +53,11 @@ class Channel:
         """Whom to ask before sending or asking for much; None as long as nothing is limited."""
 
     @property
+    def brought(self) -> int:
+        """Bytes of chunks received, whole ones or not."""
+        return self._decoder.chunk_bytes
+
+    @property
     def sent(self) -> int:
         """Bytes that went out so far: while it grows, the peer reads."""
         return self._written if self._fast is None else int(self._fast.sent)

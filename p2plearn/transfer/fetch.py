@@ -46,6 +46,13 @@ pace of a fast line more is there by then. (Without it 1 GiB went in 1,900 batch
 
 TICK_SECONDS: Final = 0.25
 
+EAGER_TICK_SECONDS: Final = 0.05
+"""Between two looks at who should bring something, while nobody does."""
+
+INDEX_RATE: Final = 64 * 1024
+"""For the index to come from those who were asked first, before others are: several times as long as answers take, and
+what it needs at so many bytes a second."""
+
 WRITERS: Final = 2
 """Threads that hash and write: one works while the other's batch is on its way."""
 
@@ -145,7 +152,7 @@ class Fetch:
         landing = await land(self.signed, raw, self.index)
         del raw
         wanted = landing.missing()
-        self.scheduler = self.participants.scheduler = Scheduler(
+        self.scheduler = Scheduler(
             wanted,
             len(self.index),
             self.index.length,
@@ -154,6 +161,7 @@ class Fetch:
             silence=self._limits.silence,
             me=self._me,
         )
+        self.participants.schedule_with(self.scheduler)
         self.standing.stage, self.standing.waiting_for = "fetching", ""
         self.standing.wanted_bytes = self.scheduler.remaining_bytes
         self.standing.files = FileCount(self.index, wanted)
@@ -187,14 +195,16 @@ class Fetch:
 
     async def need_index(self, fetch_index: Callable[[], Awaitable[bytes]]) -> None:
         """Have the index, by ``fetch_index`` unless another session brings it first."""
-        # Two at a time, but a peer that takes long keeps nobody waiting for longer than an answer may take.
-        with trio.move_on_after(ANSWER_SECONDS) as waiting:
+        if self.signed is None:
+            raise AssertionError("the manifest comes first")
+        # Two at a time, but a peer that takes long keeps nobody waiting for longer than a slow line would.
+        size = sum(part.length for part in self.signed.manifest.index)
+        patience = self.participants.places.patience + size / INDEX_RATE
+        with trio.move_on_after(min(patience, ANSWER_SECONDS)) as waiting:
             await self._index_turn.acquire()
         try:
             if self._index_known.is_set():
                 return
-            if self.signed is None:
-                raise AssertionError("the manifest comes first")
             with trio.CancelScope() as scope:
 
                 async def stop_when_known() -> None:
@@ -268,7 +278,9 @@ class Fetch:
             raise AssertionError("begun")
         before = 0
         while True:
-            await trio.sleep(TICK_SECONDS)
+            dry = scheduler.dry_for(trio.current_time())
+            eager = dry > (EAGER_TICK_SECONDS if self.standing.verified_bytes else 0.0)
+            await trio.sleep(EAGER_TICK_SECONDS if eager else TICK_SECONDS)
             now = trio.current_time()
             self.participants.note_bytes(scheduler, now)
             self.participants.stop(scheduler.tick(now))

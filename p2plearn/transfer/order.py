@@ -106,6 +106,13 @@ class Order(Generic[P]):
         self._fetchers: frozenset[P] = frozenset()
         self._own: dict[int, bool] = {}
 
+    @property
+    def empty(self) -> bool:
+        """All of it has been taken."""
+        while self._front < len(self._blocks) and not self._blocks[self._front]:
+            self._front += 1
+        return self._front == len(self._blocks)
+
     def take(self, who: Held, block: int) -> int | None:
         """A slot of ``block`` that ``who`` has, no longer here; None when there is none."""
         if block < 0:
@@ -134,9 +141,7 @@ class Order(Generic[P]):
     def choose(self, who: Held, peers: Mapping[P, Held]) -> int:
         """The block to ask of ``who`` next, -1 when it has nothing that is left; ``peers`` are all that take part."""
         blocks = self._blocks
-        while self._front < len(blocks) and not blocks[self._front]:
-            self._front += 1
-        if self._front == len(blocks):
+        if self.empty:
             return -1
         if not self._in_order and any(peer.partial for peer in peers.values()):
             rarest = self._rarest(who, peers)

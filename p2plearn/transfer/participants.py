@@ -23,6 +23,7 @@ import trio
 
 from p2plearn.transfer.courtesy import Courtesy
 from p2plearn.transfer.landing import Candidates
+from p2plearn.transfer.places import Places
 from p2plearn.transfer.reliance import WRONG, Reliance
 from p2plearn.transfer.scheduler import Scheduler
 from p2plearn.transfer.session import Peer, Session
@@ -61,8 +62,16 @@ CALLERS: Final = 32
 IDLE_SECONDS: Final = 5.0
 """A peer that wasn't asked for anything for so long makes room when another waits for a place."""
 
-SECOND_CHOICE_SECONDS: Final = 1.0
-"""After so long without anybody else the peer that is doubted least is tried, though the looking goes on."""
+SECOND_CHOICE_SECONDS: Final = 0.5
+SECOND_CHOICE_EVERY: Final = 0.25
+"""After so long with nothing from anybody the peers that are doubted are tried, one in so many seconds, the least
+doubted first, though the looking goes on."""
+
+POLL_SECONDS: Final = 0.05
+"""Between two looks at whether there is room for one that waits."""
+
+AT_WORK_SECONDS: Final = 3.0
+"""For those that were found to be dialled and to say what they have, before it is looked whether more are wanted."""
 
 
 class Participants:
@@ -89,7 +98,7 @@ class Participants:
         self._converse = converse
         self._tally = tally
         self._standing = standing
-        self._places = places
+        self.places = Places(places)
         self._silence = silence
         self._courtesy = courtesy
         self._reliance = Reliance() if reliance is None else reliance  # an empty one is false
@@ -101,6 +110,7 @@ class Participants:
         self._called = trio.lowlevel.ParkingLot()
         self._news = trio.lowlevel.ParkingLot()
         self._grown_at = float("-inf")
+        self._began_at = trio.current_time()
 
     # -- looking and admitting -----------------------------------------------------------------------------------
 
@@ -119,34 +129,34 @@ class Participants:
             else:
                 await begin(peer)
 
-        async def second_choice() -> None:
-            await trio.sleep(SECOND_CHOICE_SECONDS)
-            while not self._sessions:
-                for peer in self._least_doubted()[:1]:
-                    del self._doubted[peer.name]
-                    await begin(peer)
-                await trio.sleep(SECOND_CHOICE_SECONDS)
+        async def second_choices() -> None:
+            while True:
+                if self._dry_for(trio.current_time()) > SECOND_CHOICE_SECONDS:
+                    for peer in self._least_doubted()[:1]:
+                        self._doubted.pop(peer.name, None)
+                        await begin(peer)
+                await trio.sleep(SECOND_CHOICE_EVERY)
 
         async def at_work() -> None:
-            while any(not session.at_work for session in self._sessions.values()):
-                await self._news.park()
+            with trio.move_on_after(AT_WORK_SECONDS):
+                while any(not session.at_work for session in self._sessions.values()):
+                    await self._news.park()
 
+        nursery.start_soon(second_choices)
         while True:
             if self._courtesy is not None and self._courtesy.paused:
                 self._standing.waiting_for = self._courtesy.paused_words()
                 await self._courtesy.not_paused()
                 moved_at = trio.current_time()
                 self._standing.waiting_for = f"a provider ({self._tally.words()})"
-            async with trio.open_nursery() as looking:
-                looking.start_soon(second_choice)
-                await self._candidates(offered)
-                looking.cancel_scope.cancel()
+            self._doubted.clear()
+            await self._candidates(offered)
             await at_work()
             if self._doubted and (not self._sessions or self._is_starved()):
                 for peer in self._least_doubted():
+                    self._doubted.pop(peer.name, None)
                     await begin(peer)
                 await at_work()
-            self._doubted.clear()
             moved = self._standing.verified_bytes != verified
             verified = self._standing.verified_bytes
             if moved or not self._sessions.keys() <= self._tally.busy:
@@ -189,14 +199,27 @@ class Participants:
     def _start(self, nursery: trio.Nursery, peer: Peer) -> None:
         self._known[peer.name] = peer
         session = self._sessions[peer.name] = self._converse(peer)
+        self._count()
         nursery.start_soon(session.run)
+
+    def _count(self) -> None:
+        if self.scheduler is not None:
+            self.scheduler.company = max(len(self._sessions), 1)
 
     def _may_join(self, name: str) -> bool:
         known = name in self._sessions or name in self._tally.faulty or name in self._tally.declined
         return not known and self._fruitless[name] < TRIES
 
     def _has_room(self) -> bool:
-        return sum(not session.resting for session in self._sessions.values()) < self._places
+        # Who waits for its turn isn't helped by more that wait.
+        dry = 0.0 if self._tally.busy else self._dry_for(trio.current_time())
+        return sum(not session.resting for session in self._sessions.values()) < self.places.now(dry)
+
+    def _dry_for(self, now: float) -> float:
+        """Seconds for which nothing has come from anybody, unless all that they have is here."""
+        if self.scheduler is not None and (self.scheduler.owed or self._tally.gave):
+            return self.scheduler.dry_for(now)
+        return now - self._began_at
 
     async def _wanted(self, peer: Peer) -> bool:
         """Whether a peer that was found should take part; waits until there is room for it."""
@@ -204,10 +227,13 @@ class Participants:
         if not peer.guess:
             self._tally.found.add(name)
         while self._may_join(name):
-            if self._has_room():
-                return True
-            self._make_room()
-            with trio.move_on_after(1):
+            now = trio.current_time()
+            covered = self.scheduler is not None and self.scheduler.covered
+            if not self.places.has_enough(covered, self._dry_for(now), now):
+                if self._has_room():
+                    return True
+                self._make_room()
+            with trio.move_on_after(POLL_SECONDS):
                 await self._news.park()
         return False
 
@@ -243,11 +269,17 @@ class Participants:
     def _give_up(self) -> None:
         raise self._tally.why_not(partly=bool(self._sessions), kept=self._standing.verified_bytes > 0)
 
+    def schedule_with(self, scheduler: Scheduler[str]) -> None:
+        """The index is here, and this says from now on what is asked of whom."""
+        self.scheduler = scheduler
+        self._count()
+
     # -- told how it goes ----------------------------------------------------------------------------------------
 
     def over(self, name: str, *, fruitless: bool) -> None:
         """A session has ended: what it owed goes to the others. ``fruitless`` when it was asked and gave nothing."""
         self._remember(name, self._sessions.pop(name, None))
+        self._count()
         self._tally.busy.discard(name)
         self._fruitless[name] += fruitless
         self.news()
@@ -259,10 +291,21 @@ class Participants:
         """Keep in mind for the next get how it went with a peer."""
         now = trio.current_time()
         waited = 0.0 if session is None else session.waited(now)
+        overtaken = self.places.overtook(waited)
         if self.scheduler is not None and not (self._courtesy is not None and self._courtesy.paused):
             waited = max(waited, self.scheduler.owes_for(name, now))
+            overtaken = overtaken or self.scheduler.overtaken(name)
         wrong, gave = name in self._tally.faulty, bool(self.given[name])
-        self._reliance.ended(name, now, wrong=wrong, gave=gave, waited=waited, patience=self._silence)
+        self._reliance.ended(
+            name,
+            now,
+            wrong=wrong,
+            gave=gave,
+            waited=waited,
+            patience=self._silence,
+            overtaken=overtaken,
+            unreachable=name in self._tally.unreachable,
+        )
 
     def news(self) -> None:
         """A session came to work, or ended."""

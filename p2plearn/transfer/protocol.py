@@ -267,6 +267,8 @@ class Decoder:
         self._kind = Kind.NOT_HERE
         self._left = -1  # of the body; -1: reading a header
         self._pieces: list[memoryview | bytearray] = []  # as they came; small ones joined in a bytearray
+        self.chunk_bytes = 0
+        """Bytes of chunks that came, whole ones or not."""
 
     @property
     def idle(self) -> bool:
@@ -303,6 +305,8 @@ class Decoder:
                 self._keep(piece)
                 at += len(piece)
                 self._left -= len(piece)
+                if self._kind is Kind.CHUNK:
+                    self.chunk_bytes += len(piece)
             if not self._left:
                 pieces, self._pieces, self._left = self._pieces, [], -1
                 yield _parse(self._kind, [memoryview(piece) for piece in pieces])

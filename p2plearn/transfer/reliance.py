@@ -35,7 +35,11 @@ STALLED: Final = 1.0
 """What stands against a peer that was given up ..."""
 
 LATE: Final = 0.6
-"""... one that had kept a get waiting when others brought what it owed, which may be chance (doubted for 4 min) ..."""
+"""... one that had kept a get waiting when others brought what it owed, which may be chance (doubted for 4 min), or
+couldn't be reached: a handshake that comes to nothing costs more than a chunk does ..."""
+
+OVERTAKEN: Final = 0.3
+"""... one that owed everything when others, asked later, had brought it, which happens (twice is doubted) ..."""
 
 WRONG: Final = 2.0
 """... and one that broke a rule, which it will do again."""
@@ -56,14 +60,30 @@ class Reliance:
             del self._against[min(self._against, key=lambda each: self.doubt(each, now))]
         self._against[peer] = (min(self.doubt(peer, now) + points, MOST), now)
 
-    def ended(self, peer: str, now: float, *, wrong: bool, gave: bool, waited: float, patience: float) -> None:
+    def ended(
+        self,
+        peer: str,
+        now: float,
+        *,
+        wrong: bool,
+        gave: bool,
+        waited: float,
+        patience: float,
+        overtaken: bool = False,
+        unreachable: bool = False,
+    ) -> None:
         """A conversation is over: whether ``peer`` broke a rule, whether it gave something, for how many seconds it
-        owed something at the end and brought nothing, and after how many a get loses patience.
+        owed something at the end and brought nothing, after how many a get loses patience, whether others were asked
+        in its place before that, and whether there was none, as it couldn't be reached.
         """
         if wrong:
             self.failed(peer, WRONG, now)
         elif waited > KEPT_WAITING_SECONDS:
             self.failed(peer, STALLED if waited > patience else LATE, now)
+        elif unreachable:
+            self.failed(peer, LATE, now)
+        elif overtaken and not gave:
+            self.failed(peer, OVERTAKEN, now)
         elif gave:
             self._against.pop(peer, None)
 

@@ -12,19 +12,28 @@ What must hold:
 - the same slot is asked of at most two peers at once, and of a second only when the first keeps everybody waiting; of
   up to ``MOST_ASKED`` while none of those asked has brought anything at all.
 
-Order: ``order.py`` says which of a peer's slots goes first.
+Order: ``order.py`` says which of a peer's slots goes first, ``patience.py`` for how long one is waited for.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Generic, TypeVar
 
 from p2plearn.errors import PeerFault
-from p2plearn.transfer.order import Held, Order, is_partial
+from p2plearn.transfer.order import Order, is_partial
+from p2plearn.transfer.patience import (
+    DROP_SECONDS,
+    SILENCE_SECONDS,
+    STUCK_SECONDS,
+    UNPROVEN_SECONDS,
+    Flow,
+    Partner,
+    keeps_waiting,
+    patience_with,
+)
 
 MIN_WINDOW: Final = 512 * 1024
 MAX_WINDOW: Final = 16 << 20
@@ -32,36 +41,12 @@ FIRST_WINDOW: Final = 2 << 20
 """Bytes asked of a peer and not answered: one second of its rate, between these two; the third before it has one.
 A second covers any round trip, and at its end a slow peer holds up a second's worth of its own rate at most."""
 
+STRANGERS_WINDOW: Final = 256 * 1024
+"""The first of several peers that take part isn't asked for all of ``FIRST_WINDOW``, but its share, and this at least,
+until it brought something: the course may be no larger, and the first one nobody who means to give it."""
+
 MAX_REQUESTS: Final = 4096
 """Slots asked of one peer at once, however small they are."""
-
-SILENCE_SECONDS: Final = 8.0
-"""A peer that owes chunks and sends nothing for so long has its requests given to others."""
-
-DROP_SECONDS: Final = 30.0
-"""A peer that owes chunks and sends nothing for so long is given up."""
-
-LATE_SECONDS: Final = 15.0
-"""A peer that completes no chunk for so long, all of whose chunks a second peer was asked for meanwhile, gives its
-place to a third: two that drip a byte at a time hold up nobody for longer."""
-
-UNPROVEN_SECONDS: Final = 2.0
-MOST_ASKED: Final = 4
-"""A slot that was asked of peers which never brought anything, and owe it for so long, is asked of one more, of so many
-in all: two that promise and do nothing hold up nobody for longer."""
-
-MOST_IN_ALL: Final = 8
-"""Beyond these it is asked of one at a time that did bring something: otherwise four that drip keep it from honest
-peers beside them for as long as it takes to be sure of them (``LATE_SECONDS``), since they are never silent."""
-
-STUCK_SECONDS: Final = 120.0
-"""A peer that owes chunks and completes none for so long is given up, however busily it sends: the largest chunk in
-this time is 9 KB a second."""
-
-JITTER_SECONDS: Final = 0.02
-"""By so much more than twice our own time a peer must keep us waiting before another is asked for the same. (With 0.1
-a peer ten times slower, whose pace had been taken for higher, cost 256 MiB up to a fifth more time, and more was asked
-twice: the slow one had brought the first of what it owed by then.)"""
 
 MAX_STRIKES: Final = 2
 """Bad chunks after which a peer is given up."""
@@ -77,22 +62,6 @@ class Arrival(Enum):
     CHECK = "hold it against its hash"
     DROP = "it was wanted once, but isn't any more"
     UNASKED = "this peer was never asked for it"
-
-
-@dataclass(slots=True)
-class _Peer(Held):
-    came_partial: bool = False
-    asked: dict[int, None] = field(default_factory=dict)
-    asked_bytes: int = 0
-    taken_back: Counter[int] = field(default_factory=Counter)  # copies that may still come, by slot
-    starved: bool = False
-    strikes: int = 0
-    rate: float = 0.0
-    heard_at: float = 0.0  # the last byte
-    moved_at: float = 0.0  # the last whole chunk, or the first request after a time without any
-    gauge_from: float = 0.0
-    gauge_bytes: int = 0
-    silent: bool = False  # owed something for too long; asked again only once it delivers
 
 
 class Scheduler(Generic[P]):
@@ -118,10 +87,13 @@ class Scheduler(Generic[P]):
         self._slots = slots
         self._state = bytearray(slots)
         self._holders: dict[int, list[P]] = {}
-        self._peers: dict[P, _Peer] = {}
+        self._peers: dict[P, Partner] = {}
         for slot in wanted:
             self._state[slot] = _TODO
         self._order = Order(wanted, slots, length, roll, in_order=in_order, me=me)
+        self._flow = Flow()
+        self.company = 1
+        """Peers that take part or are about to."""
         self.remaining = len(wanted)
         self.remaining_bytes = sum(map(length, wanted))
 
@@ -132,13 +104,22 @@ class Scheduler(Generic[P]):
         """Everybody who takes part."""
         return list(self._peers)
 
-    def joined(self, peer: P, bitmap: bytes, now: float) -> None:
-        """``peer`` has the slots of ``bitmap`` (one bit a slot, first slot in the highest bit)."""
+    def joined(self, peer: P, bitmap: bytes, now: float, answered: float = UNPROVEN_SECONDS) -> None:
+        """``peer`` has the slots of ``bitmap`` (one bit a slot, first slot in the highest bit).
+
+        ``answered``: seconds that it took to say so.
+        """
         if len(bitmap) != (self._slots + 7) // 8:
             raise ValueError("a bitmap of another course")
         partial = is_partial(bitmap, self._slots)
-        self._peers[peer] = _Peer(
-            bytearray(bitmap), partial, came_partial=partial, heard_at=now, moved_at=now, gauge_from=now
+        self._peers[peer] = Partner(
+            bytearray(bitmap),
+            partial,
+            came_partial=partial,
+            heard_at=now,
+            moved_at=now,
+            gauge_from=now,
+            patience=patience_with(answered),
         )
 
     def has_more(self, peer: P, ranges: Iterable[tuple[int, int]]) -> bool:
@@ -165,13 +146,27 @@ class Scheduler(Generic[P]):
         who = self._peers.get(peer)
         if who is None:
             return 0.0
-        barren = not who.rate and not who.gauge_bytes
-        return now - who.moved_at if who.asked or who.silent or (barren and who.taken_back) else 0.0
+        owes = who.asked or who.silent or (not who.proven and who.taken_back)
+        return now - who.moved_at if owes else 0.0
+
+    def overtaken(self, peer: P) -> bool:
+        """Whether ``peer`` brought nothing of what it was asked for, and others were asked in its place."""
+        who = self._peers.get(peer)
+        return who is not None and who.overtaken
 
     def silent_for(self, peer: P, now: float) -> float:
         """Seconds in which ``peer`` owed chunks, or had them taken back, and sent nothing; 0 when it owes none."""
         who = self._peers.get(peer)
         return now - who.heard_at if who is not None and (who.asked or who.silent) else 0.0
+
+    def dry_for(self, now: float) -> float:
+        """Seconds in which nobody brought anything of what is owed; 0 while bytes flow, or nobody owes any."""
+        return self._flow.dry_for(now) if self.owed else 0.0
+
+    @property
+    def owed(self) -> bool:
+        """Somebody was asked for something that didn't come yet."""
+        return bool(self._holders)
 
     def left(self, peer: P) -> None:
         """``peer`` is gone; what it owed goes to others."""
@@ -208,25 +203,27 @@ class Scheduler(Generic[P]):
             for slot in self._late_slots(peer, who, now):
                 self._ask(peer, who, slot)
                 wants.append(slot)
+        if wants and len(wants) == len(self._holders):
+            self._flow.whole(now)
         if wants and len(wants) == len(who.asked):
             who.gauge_from += now - who.heard_at  # it owed nothing until now: that time says nothing of its rate
             who.heard_at = who.moved_at = now
         return wants
 
-    def _window(self, who: _Peer) -> int:
+    def _window(self, who: Partner) -> int:
         if who.rate == 0:
-            return FIRST_WINDOW
+            return FIRST_WINDOW if who.proven else max(FIRST_WINDOW // self.company, STRANGERS_WINDOW)
         window = min(max(int(who.rate), MIN_WINDOW), MAX_WINDOW)
         # Towards the end no more than its share of what is left, so that all come to their ends together.
         together = sum(peer.rate for peer in self._peers.values() if not peer.silent)
         return max(1, min(window, int(self.remaining_bytes * who.rate / together))) if together else window
 
-    def _ask(self, peer: P, who: _Peer, slot: int) -> None:
+    def _ask(self, peer: P, who: Partner, slot: int) -> None:
         who.asked[slot] = None
         who.asked_bytes += self._length(slot)
         self._holders.setdefault(slot, []).append(peer)
 
-    def _pick(self, who: _Peer) -> int | None:
+    def _pick(self, who: Partner) -> int | None:
         slot = self._order.take(who, who.block)
         if slot is None and not who.starved:
             who.block = self._order.choose(who, self._peers)
@@ -234,25 +231,26 @@ class Scheduler(Generic[P]):
             who.starved = slot is None
         return slot
 
-    def _late_slots(self, peer: P, who: _Peer, now: float) -> list[int]:
+    def _late_slots(self, peer: P, who: Partner, now: float) -> list[int]:
         """Endgame: slots that others owe, and that this idle peer would bring much sooner."""
         late: list[tuple[float, int]] = []
+        dry = self.dry_for(now)
         for slot, holders in reversed(self._holders.items()):  # what was asked for last would also come last
             if self._state[slot] != _ASKED or peer in holders or not who.has(slot):
                 continue
             others = [self._peers[holder] for holder in holders]
-            if len(others) > 1 and not _may_ask_another(who, others, now):
-                continue
-            waited = now - max(other.moved_at for other in others)
-            theirs = min(max(waited, other.asked_bytes / other.rate if other.rate else waited) for other in others)
-            ours = self._length(slot) / who.rate if who.rate else 0.5
-            if theirs > 2 * ours + JITTER_SECONDS:
-                late.append((-theirs, slot))
+            late_by = keeps_waiting(who, others, self._length(slot), now, dry)
+            if late_by:
+                late.append((-late_by, slot))
         late.sort(key=lambda row: row[0])
-        budget = self._window(who) // 4
+        # A quarter, for what is late may be on its way; all where nothing is.
+        budget = self._window(who) // (1 if dry > who.patience else 4)
         chosen: list[int] = []
         for _, slot in late[:MAX_REQUESTS]:
             chosen.append(slot)
+            for holder in self._holders[slot]:
+                other = self._peers[holder]
+                other.overtaken = other.overtaken or other.is_hopeless(now, dry)
             budget -= self._length(slot)
             if budget <= 0:
                 break
@@ -260,42 +258,37 @@ class Scheduler(Generic[P]):
 
     # -- answers -------------------------------------------------------------------------------------------------
 
-    def heard(self, peer: P, now: float) -> None:
-        """Bytes came from ``peer``, if only part of a chunk."""
+    def heard(self, peer: P, now: float, more: int = 0) -> None:
+        """Something came from ``peer``; ``more`` bytes of it belong to a chunk, if only to part of one."""
         who = self._peers[peer]
         who.heard_at = now
+        self._flow.came(more)
 
     def held_up(self, peer: P, now: float) -> None:
         """We don't read what ``peer`` sends: neither silence nor slowness of these moments is its own."""
         who = self._peers[peer]
         who.heard_at = who.moved_at = now
+        self._flow.whole(now)
 
     def arrived(self, peer: P, slot: int, now: float) -> Arrival:
         """A whole chunk came from ``peer``, its hash not looked at yet."""
         who = self._peers[peer]
         who.heard_at = who.moved_at = now
-        who.silent = False
+        self._flow.whole(now)
+        who.silent = who.overtaken = False
         if slot in who.asked:
             self._settle(peer, who, slot)
         elif who.taken_back[slot]:
             _drop_one(who.taken_back, slot)
         else:
             return Arrival.UNASKED
-        self._gauge(who, self._length(slot), now)
+        who.gauge(self._length(slot), now)
         if self._state[slot] in (_DONE, _CHECKING):
             return Arrival.DROP
         if self._state[slot] == _TODO:  # taken back from this peer, and not given to another yet
             self._order.remove(slot)
         self._state[slot] = _CHECKING
         return Arrival.CHECK
-
-    def _gauge(self, who: _Peer, size: int, now: float) -> None:
-        who.gauge_bytes += size
-        passed = now - who.gauge_from
-        if passed >= 0.2:
-            newest = who.gauge_bytes / passed
-            who.rate = newest if who.rate == 0 else 0.6 * who.rate + 0.4 * newest
-            who.gauge_from, who.gauge_bytes = now, 0
 
     def verified(self, slot: int) -> list[P]:
         """``slot`` is safe in the store; the peers that still owe it, to be told that it is no longer wanted."""
@@ -353,14 +346,20 @@ class Scheduler(Generic[P]):
                 given_up.append(peer)
         return given_up
 
-    def _replaced(self, who: _Peer, now: float) -> bool:
-        late = now - who.moved_at > max(LATE_SECONDS, 2 * self._silence)
+    def _replaced(self, who: Partner, now: float) -> bool:
+        """All that it owes is asked of others, too, and it had its time."""
+        late = who.makes_way(now, self.dry_for(now), self._silence)
         return late and all(len(self._holders[slot]) > 1 for slot in who.asked)
 
     @property
     def finished(self) -> bool:
         """Everything wanted is verified."""
         return self.remaining == 0
+
+    @property
+    def covered(self) -> bool:
+        """Nothing is wanted that somebody doesn't owe, or brought already."""
+        return self._order.empty
 
     @property
     def starved(self) -> bool:
@@ -383,7 +382,7 @@ class Scheduler(Generic[P]):
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _settle(self, peer: P, who: _Peer, slot: int) -> None:
+    def _settle(self, peer: P, who: Partner, slot: int) -> None:
         """``peer`` no longer owes ``slot``."""
         del who.asked[slot]
         who.asked_bytes -= self._length(slot)
@@ -392,7 +391,7 @@ class Scheduler(Generic[P]):
         if not holders:
             del self._holders[slot]
 
-    def _release(self, peer: P, who: _Peer, slot: int) -> None:
+    def _release(self, peer: P, who: Partner, slot: int) -> None:
         """Take a request back; the slot goes to others unless somebody else owes it too."""
         self._settle(peer, who, slot)
         who.taken_back[slot] += 1
@@ -404,16 +403,6 @@ class Scheduler(Generic[P]):
         self._order.put_back(slot)
         for who in self._peers.values():
             who.starved = False
-
-
-def _may_ask_another(asked: _Peer, owing: Sequence[_Peer], now: float) -> bool:
-    """Whether a slot may be asked of ``asked``, too, beside those that owe it: nothing else is to be hoped for."""
-    if any(who.rate for who in owing):
-        return False
-    hopeless = [now - who.moved_at > UNPROVEN_SECONDS for who in owing]
-    if asked.rate or asked.gauge_bytes:
-        return any(hopeless) and len(owing) < MOST_IN_ALL
-    return all(hopeless) and len(owing) < MOST_ASKED
 
 
 def _drop_one(counter: Counter[int], slot: int) -> None:

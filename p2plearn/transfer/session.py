@@ -57,7 +57,7 @@ MAX_NEWS: Final = 256
 class Unreachable(Exception):
     """A peer can't be dialled, or doesn't speak the protocol.
 
-    ``refused``: nothing listens where it was; ``moved``: it is not where it was said to be, and may be elsewhere.
+    ``refused``: nothing listens where it was; ``moved``: it may be elsewhere by now, or answer in a moment.
     """
 
     def __init__(self, words: str, *, refused: bool = False, moved: bool = False) -> None:
@@ -112,14 +112,15 @@ class Session:
         self._kicked = trio.lowlevel.ParkingLot()
         self._was_kicked = False
         self._scope = trio.CancelScope()
-        self._noted = 0
+        self._noted = self._brought = 0  # bytes heard, and those of chunks, that the scheduler knows of
         self._at_work = False
         self._index_parts = 0  # asked for and not come
         self._held_up = False
         self._met = False  # it answered, or can't be reached, which may change
         self._asked = False
         self._given_before = 0
-        self._opened_at = math.inf  # while it owes an answer to OPEN
+        self._owes_from = math.inf  # while it owes an answer to OPEN, or a part of the index
+        self._answered = math.inf  # seconds that the answer took
         self.resting = False
         """Told to come back later; takes up no place meanwhile."""
 
@@ -129,8 +130,8 @@ class Session:
         return self._at_work
 
     def waited(self, now: float) -> float:
-        """Seconds for which the peer has owed an answer to our first words; 0 when it doesn't."""
-        return max(now - self._opened_at, 0.0)
+        """Seconds for which the peer has owed an answer to our first words, or the index; 0 when it doesn't."""
+        return max(now - self._owes_from, 0.0)
 
     def _set_to_work(self) -> None:
         self._at_work = True
@@ -197,7 +198,7 @@ class Session:
     async def _converse(self, channel: Channel) -> float | None:
         fetch = self._fetch
         want_manifest = fetch.signed is None
-        self._opened_at = trio.current_time()
+        self._owes_from = trio.current_time()
         await channel.send(Open(fetch.course, want_manifest))
         if want_manifest:
             answer = await self._answer(channel, ManifestIs)
@@ -205,7 +206,7 @@ class Session:
                 return self._turned_away(answer)
             fetch.manifest_came(answer)
         have = await self._answer(channel, Have)
-        self._opened_at = math.inf
+        self._owes_from = math.inf
         if not isinstance(have, Have):
             return self._turned_away(have)
         fetch.tally.found.add(self._peer.name)
@@ -223,7 +224,7 @@ class Session:
 
     def _turned_away(self, answer: protocol.Message) -> float | None:
         """The peer won't give the course: how long to wait, None for ever."""
-        self._met, self._opened_at = True, math.inf
+        self._met, self._owes_from = True, math.inf
         if isinstance(answer, Busy):
             if not self._peer.guess:  # it may have the course, and then has it still later
                 self._fetch.participants.put_off(self._peer.name)
@@ -235,6 +236,9 @@ class Session:
     async def _answer(self, channel: Channel, expected: type[ManifestIs | Have]) -> protocol.Message:
         """The next message, which must be ``expected`` or a refusal."""
         message = await self._in_time(channel, lambda: self._next(channel), "answer")
+        if math.isinf(self._answered):
+            self._answered = trio.current_time() - self._owes_from
+            self._fetch.participants.places.answered(self._answered)
         if not isinstance(message, (expected, NotHere, Busy)):
             raise PeerFault(f"chunk protocol: {type(message).__name__} instead of {expected.__name__}")
         return message
@@ -260,6 +264,7 @@ class Session:
             raise AssertionError("the manifest comes first")
         parts = self._fetch.signed.manifest.index
         self._index_parts = len(parts)
+        self._owes_from = trio.current_time()
         await channel.send(WantIndex(0, len(parts)))
         got: list[bytes] = []
         while len(got) < len(parts):
@@ -278,6 +283,7 @@ class Session:
             match await self._next(channel):
                 case IndexPart() as message:
                     self._index_parts -= 1
+                    self._owes_from = math.inf
                     return message
                 case HaveMore() as message:
                     if len(news) == MAX_NEWS:
@@ -291,7 +297,8 @@ class Session:
         scheduler = fetch.scheduler
         if scheduler is None or fetch.index is None:
             raise AssertionError("begun")
-        scheduler.joined(name, have.bitmap, trio.current_time())
+        scheduler.joined(name, have.bitmap, trio.current_time(), self._answered)
+        self._noted, self._brought = channel.heard, channel.brought
         self._met, self._given_before = True, fetch.participants.given[name]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._ask, channel, scheduler)
@@ -310,6 +317,7 @@ class Session:
         name = self._peer.name
         match message:
             case Chunk(slot, _, length):
+                self._owes_from = math.inf
                 if slot >= len(index) or length != index.length(slot):
                     raise PeerFault(f"chunk protocol: slot {slot} with {length} bytes")
                 match scheduler.arrived(name, slot, trio.current_time()):
@@ -325,6 +333,7 @@ class Session:
                 self._fetch.participants.kick_all()
             case IndexPart() if self._index_parts:
                 self._index_parts -= 1  # asked for, and meanwhile brought by another
+                self._owes_from = math.inf
             case Busy() as busy:
                 raise _PutOff(_patience(busy))
             case other:
@@ -398,8 +407,8 @@ class Session:
         if self._held_up:
             scheduler.held_up(self._peer.name, now)
         elif self._channel.heard != self._noted:
-            self._noted = self._channel.heard
-            scheduler.heard(self._peer.name, now)
+            scheduler.heard(self._peer.name, now, self._channel.brought - self._brought)
+            self._noted, self._brought = self._channel.heard, self._channel.brought
 
 
 def _patience(busy: Busy) -> float:

@@ -97,6 +97,14 @@ class Silent(Adversary):
         pass
 
 
+class IndexStaller(Adversary):
+    """Says what it has, and never what it is made of."""
+
+    async def hear(self, channel: Channel, message: Message) -> None:
+        if not isinstance(message, WantIndex):
+            await super().hear(channel, message)
+
+
 class Staller(Adversary):
     """Promises everything, gives nothing."""
 

@@ -21,6 +21,7 @@ FAULTY = (
     peers.Liar,
     peers.HitAndRun,
     peers.Silent,
+    peers.IndexStaller,
     peers.Babbler,
     peers.Repeater,
     peers.WrongManifest,

@@ -51,6 +51,24 @@ def test_how_a_conversation_ended_says_how_much_it_is_doubted(wrong, gave, waite
     assert memory.doubt("a", 0.0) == points
 
 
+def test_who_could_not_be_reached_is_tried_last_until_it_gives_something() -> None:
+    memory = Reliance()
+    memory.ended("a", 0.0, wrong=False, gave=False, waited=0.0, patience=8.0, unreachable=True)
+    assert memory.doubted("a", 1.0)
+    memory.ended("a", 2.0, wrong=False, gave=True, waited=0.0, patience=8.0)
+    assert not memory.doubted("a", 2.0)
+
+
+def test_whom_others_overtook_is_doubted_the_second_time() -> None:
+    memory = Reliance()
+    for _ in range(2):
+        assert not memory.doubted("a", 0.0)
+        memory.ended("a", 0.0, wrong=False, gave=False, waited=0.2, patience=8.0, overtaken=True)
+    assert memory.doubted("a", 0.0)
+    memory.ended("a", 1.0, wrong=False, gave=True, waited=0.2, patience=8.0, overtaken=True)
+    assert not memory.doubted("a", 1.0)
+
+
 @given(st.lists(st.tuples(st.sampled_from([LATE, STALLED, WRONG]), st.floats(0, 1e6)), max_size=50))
 def test_doubt_is_bounded_and_ends(failures: list[tuple[float, float]]) -> None:
     memory, now = Reliance(), 0.0

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2plearn.errors import PeerFault
-from p2plearn.transfer import scheduler as scheduling
+from p2plearn.transfer import patience
 from p2plearn.transfer.order import Held, Order, set_bits
 from p2plearn.transfer.protocol import ranges_of
 from p2plearn.transfer.scheduler import MAX_REQUESTS, MAX_WINDOW, Arrival, Scheduler
@@ -99,7 +99,7 @@ class Simulation:
             assert (peer.name, slot) not in self.lied, "a liar was asked again for the same slot"
             assert slot in peer.held, "asked for what it never said it had"
             holders = self.scheduler._holders[slot]
-            assert len(holders) <= scheduling.MOST_IN_ALL
+            assert len(holders) <= patience.MOST_IN_ALL
             if len(holders) > 2:
                 assert not any(self.scheduler._peers[other].rate for other in holders if other != peer.name)
             assert len(set(holders)) == len(holders)
@@ -219,7 +219,7 @@ def test_a_bitmap_of_few_slots_is_read_to_its_last_bit():
 @pytest.mark.parametrize("kind", ["silent", "dripper", "babbler"])
 def test_a_peer_that_completes_nothing_is_given_up(kind):
     simulation = Simulation(20, [Model("it", kind, set(range(20)))])
-    assert not simulation.run(scheduling.STUCK_SECONDS + 5)
+    assert not simulation.run(patience.STUCK_SECONDS + 5)
     assert simulation.given_up == {"it"}
 
 
@@ -376,7 +376,7 @@ def test_two_that_promise_and_do_nothing_hold_up_a_third_for_seconds_only():
     now = 3.1
     while not scheduler.finished:
         now += STEP
-        assert now < 3.0 + 2 * scheduling.UNPROVEN_SECONDS
+        assert now < 3.0 + 2 * patience.UNPROVEN_SECONDS
         for name in ("one", "two"):
             scheduler.heard(name, now)
         assert scheduler.tick(now) == []
@@ -405,7 +405,7 @@ def test_a_crowd_that_drips_keeps_nothing_from_one_that_brought_something(crowd:
             scheduler.next_wants(name, now)
         assert scheduler.tick(now) == []
         owing = max((len(holders) for holders in scheduler._holders.values()), default=0)
-        if first and owing < min(crowd, scheduling.MOST_ASKED):
+        if first and owing < min(crowd, patience.MOST_ASKED):
             continue  # it comes when they have all that they may
         if first:  # one slot is left to it by chance, and it brings that
             slot = next(iter(scheduler._holders))
