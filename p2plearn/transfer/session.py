@@ -318,6 +318,8 @@ class Session:
         match message:
             case Chunk(slot, _, length):
                 self._owes_from = math.inf
+                if self._channel is not None:
+                    self._brought = self._channel.brought  # what is whole is told by itself
                 if slot >= len(index) or length != index.length(slot):
                     raise PeerFault(f"chunk protocol: slot {slot} with {length} bytes")
                 match scheduler.arrived(name, slot, trio.current_time()):

@@ -242,3 +242,28 @@ async def test_a_slow_peer_alone_brings_it():
 
 def test_faults_and_ours_are_two_families():
     assert not issubclass(PeerFault, IntegrityProblem | NobodyHasIt)
+
+
+async def test_what_came_before_says_nothing_of_who_brings_nothing_now(monkeypatch):
+    """The bytes of whole chunks counted as if more were on its way: for a minute nobody else was asked sooner."""
+    monkeypatch.setattr(scheduler, "STUCK_SECONDS", 60.0)
+
+    class Fader(peers.HalfGiver):
+        most = 2
+
+        async def give(self, channel: Channel, slot: int) -> None:
+            if len(self.gave) >= self.most:
+                await trio.sleep_forever()
+            await super().give(channel, slot)
+
+    course = make_course(12, 200_000, seed=8)
+    async with network(course, Fader(course), limits=FetchLimits()) as node, trio.open_nursery() as nursery:
+        nursery.start_soon(node.run)
+        with trio.fail_after(7):  # by then it would be parted with for its silence
+            while node.landing.good < 2:
+                await trio.sleep(0.01)
+            scheduled = node.fetch.scheduler
+            assert scheduled is not None
+            while scheduled.dry_for(trio.current_time()) < 0.5:
+                await trio.sleep(0.05)
+        nursery.cancel_scope.cancel()
