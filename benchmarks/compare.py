@@ -41,8 +41,8 @@ Figures = dict[str, dict[str, list[float]]]
 """By peer, by name of the figure, one value a run."""
 
 
-def one_run(kind: type[Peer], room: Path, source: Path, fetchers: int) -> dict[str, float]:
-    """Publish and fetch once; what it cost."""
+def one_run(kind: type[Peer], room: Path, source: Path, fetchers: int, aside: Path | None = None) -> dict[str, float]:
+    """Publish and fetch once; what it cost. What is left is deleted, or moved ``aside``."""
     size = size_of(source)
     peers: list[Peer] = []
     try:
@@ -80,6 +80,9 @@ def one_run(kind: type[Peer], room: Path, source: Path, fetchers: int) -> dict[s
     finally:
         for peer in peers:
             peer.stop()
+        if aside is not None and room.exists():
+            aside.mkdir(parents=True, exist_ok=True)
+            room.rename(aside / f"{len(list(aside.iterdir()))}")
         shutil.rmtree(room, ignore_errors=True)
         os.sync()
 
@@ -91,14 +94,16 @@ def compare(
     fetchers: int,
     runs: int,
     before_each: Callable[[], object] = lambda: None,
+    *,
+    aside: Path | None = None,
 ) -> Figures:
-    """Run all in turn; ``before_each`` is called before each turn of all."""
+    """Run all in turn; ``before_each`` is called before each turn of all. See ``one_run``."""
     figures: Figures = {kind.name: {} for kind in kinds}
     for number in range(runs):
         before_each()
         # Turned around every second time, so that none always comes after the same one.
         for kind in kinds if number % 2 == 0 else kinds[::-1]:
-            row = one_run(kind, room / "run", source, fetchers)
+            row = one_run(kind, room / "run", source, fetchers, aside)
             progress(f"{number + 1} of {runs}, {kind.name}: {row['fetch, s']:.2f} s")
             for name, value in row.items():
                 figures[kind.name].setdefault(name, []).append(value)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from p2plearn.course.file_table import FileEntry
 from p2plearn.course.index import Index
+from p2plearn.store import users_files
 from p2plearn.store.catalogue import ExtentRow
 from p2plearn.store.gathering import Offer
 from p2plearn.store.holding import Holding
@@ -182,11 +183,9 @@ def _found_in_file(tree: Tree, index: Index, entry: FileEntry, lacking: dict[byt
 
 def recount_below(parts: StoreParts, folder: Path) -> None:
     """Count anew the courses of which parts lay in files of a folder that aren't as they were: it was written over."""
-    below = os.fsencode(folder) + b"/"
     with parts.gate:
         with parts.catalogue.reading() as db:
-            rows = db.execute("SELECT id FROM extents WHERE path > ? AND path < ?", (below, below[:-1] + b"0"))
-            extents = [row[0] for row in rows.fetchall()]
+            extents = users_files.below(db, os.fsencode(folder) + b"/")
         usable = parts.usable()
         digests = parts.catalogue.digests_in(extent for extent in extents if not usable(extent))
         for course in parts.courses_with(digests):

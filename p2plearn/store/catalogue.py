@@ -13,6 +13,8 @@ Rows go in and out in bulk; nothing here is called once a chunk while bytes flow
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,10 +24,11 @@ from pathlib import Path
 
 from p2plearn.course.digests import in_order
 from p2plearn.database import Database
+from p2plearn.store import users_files
 from p2plearn.store.durable import sync_directory
 from p2plearn.store.mirror import Mirror, Table
 
-VERSION = 3
+VERSION = 4
 """The format this program writes; a store with a higher one is refused."""
 
 _SCHEMA_1 = """
@@ -93,10 +96,30 @@ CREATE TABLE receipts (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_SCHEMA_1, _SCHEMA_2, "")
+_SCHEMA_4 = """
+CREATE TABLE users_files (         -- instead of rows in extents that have a path: see there
+    first INTEGER PRIMARY KEY,
+    folder BLOB NOT NULL,
+    files BLOB NOT NULL
+);
+CREATE INDEX users_files_folder ON users_files (folder);
+DROP INDEX extents_path;
+CREATE TABLE placed (
+    digest BLOB PRIMARY KEY,
+    extent INTEGER NOT NULL,       -- the id of one of extents, or the number of one of users_files
+    offset INTEGER NOT NULL,
+    length INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT INTO placed SELECT digest, extent, offset, length FROM chunks ORDER BY digest;
+DROP TABLE chunks;
+ALTER TABLE placed RENAME TO chunks
+"""
+
+MIGRATIONS: tuple[str, ...] = (_SCHEMA_1, _SCHEMA_2, "", _SCHEMA_4)
 """What turns version n into n + 1; never edited once released. ``user_version`` is the number of those applied.
 
-The third gives each extent its list of contents, which is for ``rebuild`` to do.
+The third gives each extent its list of contents, which is for ``rebuild`` to do; the rest of the fourth is for
+``users_files``.
 """
 
 MIRRORED = (
@@ -105,12 +128,15 @@ MIRRORED = (
     Table("checkouts", ("path",), ("path", "course", "made")),
     Table("custody", ("course", "segment"), ("course", "segment", "bytes", "given", "state")),
     Table("receipts", ("course", "segment", "node"), ("course", "segment", "node", "receipt")),
-    Table("extents", ("id",), ("id", "path", "size", "mtime_ns", "inode"), where="name IS NULL"),
+    Table("users_files", ("first",), ("first", "folder", "files"), dense=True),
 )
 """What neither the extents nor the courses' files say; kept a second time (``mirror``)."""
 
 _BATCH = 512
 """Digests looked up in one statement: long enough to amortise it, short enough for every SQLite's variable limit."""
+
+_LOG = 128 * 1024
+"""Bytes of the log that may stay: folding it waits for the disk twice."""
 
 Location = tuple[int, int, int]
 """(extent, offset, length) of a chunk."""
@@ -173,7 +199,7 @@ class PlanRow:
 
 
 _COURSE_COLUMNS = "course, author, series, seq, title, bytes, files, chunks, why, added, indexed, have_bytes, whole"
-_EXTENT_COLUMNS = "extents.id, extents.name, extents.bytes, extents.path, extents.size, extents.mtime_ns, extents.inode"
+_EXTENT_COLUMNS = "extents.id, extents.name, extents.bytes"
 
 
 class Catalogue:
@@ -193,13 +219,20 @@ class Catalogue:
         ``notes`` is where rows are written down a second time; ``give_contents`` does the third migration. Raises
         DatabaseDamaged, StoreProblem.
         """
+
+        def within(version: int, db: sqlite3.Connection) -> None:
+            if 0 < version < 3:
+                give_contents(db)
+            if 0 < version < 4:
+                users_files.take_over(db)
+
         self._database = Database(path, "The catalogue", ("foreign_keys = ON",))
         self._database.prepare(
             MIGRATIONS,
             suspicious=suspicious,
             expected=expected,
             before=self._back_up,
-            within=lambda version, db: give_contents(db) if version else None,
+            within=within,
         )
         if notes is not None:
             self._database.watch(lambda db: Mirror(db, notes, MIRRORED).committed)
@@ -214,6 +247,12 @@ class Catalogue:
             backup = self._database.path.with_name(f"{self._database.path.name}.format-{version}")
             self._database.copy_to(backup)
             sync_directory(backup.parent)
+
+    def fold(self) -> None:
+        """Fold the log into the catalogue, if it takes more room than that is worth."""
+        with contextlib.suppress(OSError):
+            if os.stat(f"{self._database.path}-wal").st_size > _LOG:
+                self._database.fold()
 
     def close(self) -> None:
         """Fold the log into the catalogue and close it; further calls raise StoreProblem."""
@@ -250,15 +289,18 @@ class Catalogue:
             yield rows
 
     def extent(self, extent: int) -> ExtentRow | None:
-        """One extent's row."""
+        """One extent, or one of the user's files."""
         with self.reading() as db:
             row = db.execute(f"SELECT {_EXTENT_COLUMNS} FROM extents WHERE id = ?", (extent,)).fetchone()  # noqa: S608
+            file = None if row else users_files.find(db, extent)
+        if file is not None:
+            return ExtentRow(extent, None, 0, *file.look)
         return ExtentRow(*row) if row else None
 
     def extents(self) -> list[ExtentRow]:
         """Every extent of the store's own."""
         with self.reading() as db:
-            rows = db.execute(f"SELECT {_EXTENT_COLUMNS} FROM extents WHERE name IS NOT NULL").fetchall()  # noqa: S608
+            rows = db.execute(f"SELECT {_EXTENT_COLUMNS} FROM extents").fetchall()  # noqa: S608
         return [ExtentRow(*row) for row in rows]
 
     def digests_in(self, extents: Iterable[int]) -> set[bytes]:
@@ -276,21 +318,18 @@ class Catalogue:
     def own_extents(self) -> dict[int, str]:
         """Number and file name of the store's own extents, but for those that a download is still filling."""
         with self.reading() as db:
-            rows = db.execute(
-                "SELECT id, name FROM extents WHERE name IS NOT NULL AND id NOT IN (SELECT extent FROM downloads)"
-            )
+            rows = db.execute("SELECT id, name FROM extents WHERE id NOT IN (SELECT extent FROM downloads)")
             return dict(rows.fetchall())
 
     def users_files(self, after: int, most: int) -> list[int]:
         """Up to ``most`` of the user's files that chunks lie in, by number, those ``after`` that one."""
         with self.reading() as db:
-            rows = db.execute("SELECT id FROM extents WHERE name IS NULL AND id > ? ORDER BY id LIMIT ?", (after, most))
-            return [row[0] for row in rows.fetchall()]
+            return list(itertools.islice(users_files.after(db, after), most))
 
     def held_bytes(self) -> int:
         """Bytes of the store's own extents, plans included."""
         with self.reading() as db:
-            return int(db.execute("SELECT coalesce(sum(bytes), 0) FROM extents WHERE name IS NOT NULL").fetchone()[0])
+            return int(db.execute("SELECT coalesce(sum(bytes), 0) FROM extents").fetchone()[0])
 
     # Courses ----------------------------------------------------------------------------------------------------
 
@@ -336,7 +375,7 @@ class Catalogue:
                 "WHERE course = ?",
                 (course,),
             ).fetchall()
-        return [PlanRow(ExtentRow(*row[:7]), row[7], row[8]) for row in rows]
+        return [PlanRow(ExtentRow(*row[:3]), row[3], row[4]) for row in rows]
 
     def checkout_course(self, path: bytes) -> bytes | None:
         """The course that was last checked out to ``path``."""
@@ -367,22 +406,11 @@ def add_slots(
     db.executemany("INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, ?)", rows)
 
 
-def add_external(db: sqlite3.Connection, path: bytes, size: int, mtime_ns: int, inode: int) -> int:
-    """The id of one of the user's files as it looks now, which chunk rows may then point into."""
-    how = (path, size, mtime_ns, inode)
-    known = db.execute(
-        "SELECT id FROM extents WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?", how
-    ).fetchone()
-    if known is not None:
-        return int(known[0])
-    cursor = db.execute("INSERT INTO extents (bytes, path, size, mtime_ns, inode) VALUES (0, ?, ?, ?, ?)", how)
-    return int(cursor.lastrowid or 0)
-
-
 def add_extent(db: sqlite3.Connection, name: str, length: int) -> int:
     """Insert a row for a file of the store's; returns its id."""
-    number = db.execute("INSERT INTO extents (name, bytes) VALUES (?, ?)", (name, length)).lastrowid
-    return int(number or 0)
+    number = users_files.next_number(db)
+    db.execute("INSERT INTO extents (id, name, bytes) VALUES (?, ?, ?)", (number, name, length))
+    return number
 
 
 def _course_row(row: tuple[object, ...]) -> CourseRow:

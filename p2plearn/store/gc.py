@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from p2plearn.database import CommitInDoubt
-from p2plearn.store import contents
+from p2plearn.store import contents, users_files
 from p2plearn.store.alone import is_handed_over
 from p2plearn.store.catalogue import ExtentRow, add_extent
 from p2plearn.store.durable import sync_directory, sync_file, write_all
@@ -63,7 +63,7 @@ def sweep(parts: StoreParts, busy: Callable[[], set[int]], *, dry_run: bool) -> 
             skip = _being_filled(parts, busy)
             extents = parts.catalogue.extents()
             with parts.catalogue.reading() as db:
-                theirs = [row[0] for row in db.execute("SELECT id FROM extents WHERE name IS NULL")]
+                theirs = list(users_files.after(db, 0))
         # No chunk comes into one of these extents from here on, but for those that ``skip`` names.
         sizes = _live_bytes(parts, dry_run=dry_run)
         with parts.gate:
@@ -88,6 +88,7 @@ def sweep(parts: StoreParts, busy: Callable[[], set[int]], *, dry_run: bool) -> 
             _breathe()
         for extent in (*sparse, *shared):
             _compact(parts, extent)
+        parts.catalogue.fold()
     return Sweep(len(gone), len(sparse), freed + sum(extent.length for extent in gone))
 
 

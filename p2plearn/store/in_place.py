@@ -22,7 +22,7 @@ from pathlib import Path
 from p2plearn.course.digests import each
 from p2plearn.course.file_table import FileEntry
 from p2plearn.errors import Interrupted
-from p2plearn.store.catalogue import add_external
+from p2plearn.store import users_files
 from p2plearn.store.course_files import CourseFileDamaged
 from p2plearn.store.holding import Holding
 from p2plearn.store.parts import StoreParts
@@ -32,7 +32,7 @@ from p2plearn.store.tree import READ, Tree
 _PLACE_ANEW = """
 INSERT INTO chunks VALUES (?, ?, ?, ?)
 ON CONFLICT (digest) DO UPDATE SET extent = excluded.extent, offset = excluded.offset
-WHERE length = excluded.length AND (? OR extent IN (SELECT id FROM extents WHERE name IS NULL))
+WHERE length = excluded.length AND (? OR extent NOT IN (SELECT id FROM extents))
 """
 """A chunk of (digest, extent, offset, length) lies there now. One in the store's own extents does so only where the
 last value says that no other course needs it; one in a file of the user's always: the newest file counts."""
@@ -69,9 +69,12 @@ def serve_in_place(
     with parts.gate:
         needed = _needed_elsewhere(parts, holding)
         with parts.catalogue.writing() as db:
-            for facts, entry in ours:
-                path = os.fsencode(dest / entry.path)
-                extent = add_external(db, path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+            folder = os.fsencode(dest)
+            looks = (
+                (os.path.join(folder, os.fsencode(entry.path)), facts.st_size, facts.st_mtime_ns, facts.st_ino)
+                for facts, entry in ours
+            )
+            for extent, (_, entry) in zip(users_files.add(db, folder, looks), ours, strict=True):
                 places = [(digest, extent, at, length) for at, digest, length in _places(holding, entry)]
                 db.executemany(_PLACE_ANEW, ((*row, row[0] not in needed) for row in places))
     parts.relocate(holding.placement, [slot for _, one in ours for slot in range(one.first, one.first + one.count)])

@@ -1,7 +1,7 @@
-"""Extents taken out of the catalogue, and whatever is in memory that would still read by their numbers.
+"""Extents, and files of the user's, taken out of the catalogue; and whatever is in memory that would still read by
+their numbers.
 
-What refers to an extent is looked up once for many. SQLite would do so for each, and there is no index of chunks by
-extent: it would cost 45 MB a million.
+What refers to them is looked up once for many: there is no index of chunks by extent, it would cost 45 MB a million.
 
 Imports siblings.
 """
@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from p2plearn.store import users_files
 from p2plearn.store.parts import StoreParts
 
 EXTENTS_AT_ONCE: Final = 256
@@ -26,18 +27,14 @@ def let_go(parts: StoreParts, extents: Collection[int], *, used: bool = False) -
     numbers = sorted(extents)
     dropped: set[int] = set()
     with parts.gate:
-        with parts.catalogue.reading() as whole:
-            whole.execute("PRAGMA foreign_keys = OFF")  # no effect within a transaction
-            try:
-                with parts.catalogue.writing() as db:
-                    for at in range(0, len(numbers), EXTENTS_AT_ONCE):
-                        some = numbers[at : at + EXTENTS_AT_ONCE]
-                        if used:
-                            _drop_referring(db, some)
-                        dropped |= set(some) if used else _unused(db, some)
-                    db.executemany("DELETE FROM extents WHERE id = ?", [(number,) for number in sorted(dropped)])
-            finally:
-                whole.execute("PRAGMA foreign_keys = ON")
+        with parts.catalogue.writing() as db:
+            for at in range(0, len(numbers), EXTENTS_AT_ONCE):
+                some = numbers[at : at + EXTENTS_AT_ONCE]
+                if used:
+                    _drop_referring(db, some)
+                dropped |= set(some) if used else _unused(db, some)
+            db.executemany("DELETE FROM extents WHERE id = ?", [(number,) for number in sorted(dropped)])
+            users_files.drop(db, dropped)
         _forget(parts, dropped)
     return dropped
 

@@ -1,8 +1,8 @@
 """Rows of small tables written down a second time, outside SQLite, for the day the database is lost.
 
 One text file, a line a row: a checksum (16 hex digits), a space, a JSON list [table, key, row], the row null when it
-was deleted; of several lines with one key the last holds. Binary values are ``{"x": hex}``. A line that was harmed is
-passed over; the rest still counts.
+was deleted; of several lines with one key the last holds. Binary values are ``{"x": hex}`` or ``{"b": base64}``. A line
+that was harmed is passed over; the rest still counts.
 
 ``Mirror`` has triggers note which rows a transaction changed, and appends them once it is committed: an fdatasync more
 for a transaction that changes such a table, nothing for the others. The database is what is asked and what is right:
@@ -14,6 +14,7 @@ Imports ``named_file``, siblings and the standard library.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -44,7 +45,8 @@ _PART = 1024 * 1024
 class Table:
     """A table to mirror: up to three key columns, the columns kept, and which rows (SQL over the columns).
 
-    ``forget``: a deleted row must be gone from the mirror, too, not only marked as deleted.
+    ``forget``: a deleted row must be gone from the mirror, too, not only marked as deleted. ``dense``: its binary
+    values are long, and written as base64.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Table:
     columns: tuple[str, ...]
     where: str = "1"
     forget: bool = False
+    dense: bool = False
 
 
 class Mirror:
@@ -96,7 +99,7 @@ class Mirror:
             key = dict(zip(table.key, keys, strict=False))
             row = next(self._rows(table, " AND ".join(f"{column} IS ?" for column in key), list(key.values())), None)
             self._stale |= row is None and table.forget
-            lines.append(_line(name, key, row))
+            lines.append(_line(table, key, row))
         if self._stale or self._grown > 2 * self._size + _SLACK:
             self._catch_up()
         elif lines:
@@ -142,7 +145,7 @@ class Mirror:
         size = 0
         for table in self._tables.values():
             for row in self._rows(table):
-                lines.append(_line(table.name, {column: row[column] for column in table.key}, row))
+                lines.append(_line(table, {column: row[column] for column in table.key}, row))
                 size += len(lines[-1])
                 if size >= _PART:
                     yield b"".join(lines)
@@ -158,8 +161,9 @@ class Mirror:
             yield dict(zip(table.columns, row, strict=True))
 
 
-def _line(name: str, key: Row, row: Row | None) -> bytes:
-    body = json.dumps([name, _plain(key), None if row is None else _plain(row)], separators=(",", ":")).encode()
+def _line(table: Table, key: Row, row: Row | None) -> bytes:
+    value = None if row is None else _plain(row, dense=table.dense)
+    body = json.dumps([table.name, _plain(key), value], separators=(",", ":")).encode()
     return _checksum(body) + b" " + body + b"\n"
 
 
@@ -167,8 +171,11 @@ def _checksum(body: bytes) -> bytes:
     return hashlib.sha256(body).hexdigest()[:16].encode()
 
 
-def _plain(row: Row) -> dict[str, Any]:
-    return {name: {"x": value.hex()} if isinstance(value, bytes) else value for name, value in row.items()}
+def _plain(row: Row, *, dense: bool = False) -> dict[str, Any]:
+    def plain(value: bytes) -> dict[str, str]:
+        return {"b": base64.b64encode(value).decode()} if dense else {"x": value.hex()}
+
+    return {name: plain(value) if isinstance(value, bytes) else value for name, value in row.items()}
 
 
 def read(path: Path) -> tuple[dict[str, list[Row]], int]:
@@ -206,6 +213,8 @@ def _entry(line: bytes) -> tuple[str, dict[str, Any], dict[str, Any] | None] | N
 
 
 def _value(value: Any) -> Value:
+    if isinstance(value, dict) and "b" in value:
+        return base64.b64decode(value["b"])
     return bytes.fromhex(value["x"]) if isinstance(value, dict) else value
 
 

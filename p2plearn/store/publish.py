@@ -27,8 +27,8 @@ from p2plearn.course.titles import READ_AT_MOST, is_telling, title_from
 from p2plearn.course.unixfs import Unrepresentable, root_cid
 from p2plearn.database import CommitInDoubt
 from p2plearn.errors import Refused, UsageProblem
-from p2plearn.store import series
-from p2plearn.store.catalogue import add_extent, add_external, add_slots
+from p2plearn.store import series, users_files
+from p2plearn.store.catalogue import add_extent, add_slots
 from p2plearn.store.ingest import KNOWN, Ingest, Report
 from p2plearn.store.originals import Original, Originals
 from p2plearn.store.parts import StoreParts
@@ -261,7 +261,7 @@ def _record(  # noqa: PLR0917
             extent = add_extent(db, ingest.extent_name, ingest.extent_bytes)
             add_slots(db, index.digests, ingest.new(), lambda slot: (extent, places[slot], lengths[slot]))
         elif anything:
-            extents = _externals(db, found, index, ingest.new())
+            extents = _in_place(db, found, index, ingest.new())
             number_of = index.files.number_of
             add_slots(
                 db, index.digests, ingest.new(), lambda slot: (extents[number_of(slot)], places[slot], lengths[slot])
@@ -295,16 +295,14 @@ def _copied(found: Scan, index: Index, places: array[int]) -> Iterator[Original]
             yield Original(start, file.source, file.size, file.mtime_ns, file.inode)
 
 
-def _externals(db: sqlite3.Connection, found: Scan, index: Index, slots: Iterable[int]) -> dict[int, int]:
-    """By the number of the file, the extents of the user's files that ``slots`` lie in."""
-    extents: dict[int, int] = {}
-    for slot in slots:
-        number = index.files.number_of(slot)
-        if number not in extents:
-            file = found.files[number]
-            path = os.fsencode(file.source)
-            extents[number] = add_external(db, path, file.size, file.mtime_ns, file.inode)
-    return extents
+def _in_place(db: sqlite3.Connection, found: Scan, index: Index, slots: Iterable[int]) -> dict[int, int]:
+    """By the number of the file in the course, the numbers under which the user's files are noted that ``slots`` lie
+    in.
+    """
+    chosen = dict.fromkeys(map(index.files.number_of, slots))
+    files = map(found.files.__getitem__, chosen)
+    looks = ((os.fsencode(file.source), file.size, file.mtime_ns, file.inode) for file in files)
+    return dict(zip(chosen, users_files.add(db, os.fsencode(found.files.below), looks), strict=True))
 
 
 def add_course(db: sqlite3.Connection, signed: SignedManifest, *, why: str, now: int, indexed: bool) -> None:

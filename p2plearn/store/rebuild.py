@@ -18,7 +18,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from p2plearn.course.file_table import FileEntry
 from p2plearn.course.index import Index
 from p2plearn.course.manifest import SignedManifest, open_manifest
 from p2plearn.errors import PeerFault
-from p2plearn.store import contents, mirror
+from p2plearn.store import contents, mirror, users_files
 from p2plearn.store.catalogue import Catalogue, add_chunks, add_extent
 from p2plearn.store.course_files import SUFFIX as COURSE_SUFFIX
 from p2plearn.store.course_files import CourseFileDamaged, CourseFiles
@@ -84,7 +84,7 @@ def rebuild(home: Path, author: bytes) -> str:
     try:
         own = _note_courses(catalogue, courses, notes.get("courses", []), author)
         found = _note_extents(catalogue, directory / "extents", courses)
-        _note_user_files(catalogue, notes.get("extents", []), courses)
+        _note_user_files(catalogue, _user_files(notes), courses)
         with catalogue.writing() as db:
             for name in ("heads", "checkouts", "custody", "receipts"):
                 mirror.insert(db, name, notes.get(name, []))
@@ -254,7 +254,19 @@ def _right_chunks(fd: int, lengths: dict[int, set[bytes]]) -> list[contents.Entr
         return [entry for entry, right in zip(listed, verdicts, strict=True) if right]
 
 
-def _note_user_files(catalogue: Catalogue, notes: list[mirror.Row], courses: Known) -> None:
+def _user_files(notes: dict[str, list[mirror.Row]]) -> list[users_files.Look]:
+    """The user's files that are noted; by an older format, one by one."""
+    looks = [
+        (_bytes(note, "path"), _int(note, "size"), _int(note, "mtime_ns"), _int(note, "inode"))
+        for note in notes.get("extents", [])
+    ]
+    for note in notes.get("users_files", []):
+        row = _int(note, "first"), _bytes(note, "folder"), _bytes(note, "files")
+        looks += [file.look for file in users_files.unpacked(*row).values()]
+    return looks
+
+
+def _note_user_files(catalogue: Catalogue, looks: Sequence[users_files.Look], courses: Known) -> None:
     """Chunks that lie in the user's own files (publish without copying).
 
     A file that is there counts by its bytes. One that isn't (a drive that isn't plugged in) is taken for the file of a
@@ -265,16 +277,17 @@ def _note_user_files(catalogue: Catalogue, notes: list[mirror.Row], courses: Kno
         for entry in index.files:
             if entry.count:
                 by_size.setdefault(entry.size, []).append((index, entry))
-    for note in notes:
-        path, size = _bytes(note, "path"), _int(note, "size")
+    for at in range(0, len(looks), users_files.MOST):
         with catalogue.writing() as db:
-            extent = db.execute(
-                "INSERT INTO extents (bytes, path, size, mtime_ns, inode) VALUES (0, ?, ?, ?, ?)",
-                (path, size, _int(note, "mtime_ns"), _int(note, "inode")),
-            ).lastrowid
-            for index, entry in by_size.get(size, []):
-                rows = list(_in_user_file(path, index, entry))
-                add_chunks(db, ((digest, int(extent or 0), at, length) for digest, at, length in rows))
+            first = users_files.next_number(db)
+            files = [
+                users_files.UsersFile(first + n, *look) for n, look in enumerate(looks[at : at + users_files.MOST])
+            ]
+            users_files.insert(db, files)
+            for file in files:
+                for index, entry in by_size.get(file.size, []):
+                    rows = _in_user_file(file.path, index, entry)
+                    add_chunks(db, ((digest, file.number, at, length) for digest, at, length in rows))
 
 
 def _in_user_file(path: bytes, index: Index, entry: FileEntry) -> Iterator[contents.Entry]:

@@ -51,7 +51,8 @@ class SourceFiles(Sequence[SourceFile]):
     """Files to publish below ``root``, in flat arrays: there may be a million."""
 
     def __init__(self, root: str) -> None:
-        self._below = root.rstrip("/") + "/"
+        self.below = root.rstrip("/") + "/"
+        """What they are below, but for those that links lead to."""
         self._paths = bytearray()
         self._ends: array[int] = array("Q", [0])  # of file i's path is item i + 1
         self._facts: array[int] = array("q")  # size, time and, as a signed number, inode of each
@@ -59,7 +60,7 @@ class SourceFiles(Sequence[SourceFile]):
 
     def add(self, path: str, source: str, facts: os.stat_result) -> None:
         """One more; ``path`` is one that a course may have."""
-        if source != self._below + path:
+        if source != self.below + path:
             self._elsewhere[path] = source
         self._paths += path.encode()
         self._ends.append(len(self._paths))
@@ -83,7 +84,7 @@ class SourceFiles(Sequence[SourceFile]):
             raise IndexError(at)
         path = self.path(at)
         size, mtime_ns, inode = self._facts[3 * at : 3 * at + 3]
-        return SourceFile(path, self._elsewhere.get(path) or self._below + path, size, mtime_ns, inode % (1 << 64))
+        return SourceFile(path, self._elsewhere.get(path) or self.below + path, size, mtime_ns, inode % (1 << 64))
 
     def path(self, number: int) -> str:
         """The path of a file in the course."""

@@ -375,12 +375,15 @@ class Store:
     def look(self) -> Seen:
         """See whether all that is said to be here is still on the disk under its name; see ``Presence``.
 
-        One call at a time. Raises StoreProblem.
+        Between two downloads the catalogue's log gives its room back. One call at a time. Raises StoreProblem.
         """
         try:
-            return self._presence.look()
+            seen = self._presence.look()
         except OSError as error:
             raise disk_problem(error, "looking at what is stored") from error
+        if not self._downloads.busy():
+            self._parts.catalogue.fold()
+        return seen
 
     def folder_of(self, holding: Holding) -> str:
         """The user's own folder that some of a course is served from; empty where the store has all of it itself."""

@@ -60,7 +60,12 @@ class Tree:
         return self._fds[-1] if self._fds else self._root
 
     def existing(self, names: list[str]) -> int:
-        """The descriptor of a directory that is there; raises OSError when it isn't, or is something else."""
+        """The descriptor of a directory that is there; raises OSError when it isn't, or is something else.
+
+        The one that was asked for last isn't opened again.
+        """
+        if names and names == self._names:
+            return self._fds[-1]
         above = self._root
         self.close()
         for name in names:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 from faults import EVERY, chosen, meddled, moments, needs_strace, run
+from older import of_format_2
 from stores import noise, parcel, publish, read_tree, write_tree
 
 from p2plearn import identity
-from p2plearn.store import contents
 from p2plearn.store.store import Store
 
 WRITES = "pwrite64,pwritev,pwritev2,write,ftruncate,mkdir,mkdirat,link,linkat,rename,renameat,renameat2"
@@ -28,7 +28,7 @@ SYNCS = "fsync,fdatasync,syncfs"
 
 @dataclass
 class Scene:
-    """A home with two courses, one of them removed but not swept, and one to fetch."""
+    """A home with three courses, one of them removed but not swept, one served in place, and one to fetch."""
 
     root: Path
     home: Path
@@ -51,26 +51,12 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     assert holding is not None
     chunks = {slot: holding.read(slot) for slot in range(len(index))}
     (root / "parcel").write_bytes(pickle.dumps((signed.raw, signed.signature, index_raw, chunks)))
+    publish(store, write_tree(root / "mine", {"m": noise(300_000, 4), "n/o": b"short"}), title="mine", no_copy=True)
     # As a crash would leave it: the next sweep compacts.
     store._forget(gone)
     store._parts.course_files.remove(gone)
     store.close()
     return Scene(root, home, write_tree(root / "new", {"n": noise(700_000, 3), "o": b"o"}), root / "parcel", kept)
-
-
-def of_format_2(home: Path) -> None:
-    """Make a home what the version before this one left."""
-    for extent in (home / "store" / "extents").iterdir():
-        with extent.open("r+b") as file:
-            listed = contents.read(file.fileno())
-            assert listed is not None
-            file.truncate(extent.stat().st_size - contents.size_for(len(listed)))
-    with sqlite3.connect(home / "store" / "catalogue.sqlite") as db:
-        db.execute("PRAGMA user_version = 2")
-    db.close()
-    for name in ("notes", "seal"):
-        (home / "store" / name).unlink()
-    (home / "store" / "FORMAT").write_text("p2plearn store 2\n")
 
 
 def harmed(home: Path) -> None:
@@ -127,7 +113,7 @@ def check(scene: Scene, home: Path, what: str, *, acknowledged: bool) -> None:
         assert row is not None
         assert row.complete or what == "verify --repair"
         assert not acknowledged or what != "publish" or any(one.title == "A course" for one in store.courses())
-        assert {one.title for one in store.courses()} <= {"first", "A course"}
+        assert {one.title for one in store.courses()} <= {"first", "mine", "A course"}
         held = {extent.name for extent in store._parts.catalogue.extents()}
         assert set(os.listdir(store._parts.extents)) <= held
     finally:
@@ -142,7 +128,7 @@ def assert_backup(home: Path) -> None:
     db = sqlite3.connect(backup)
     assert db.execute("PRAGMA user_version").fetchone() == (2,)
     assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert db.execute("SELECT title FROM courses").fetchall() == [("first",)]
+    assert sorted(db.execute("SELECT title FROM courses")) == [("first",), ("mine",)]
     assert db.execute("SELECT count(*) FROM chunks").fetchone()[0] > 40
     db.close()
 

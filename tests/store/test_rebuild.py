@@ -218,12 +218,12 @@ def test_with_every_other_file_harmed_besides_it_goes_on_with_what_is_left(home:
         shutil.rmtree(copy_of)
 
 
-@pytest.mark.parametrize("text", ["p2plearn store 7\n", "p2pleasn store 3\n", ""])
+@pytest.mark.parametrize("text", ["p2plearn store 7\n", "p2pleasn store 4\n", ""])
 def test_a_harmed_format_file_is_written_anew(home: Path, text: str) -> None:
     before, _ = reopened(home)
     (home / "store" / "FORMAT").write_text(text)
     assert reopened(home) == (before, ())
-    assert (home / "store" / "FORMAT").read_text() == "p2plearn store 3\n"
+    assert (home / "store" / "FORMAT").read_text() == "p2plearn store 4\n"
 
 
 def test_an_extent_without_its_list_is_searched(home: Path) -> None:
