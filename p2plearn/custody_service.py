@@ -145,7 +145,7 @@ class CustodyService:
             for course in courses:
                 await trio.to_thread.run_sync(self._store.forget, bytes.fromhex(str(course["course"])))
         sweep = await trio.to_thread.run_sync(self._store.gc, dry_run)
-        return {"dry_run": dry_run, "courses": courses, "freed": freed + sweep.freed}
+        return {"dry_run": dry_run, "courses": courses, "freed": freed + sweep.freed, "left": list(sweep.left)}
 
     async def give_up_refused(
         self, refusal: Callable[[bytes, bytes], str], blocks_anything: Callable[[], bool] = lambda: True

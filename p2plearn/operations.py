@@ -327,7 +327,7 @@ class NodeOperations(Protocol):
         ...
 
     async def remove(self, course: str, *, last_copy: bool) -> dict[str, Any]:
-        """Forget a course and free its bytes: ``course``, ``title``, ``freed``.
+        """Forget a course and free its bytes: ``course``, ``title``, ``freed``; ``left``: what couldn't be, and why.
 
         Unless ``last_copy`` raises LastCopy when no other node shows, asked now, that it has it.
         """
@@ -352,7 +352,10 @@ class NodeOperations(Protocol):
         ...
 
     async def gc(self, dry_run: bool) -> dict[str, Any]:
-        """Free what nobody needs any more: ``courses`` kept for nobody, ``freed`` bytes; or say what would go."""
+        """Free what nobody needs any more: ``courses`` kept for nobody, ``freed`` bytes; or say what would go.
+
+        ``left``: what couldn't be freed, and why.
+        """
         ...
 
     async def leave(self, request: LeaveRequest, report: Report) -> LeaveResult:

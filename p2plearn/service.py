@@ -355,8 +355,8 @@ class NodeService:
                 f"When other nodes are up, try again. To remove it all the same: p2plearn remove {course[:12]} --yes",
             )
         self.network.directory.withdraw(name)
-        freed = await trio.to_thread.run_sync(self._store.remove, name)
-        return {"course": course, "title": row.title, "freed": freed}
+        swept = await trio.to_thread.run_sync(self._store.remove, name)
+        return {"course": course, "title": row.title, "freed": swept.freed, "left": list(swept.left)}
 
     async def gc(self, dry_run: bool) -> dict[str, Any]:
         """See ``NodeOperations.gc``."""

@@ -210,6 +210,17 @@ def swept(facts: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"{freed} would be freed." if facts.get("dry_run") else f"Freed {freed}."])
 
 
+def left_unfreed(facts: Mapping[str, Any]) -> list[str]:
+    """What ``remove`` and ``gc`` could not free, and what becomes of it; nothing if there is none."""
+    lines = [plain(str(line)) for line in facts.get("left", ())]
+    if lines:
+        lines.append(
+            "It is tried again by `p2plearn gc`, and whenever something is removed. Where the disk fails, "
+            "`p2plearn verify` says what is harmed (--repair: fetches it again)."
+        )
+    return lines
+
+
 def fetched(result: GetResult) -> str:
     """What ``get`` says on stderr; the path goes to stdout."""
     title = plain(result.title)

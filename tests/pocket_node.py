@@ -73,7 +73,7 @@ class PocketArchives(ArchiveOperations):
 class PocketNode(NodeOperations):
     """Courses in a dictionary. ``slowly`` makes long operations take that many seconds, in steps of 10 ms.
 
-    ``last_copy``: nobody else has what is here.
+    ``last_copy``: nobody else has what is here. ``left``: what can't be freed.
     """
 
     archives = PocketArchives()
@@ -83,6 +83,7 @@ class PocketNode(NodeOperations):
         self.damaged: list[dict[str, Any]] = []
         self.slowly = slowly
         self.last_copy = False
+        self.left: tuple[str, ...] = ()
         self.cancelled = threading.Event()
         self.stopping = trio.Event()
         self._begun = time.monotonic()
@@ -163,7 +164,7 @@ class PocketNode(NodeOperations):
         if self.last_copy and not last_copy:
             raise LastCopy("Nobody else has it.", "To remove it all the same: --yes")
         del self.kept[course]
-        return {"course": course, "title": kept.title, "freed": kept.bytes}
+        return {"course": course, "title": kept.title, "freed": 0 if self.left else kept.bytes, "left": list(self.left)}
 
     async def pause(self, seconds: float) -> dict[str, Any]:
         self.paused = {"paused": True, "paused_until": time.time() + seconds if seconds else None}
@@ -174,7 +175,7 @@ class PocketNode(NodeOperations):
         return self.paused
 
     async def gc(self, dry_run: bool) -> dict[str, Any]:
-        return {"dry_run": dry_run, "courses": [], "freed": 0}
+        return {"dry_run": dry_run, "courses": [], "freed": 0, "left": list(self.left)}
 
     async def leave(self, request: LeaveRequest, report: Report) -> LeaveResult:
         left = [{"course": name, "segment": 0, "title": kept.title} for name, kept in self.kept.items()]

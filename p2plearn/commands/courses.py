@@ -172,7 +172,7 @@ def verify(scope: Scope, *, course: str, repair: bool, providers: tuple[str, ...
 @pass_scope
 def remove(scope: Scope, course: str, *, yes: bool) -> None:
     """Forget a course and free its bytes (8 digits of its hash are enough)."""
-    from p2plearn import terminal
+    from p2plearn import terminal, views
 
     client = scope.client()
     held = held_course(client, course)
@@ -190,14 +190,22 @@ def remove(scope: Scope, course: str, *, yes: bool) -> None:
     else:
         title = terminal.plain(str(facts.get("title", "")))
         click.echo(f"Removed {title}: {terminal.size(int(facts.get('freed', 0)))} freed.")
+        for line in views.left_unfreed(facts):
+            terminal.note(scope.said(line))
 
 
 @click.command(cls=Command)
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @pass_scope
-def gc(scope: Scope, *, dry_run: bool) -> None:
+def gc(scope: Scope, *, dry_run: bool) -> int:
     """Free what nobody needs any more."""
-    from p2plearn import views
+    from p2plearn import terminal, views
 
     facts = scope.client().gc(dry_run=dry_run)
-    scope.emit(facts) if scope.as_json else click.echo(views.swept(facts))
+    if scope.as_json:
+        scope.emit(facts)
+    else:
+        click.echo(views.swept(facts))
+        for line in views.left_unfreed(facts):
+            terminal.note(scope.said(line))
+    return 1 if facts.get("left") else 0

@@ -3,7 +3,7 @@
 What is live says ``live``. Extents of running downloads are left alone. An extent without a live chunk is unlinked; one
 that is mostly dead, or that a killed get has left with a name in the user's folder (``alone``), is compacted: its live
 chunks are hashed, copied to a new extent, made durable, and only then does the catalogue point there. A chunk found
-damaged on that occasion is dropped.
+damaged on that occasion is dropped. One that the disk fails at stays as it is, is named, and holds up no other.
 
 It goes in steps, each a transaction of bounded length under the gate, and others get their turn in between: what they
 begin to rely on is live from the next step on, and an extent's row goes only if no chunk lies in it at that moment.
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import time
 from collections import Counter
@@ -35,7 +36,9 @@ from p2plearn.store.extents import create_extent, is_extent, remove_extent
 from p2plearn.store.letting_go import EXTENTS_AT_ONCE, let_go
 from p2plearn.store.live import Live
 from p2plearn.store.parts import StoreParts
-from p2plearn.store.problems import disk_problem
+from p2plearn.store.problems import disk_problem, size_text
+
+log = logging.getLogger("p2plearn.store")
 
 COMPACT_BELOW = 0.5
 """Compact an extent when less than this part of it is live: below, copying costs less than it frees."""
@@ -49,15 +52,19 @@ PAUSE_SECONDS: Final = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What a sweep freed, or would free: extents unlinked and compacted, bytes."""
+    """What a sweep freed, or would free: extents unlinked and compacted, bytes. ``left``: what it couldn't, and why."""
 
     unlinked: int
     compacted: int
     freed: int
+    left: tuple[str, ...] = ()
 
 
 def sweep(parts: StoreParts, busy: Callable[[], set[int]], *, dry_run: bool) -> Sweep:
-    """Free what is dead. ``busy`` names the extents of running downloads. Raises NoSpace, StoreProblem."""
+    """Free what is dead. ``busy`` names the extents of running downloads. Raises NoSpace, StoreProblem.
+
+    Those are the catalogue's; an extent that the disk fails at is ``left`` for another time, and the others are not.
+    """
     with parts.sweeping:
         with parts.gate:
             skip = _being_filled(parts, busy)
@@ -78,18 +85,35 @@ def sweep(parts: StoreParts, busy: Callable[[], set[int]], *, dry_run: bool) -> 
         if dry_run:
             return Sweep(len(dead), len(sparse), freed + sum(extent.length for extent in dead))
         gone: list[ExtentRow] = []
+        left: list[str] = []
         for at in range(0, len(dead), EXTENTS_AT_ONCE):
-            gone += _drop(parts, dead[at : at + EXTENTS_AT_ONCE])
+            gone += _drop(parts, dead[at : at + EXTENTS_AT_ONCE], left)
             _breathe()
         # The user's own files that nothing refers to any more: only the rows are ours.
         unused = [number for number in theirs if number not in sizes]
         for at in range(0, len(unused), EXTENTS_AT_ONCE):
             let_go(parts, unused[at : at + EXTENTS_AT_ONCE])
             _breathe()
-        for extent in (*sparse, *shared):
-            _compact(parts, extent)
+        compacted, freed = 0, sum(extent.length for extent in gone)
+        # Those that need least room first: on a full disk they make some for the others.
+        for extent in (*sorted(sparse, key=lambda one: sizes[one.id]), *shared):
+            more = extent.length - sizes[extent.id] if extent in sparse else 0
+            try:
+                done = _compact(parts, extent, left)
+            except OSError as error:
+                path, why = parts.extents / extent.file_name, disk_problem(error, "compacting it").message
+                what = f"{size_text(more)} of {path} can't be freed" if more else f"{path} can't have a file of its own"
+                _leave(left, f"{what} now. {why}")
+            else:
+                compacted += done and extent in sparse
+                freed += more if done else 0
         parts.catalogue.fold()
-    return Sweep(len(gone), len(sparse), freed + sum(extent.length for extent in gone))
+    return Sweep(len(gone), compacted, freed, tuple(left))
+
+
+def _leave(left: list[str], words: str) -> None:
+    log.warning("%s", words)
+    left.append(words)
 
 
 def _being_filled(parts: StoreParts, busy: Callable[[], set[int]]) -> set[int]:
@@ -131,11 +155,28 @@ def _live_bytes(parts: StoreParts, *, dry_run: bool) -> dict[int, int]:
         _breathe()
 
 
-def _drop(parts: StoreParts, extents: list[ExtentRow]) -> list[ExtentRow]:
-    """Take those of ``extents`` that no chunk lies in out of the catalogue, and delete their files."""
+def _drop(parts: StoreParts, extents: list[ExtentRow], left: list[str]) -> list[ExtentRow]:
+    """Take those of ``extents`` that no chunk lies in out of the catalogue, and delete their files; which these were.
+
+    A file that can't be deleted is noted in ``left``.
+    """
     numbers = let_go(parts, [extent.id for extent in extents])
-    gone = [extent for extent in extents if extent.id in numbers]
-    _unlink(parts, gone)
+    gone = []
+    for extent in extents:
+        if extent.id not in numbers:
+            continue
+        try:
+            remove_extent(parts.extents, extent.file_name)
+        except OSError as error:
+            path, why = parts.extents / extent.file_name, os.strerror(error.errno or 0).lower()
+            _leave(
+                left, f"{path}, which no course needs, can't be deleted now ({why}). It goes when the node starts next."
+            )
+        else:
+            gone.append(extent)
+    if gone:
+        with contextlib.suppress(OSError):  # names that come back after a power cut are swept at the next open
+            sync_directory(parts.extents)
     return gone
 
 
@@ -150,28 +191,17 @@ def _is_users_too(parts: StoreParts, extent: ExtentRow) -> bool:
         return False
 
 
-def _unlink(parts: StoreParts, extents: list[ExtentRow]) -> None:
-    for extent in extents:
-        try:
-            remove_extent(parts.extents, extent.file_name)
-        except OSError as error:
-            raise disk_problem(error, "deleting what no course needs any more") from error
-    if extents:
-        with contextlib.suppress(OSError):  # names that come back after a power cut are swept at the next open
-            sync_directory(parts.extents)
-
-
-def _compact(parts: StoreParts, old: ExtentRow) -> None:
+def _compact(parts: StoreParts, old: ExtentRow, left: list[str]) -> bool:
+    """Whether it was. Raises OSError, and then what it has is all where it was: a sector that can't be read today may
+    be readable another time, and ``verify`` says what is in it.
+    """
     if not is_extent(parts.extents / old.file_name):
-        return  # gone, or another thing in its place: ``check.drop_gone`` is for that
+        return False  # gone, or another thing in its place: ``check.drop_gone`` is for that
     with parts.catalogue.reading() as db:
         rows = db.execute(
             "SELECT digest, offset, length FROM chunks WHERE extent = ? ORDER BY offset", (old.id,)
         ).fetchall()
-    try:
-        source = os.open(parts.extents / old.file_name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError as error:
-        raise disk_problem(error, "compacting the store") from error
+    source = os.open(parts.extents / old.file_name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     name, committed = "", False
     try:
         name, target = create_extent(parts.extents)
@@ -193,13 +223,11 @@ def _compact(parts: StoreParts, old: ExtentRow) -> None:
         lost = [(digest, old.id, offset) for digest, offset, _ in rows if digest not in right]
         if lost:
             parts.quarantine(lost)
-        _drop(parts, [old])
+        return bool(_drop(parts, [old], left))
     except BaseException as error:
         if name and not committed and not isinstance(error, CommitInDoubt):
             with contextlib.suppress(OSError):
                 remove_extent(parts.extents, name)
-        if isinstance(error, OSError):
-            raise disk_problem(error, "compacting the store") from error
         raise
     finally:
         os.close(source)

@@ -18,6 +18,7 @@ Blocking and thread-safe: call it from worker threads. Imports ``course``, ``err
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,7 +29,7 @@ from typing import Self
 from p2plearn.course.file_table import FileEntry
 from p2plearn.course.index import Index
 from p2plearn.course.manifest import SignedManifest, open_manifest
-from p2plearn.errors import NoSpace, PeerFault, Refused, StoreProblem, UsageProblem
+from p2plearn.errors import NoSpace, P2plearnError, PeerFault, Refused, StoreProblem, UsageProblem
 from p2plearn.store import opening
 from p2plearn.store.bringing import recount_below
 from p2plearn.store.catalogue import CourseRow
@@ -57,6 +58,8 @@ from p2plearn.store.publish import Author, Published, PublishMeta, add_course, p
 from p2plearn.store.reconcile import check_occupied, checkout_over
 from p2plearn.store.space import StoreLimits, Usage, free_bytes
 from p2plearn.store.unfinished import Unfinished
+
+log = logging.getLogger("p2plearn.store")
 
 
 def _ignore(*_: int) -> None:
@@ -397,10 +400,21 @@ class Store:
         """Folders that were made from a course and are still there."""
         return [path for path in map(os.fsdecode, self._parts.catalogue.checkouts(course)) if os.path.isdir(path)]
 
-    def remove(self, course: bytes) -> int:
-        """Forget a course and free what only it needed; returns bytes freed. Raises Refused while it is fetched."""
+    def remove(self, course: bytes) -> Sweep:
+        """Forget a course and free what only it needed. Raises Refused while it is fetched, NoSpace, StoreProblem.
+
+        Then it is here as before; else it is gone, and what couldn't be freed (``left``) is for a later sweep.
+        """
         self.forget(course)
-        return self.gc().freed
+        return self._sweep_after()
+
+    def _sweep_after(self) -> Sweep:
+        """``gc`` for what is done already, whatever becomes of its room."""
+        try:
+            return self.gc()
+        except P2plearnError as error:
+            log.warning("nothing more is freed for now: %s", error.message)
+            return Sweep(0, 0, 0, (error.message,))
 
     def give_up(self, course: bytes) -> bool:
         """``remove`` what is kept for others alone; False, and nothing done, if this node's person wants it by now.
@@ -409,7 +423,7 @@ class Store:
         """
         if not self.forget(course, given_up=True):
             return False
-        self.gc()
+        self._sweep_after()
         return True
 
     def forget(self, course: bytes, *, given_up: bool = False) -> bool:

@@ -124,7 +124,10 @@ PAUSED = _object(
     "Whether it is paused, and until when: seconds since 1970, null until resumed.",
     paused="boolean", paused_until={"anyOf": [{"type": "number"}, {"type": "null"}]},
 )  # fmt: skip
-REMOVED = _object("What was forgotten.", course="string", title="string", freed="integer")
+LEFT = {"type": "array", "items": {"type": "string"}}
+"""What couldn't be freed, and why."""
+
+REMOVED = _object("What was forgotten.", course="string", title="string", freed="integer", left=LEFT)
 
 
 async def _status(call: Call) -> Mapping[str, Any]:
@@ -270,7 +273,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/import", "take_in", "Take in what such a file holds.", _import,
           ImportResult, ImportRequest, long=True),
     Route("POST", "/v1/gc", "gc", "Free what nobody needs any more, or say what would go.", _gc,
-          _object("What went, or would go.", courses={"type": "array"}, freed="integer"), GcRequest),
+          _object("What went, or would go.", courses={"type": "array"}, freed="integer", left=LEFT), GcRequest),
     Route("POST", "/v1/leave", "leave", "Hand over what is kept here to other nodes.", _leave,
           LeaveResult, LeaveRequest, long=True, last=True),
     Route("POST", "/v1/pause", "pause", "Move no bytes of courses for a while.", _pause, PAUSED, PauseRequest),

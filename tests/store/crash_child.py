@@ -82,7 +82,11 @@ def remove_it(store: Store, _: Path) -> object:
 
 
 def gc_it(store: Store, _: Path) -> object:
-    return store.gc().freed
+    swept = store.gc()
+    if swept.left:
+        say("refused", "left")
+        swept = store.gc()
+    return swept.freed
 
 
 def mend_it(store: Store, extra: Path) -> object:

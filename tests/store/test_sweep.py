@@ -157,7 +157,7 @@ def test_what_is_gone_is_forgotten_at_one_look_for_many_extents(opened: Callable
 def test_an_extent_that_something_lies_in_after_all_stays(store: Store, tmp_path: Path) -> None:
     publish(store, write_tree(tmp_path / "one", {"a": noise(700_000, 1)}))
     (extent,) = store._parts.catalogue.extents()
-    assert gc_module._drop(store._parts, [extent]) == []
+    assert gc_module._drop(store._parts, [extent], []) == []
     assert store.verify() == []
 
 
