@@ -30,8 +30,17 @@ Exit codes: 0 ok, 1 error, 2 usage, 3 no node running, 4 nobody has it,
 10 home gone while its node ran, 130 interrupted."""
 
 
+def _tell_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    scope = context.ensure_object(Scope)
+    scope.emit({"version": __version__}) if scope.as_json else click.echo(f"p2plearn {__version__}")
+    context.exit()
+
+
 @click.group(cls=Assembled, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, "--version", message="p2plearn %(version)s")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_tell_version,
+              help="Show the version and exit.")  # fmt: skip
 def cli() -> None:
     """Courses that travel from learner to learner, with no server in the middle.
 

@@ -9,7 +9,7 @@ Imports nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, TypeVar
 
 E = TypeVar("E", bound=Exception)
@@ -144,12 +144,16 @@ class PeerFault(Exception):
     """A peer broke a format or a protocol: refuse the input, count it against the peer, carry on."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A question that names what ``word`` may be a misspelling of, for a hint; empty when nothing known is like it."""
+def did_you_mean(word: str, known: Iterable[str], also: Mapping[str, str] | None = None) -> str:
+    """A question that names what ``word`` may be a misspelling of, for a hint; empty when nothing known is like it.
+
+    ``also``: other words that it may be, and what is to be said instead.
+    """
     import difflib  # late: only a mistake needs it
 
-    near = difflib.get_close_matches(word, list(known), 1)
-    return f"Did you mean {near[0]!r}?" if near else ""
+    meant = {**(also or {}), **{name: name for name in known}}
+    near = difflib.get_close_matches(word, list(meant), 1)
+    return f"Did you mean {meant[near[0]]!r}?" if near else ""
 
 
 def first_error(group: BaseExceptionGroup[E]) -> E:

@@ -138,7 +138,9 @@ def _copies(facts: Facts) -> Iterator[str]:
 def _traffic(facts: Facts) -> Iterator[str]:
     """What moves now and moved this month."""
     for row in facts.get("fetching", ()):
-        waiting = f", waiting for {plain(str(row['waiting_for']))}" if row.get("waiting_for") else ""
+        why = plain(str(row.get("waiting_for") or ""))
+        paused = why.startswith("paused")  # the command that goes on stands above
+        waiting = (", paused" if paused else f", waiting for {why}") if why else ""
         yield _line("Fetching", f"{_course(row)}{waiting}")
     serving = _part(facts, "serving")
     if serving.get("streams"):

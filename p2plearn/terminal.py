@@ -9,12 +9,13 @@ Imports ``operations``; ``rich`` late, only when there is a bar to draw.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
 import time
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TextIO
 
@@ -151,7 +152,7 @@ def words(progress: Progress) -> list[str]:
     elif progress.bytes:
         said.append(size(progress.bytes))
     if progress.waiting_for:
-        paused = progress.waiting_for.startswith("paused")
+        paused = progress.waiting_for.startswith(_PAUSED)
         said.append(plain(progress.waiting_for) if paused else f"waiting for {plain(progress.waiting_for)}")
     else:
         if progress.rate > 0:
@@ -168,6 +169,9 @@ def words(progress: Progress) -> list[str]:
         said.append(f"{progress.files_there:,} can be opened")
     return said
 
+
+_PAUSED: Final = "paused"
+"""How the words for a pause begin, among those for what is waited for."""
 
 _VERBS: Final = {"checking out": "Writing", "waiting": "Waiting"}
 """Stages that a person wants to tell from the main one."""
@@ -294,13 +298,35 @@ class Bar:
         self._live.update(line)
 
 
-def display(verb: str, *, as_json: bool) -> Display:
-    """The right way to show progress here and now."""
+class _Saying:
+    """A display to which a pause is told as ``said`` has it: with the command that ends it."""
+
+    def __init__(self, shown: Display, said: Callable[[str], str]) -> None:
+        self._shown = shown
+        self._said = said
+
+    def __enter__(self) -> Self:
+        self._shown.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._shown.__exit__(kind, problem, trace)
+
+    def show(self, progress: Progress) -> None:
+        if progress.waiting_for.startswith(_PAUSED):  # what else is waited for may have words of a peer's in it
+            progress = dataclasses.replace(progress, waiting_for=self._said(progress.waiting_for))
+        self._shown.show(progress)
+
+
+def display(verb: str, *, as_json: bool, said: Callable[[str], str] = str) -> Display:
+    """The right way to show progress here and now; ``said`` puts the home into commands."""
     if as_json:
-        return JsonLines()
+        return _Saying(JsonLines(), said)
     if not sys.stderr.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        return RareLines(verb)
-    return Bar(verb)
+        return _Saying(RareLines(verb), said)
+    return _Saying(Bar(verb), said)
 
 
 # -- output -----------------------------------------------------------------------------------------------------------

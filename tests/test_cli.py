@@ -134,6 +134,7 @@ def test_help_shows_of_each_command_what_it_says_of_itself(run: Shell) -> None:
         assert found.name == row.name
         assert not found.hidden
         assert row.short == found.get_short_help_str(MOST_SHORT)
+        assert row.commands.split() == (list(found.commands) if isinstance(found, click.Group) else [])
         group.add_command(found)
     assert sum(map(len, SECTIONS.values())) == len(ROWS)
     completed = {item.value: item.help for item in group.shell_complete(click.Context(group), "")}
@@ -171,6 +172,8 @@ def test_no_command_at_all_is_answered_with_help(run: Shell) -> None:
     assert "Courses that travel" in run.capsys.readouterr().out
     assert run("node").code == 0
     assert run("--version").stdout.strip() == f"p2plearn {__version__}"
+    for ran in (run("--version", "--json"), run("--json", "--version")):
+        assert (ran.code, ran.stdout.count("\n"), ran.last["version"]) == (0, 1, __version__)
 
 
 # -- without a node ---------------------------------------------------------------------------------------------------

@@ -100,6 +100,18 @@ def test_a_range_is_said_in_the_units_that_are_written(tmp_path: Path, toml: str
     assert caught.value.message.endswith(words)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (43_200.0, "12 h"), (86_400.0, "1 day"), (7_776_000.0, "90 days"), (5400.0, "90 min"), (90.0, "90 s"),
+        (0.5, "500 ms"), (0.0, "0 s"), (1.5, "1.5 s"), (7_775_999.0, "7775999 s"),
+    ],
+)  # fmt: skip
+def test_a_length_of_time_is_shown_in_the_unit_that_fits_and_can_be_written_so(seconds: float, said: str) -> None:
+    assert values.spell(seconds, "seconds") == said
+    assert parse_seconds(said) == seconds
+
+
 def test_the_ends_of_every_range_can_be_written_as_they_are_said(tmp_path: Path) -> None:
     for row in SETTINGS:
         if row.kind in {"size", "seconds"}:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from p2plearn.commands.doctor import _tell
 from p2plearn.commands.pasting import with_home
+from p2plearn.commands.scope import Scope
+from p2plearn.doctor.judge import Finding
 
 HOME = Path("/srv/my home")
 
@@ -48,3 +52,14 @@ def test_a_command_for_this_machine_names_the_home(text: str, said: str) -> None
 )
 def test_what_is_for_others_or_names_a_home_or_is_no_command_stays(text: str) -> None:
     assert with_home(text, HOME) == text
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_the_doctor_proposes_is_for_the_home_it_looked_at(
+    capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    paused = Finding("pause", "note", "The node is paused.", "p2plearn node resume")
+    _tell(Scope(home_option=str(HOME), as_json=as_json), [paused], {}, None)
+    out = capsys.readouterr().out
+    todo = json.loads(out)["findings"][0]["todo"] if as_json else out.splitlines()[-1].strip()
+    assert todo == "p2plearn --home '/srv/my home' node resume"

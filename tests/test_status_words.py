@@ -37,6 +37,16 @@ def test_a_node_in_order_has_nothing_to_attend_to() -> None:
     assert "passed over" not in shown
 
 
+def test_a_get_that_is_paused_waits_for_nothing_else() -> None:
+    def fetching(waiting_for: str) -> str:
+        row = {"course": "ab" * 32, "title": "T", "waiting_for": waiting_for}
+        return next(line for line in status({**QUIET, "fetching": [row]}).splitlines() if line.startswith("Fetching"))
+
+    assert fetching("paused (`p2plearn node resume` goes on)").endswith("abababababab T, paused")
+    assert fetching("a provider").endswith("T, waiting for a provider")
+    assert fetching("").endswith(" T")
+
+
 @pytest.mark.parametrize(
     ("trouble", "words"),
     [

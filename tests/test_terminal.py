@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2plearn import terminal, views
+from p2plearn.commands.scope import Scope
 from p2plearn.operations import GetResult, Progress, PublishResult, VerifyResult
 from p2plearn.terminal import RareLines, cut, folder_name, plain, size, span, table, width
 
@@ -180,6 +181,22 @@ def test_a_progress_is_a_line_of_json_only_when_it_is_news(capsys: pytest.Captur
         lines.show(progress)
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["stage"] for one in said] == ["waiting", "fetching", "waiting"]
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_the_command_that_ends_a_pause_names_the_home(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    monkeypatch.setattr(terminal.RareLines, "_FIRST", -1.0)
+    monkeypatch.setattr(terminal.RareLines, "_APART", -1.0)
+    with Scope(home_option="/srv/p2p", as_json=as_json).display("Fetching") as shown:
+        shown.show(Progress("fetching", waiting_for="paused (`p2plearn node resume` goes on)"))
+        shown.show(Progress("fetching", waiting_for="a provider (it says `p2plearn node resume`)"))
+    out, err = capsys.readouterr()
+    first, second = (out if as_json else err).splitlines()
+    assert "paused (`p2plearn --home /srv/p2p node resume` goes on)" in first
+    assert "waiting for paused" not in first
+    assert "--home" not in second  # what may have a peer's words in it stays as it is
 
 
 def test_the_command_that_mends_a_folder_can_be_given_as_it_is_said() -> None:

@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 
 
 class Row(NamedTuple):
-    """A command: its name, the module in ``commands`` that has it, its first sentence, and what it is called there."""
+    """A command: its name, the module in ``commands`` that has it, its first sentence, and what it is called there.
+
+    Of a group also the names of its ``commands``, with blanks between.
+    """
 
     name: str
     module: str
     short: str
     called: str = ""
+    commands: str = ""
 
     def load(self) -> click.Command:
         """The command itself."""
@@ -52,12 +56,14 @@ SECTIONS: Final[Mapping[str, Sequence[Row]]] = {
                                  "(- for standard input).", "import_"),
     ),
     "This machine": (
-        Row("node", "node", "Start, stop and look at this machine's node."),
+        Row("node", "node", "Start, stop and look at this machine's node.",
+            commands="start stop leave status pause resume peers"),
         Row("doctor", "doctor", "Say why this machine and others can't see each other, and what to do."),
-        Row("service", "service", "Run the node as a service of systemd, from login (or boot) on."),
+        Row("service", "service", "Run the node as a service of systemd, from login (or boot) on.",
+            commands="print install remove"),
         Row("metrics", "node", "The node's figures, as Prometheus reads them."),
         Row("paths", "home", "Where everything is kept."),
-        Row("config", "home", "Settings: see `p2plearn config show`.", "config_"),
+        Row("config", "home", "Settings: see `p2plearn config show`.", "config_", "show"),
         Row("completion", "home", "Print the completion script: `eval \"$(p2plearn completion bash)\"`."),
         Row("demo", "home", "Watch a course travel between three nodes on this machine."),
     ),
@@ -65,7 +71,7 @@ SECTIONS: Final[Mapping[str, Sequence[Row]]] = {
         Row("search", "people", "Find courses in the catalogue that this node keeps; works without a network."),
         Row("rate", "people", "Give a course 1 to 5 stars; your latest rating counts."),
         Row("ratings", "people", "What a course is worth to people you trust, and to everyone."),
-        Row("trust", "people", "Whose judgement counts for you; see `p2plearn ratings`."),
+        Row("trust", "people", "Whose judgement counts for you; see `p2plearn ratings`.", commands="add remove list"),
         Row("profile", "people", "Show a person (you, without an argument), or say how you want to be called."),
     ),
     "Ask and answer": (
@@ -110,6 +116,10 @@ class Assembled(Group):
     def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, with its module loaded; None when there is none."""
         return ROWS[cmd_name].load() if cmd_name in ROWS else None
+
+    def below(self) -> dict[str, str]:
+        """Commands of its groups, and how they are written."""
+        return {each: f"{row.name} {each}" for row in ROWS.values() for each in row.commands.split()}
 
     def sections(self) -> Mapping[str, Sequence[tuple[str, str]]]:
         """What its help lists."""

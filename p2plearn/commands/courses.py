@@ -56,7 +56,7 @@ def publish(
         license=license_, chunker=chunker or "", follow_symlinks=follow_symlinks, skip_special=skip_special,
         no_copy=no_copy, copies=copies or 0, private=private is True, public=private is False,
     )  # fmt: skip
-    with terminal.display("Publishing", as_json=scope.as_json) as display:
+    with scope.display("Publishing") as display:
         result = scope.client().publish(request, display.show)
     if scope.as_json:
         scope.emit(result.as_json())
@@ -102,7 +102,7 @@ def get(
         only=only, timeout=timeout, in_order=in_order, no_copy=no_copy,
     )  # fmt: skip
     client = scope.client()
-    with terminal.display("Fetching", as_json=scope.as_json) as display:
+    with scope.display("Fetching") as display:
         if manifest_only or output is None:
             contents = client.contents(request, display.show)
             name = terminal.folder_name(str(contents.get("title", "")), request.course)
@@ -157,7 +157,7 @@ def verify(scope: Scope, *, course: str, repair: bool, providers: tuple[str, ...
     client = scope.client()
     held = held_course(client, course) if course else ""
     scope.interrupted = "Interrupted. What was mended so far stays; the same command goes on from there."
-    with terminal.display("Verifying", as_json=scope.as_json) as display:
+    with scope.display("Verifying") as display:
         result = client.verify(VerifyRequest(held, repair, providers, timeout), display.show)
     # The findings are the answer, also for a script: they stay the last line, and the exit code says the rest.
     scope.emit(result.as_json()) if scope.as_json else click.echo(views.verified(result))

@@ -155,11 +155,11 @@ def _leaves_on_stop(scope: Scope) -> bool:
 
 
 def _leave(scope: Scope, deadline: float) -> int:
-    from p2plearn import background, terminal, views
+    from p2plearn import background, views
 
     scope.interrupted = "Interrupted: the node runs on and keeps what it has not handed over."
     client = scope.client()
-    with terminal.display("Leaving", as_json=scope.as_json) as display:
+    with scope.display("Leaving") as display:
         result = client.leave(LeaveRequest(deadline), display.show)
     try:
         stopped = background.stop(scope.home, client)

@@ -19,6 +19,7 @@ from p2plearn.errors import Refused, UsageProblem
 
 if TYPE_CHECKING:
     from p2plearn.client import NodeClient
+    from p2plearn.terminal import Display
 
 MOST_SHORT: Final = 200
 """Characters of what a list of commands says of each; all of them say less."""
@@ -60,6 +61,12 @@ class Scope:
         from p2plearn.commands.pasting import with_home
 
         return with_home(text, choose_home(self.home_option)[0] if self.home_option else None)
+
+    def display(self, verb: str) -> Display:
+        """The right way to show progress here and now."""
+        from p2plearn.terminal import display
+
+        return display(verb, as_json=self.as_json, said=self.said)
 
     def _place(self) -> tuple[Path, str]:
         """The home and where it came from; raises Refused when it is a file, where no node can be or be started."""
@@ -152,8 +159,12 @@ class Group(click.Group):
         """The command that ``args`` begin with; raises UsageProblem when there is none of that name."""
         known = self.list_commands(ctx)
         if args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
-            raise no_such_command(args[0], known, ctx)
+            raise no_such_command(args[0], known, self.below(), ctx)
         return super().resolve_command(ctx, args)
+
+    def below(self) -> dict[str, str]:
+        """Commands of groups in it, and how they are written: `peers` is `node peers`."""
+        return {}
 
     def list_commands(self, _: click.Context) -> list[str]:
         """Their names."""

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import click
 
 from p2plearn.errors import UsageProblem, did_you_mean
+
+_NO_COMMAND: Final = "Missing command."
+_FEW: Final = 8
+"""Commands that are named where one is missing."""
 
 _EXTRA: Final = re.compile(r"Got unexpected extra arguments? \((.*)\)", re.DOTALL)
 
@@ -32,6 +37,10 @@ def in_our_words(problem: click.ClickException) -> UsageProblem:
         # click doesn't say of which command; --home is the same in each.
         how = "Write it as --home DIR." if problem.option_name == "--home" else "--help after the command says which."
         return UsageProblem(f"{problem.option_name} takes a value after it, and there is none.", how)
+    if context is not None and problem.message == _NO_COMMAND and isinstance(context.command, click.Group):
+        names = context.command.list_commands(context)
+        few = ", ".join(names[:_FEW]) + (" and so on" if len(names) > _FEW else "")
+        return UsageProblem(f"A command is missing after {context.command_path}.", f"Such as: {few}. {more}")
     extra = _EXTRA.fullmatch(problem.message)
     if extra is not None:
         quotes = "A name or a text with spaces in it needs quotes around it."
@@ -41,9 +50,9 @@ def in_our_words(problem: click.ClickException) -> UsageProblem:
     return UsageProblem(problem.format_message(), more)
 
 
-def no_such_command(name: str, known: list[str], context: click.Context) -> UsageProblem:
-    """A word that is no command where one is wanted."""
-    near = did_you_mean(name, known)
+def no_such_command(name: str, known: list[str], below: Mapping[str, str], context: click.Context) -> UsageProblem:
+    """A word that is no command where one is wanted; ``below``: those one level further, and how each is written."""
+    near = did_you_mean(name, known, below)
     hint = " ".join(filter(None, (near, f"Try: {context.command_path} --help")))
     return UsageProblem(f"There is no command {name!r} here.", hint)
 

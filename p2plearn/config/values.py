@@ -124,12 +124,15 @@ def _range(row: Row) -> str:
 def _written(number: float, row: Row) -> str:
     if row.kind == "size":
         return spell(round(number), "size")
-    if row.kind == "count":
-        return f"{number:,.0f}"
+    return f"{number:,.0f}" if row.kind == "count" else _spell_seconds(number)
+
+
+def _spell_seconds(number: float) -> str:
+    """In the longest unit that it is a whole number of."""
     for unit, factor in (("day", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0)):
         if number >= factor and number % factor == 0:
-            return f"{number / factor:g} {unit}" + ("s" if unit == "day" and number != factor else "")
-    return f"{number * 1000:g} ms" if 0 < number < 1 else f"{number:g} s"
+            return f"{number / factor:.0f} {unit}" + ("s" if unit == "day" and number != factor else "")
+    return f"{number * 1000:.9g} ms" if 0 < number < 1 else f"{number:.15g} s"
 
 
 def spell(value: Value, kind: Kind) -> str:
@@ -145,6 +148,6 @@ def spell(value: Value, kind: Kind) -> str:
             if value and value % factor == 0:
                 return f"{value // factor} {unit}"
         return f"{value} B"
-    if kind == "seconds":
-        return f"{value:g} s"
+    if kind == "seconds" and isinstance(value, float):
+        return _spell_seconds(value)
     return str(value)
