@@ -4,7 +4,8 @@ Invariants:
 - A row in ``chunks`` means: these bytes were hashed by us, written, and fsynced before the row was committed.
 - ``plan`` of a download is recorded before its first byte is written and dropped only with, or after, the
   transaction that makes chunk rows of what it planned. Bytes of a plan count for nothing until they are hashed again.
-- An extent file without a row here is a publish that never committed: deleted when the store opens.
+- An extent file without a row here is looked at when the store opens (``orphans``): a publish that never committed is
+  deleted.
 - Everything runs on one connection under one lock; a transaction that returns is on the disk (WAL,
   ``synchronous=FULL``).
 

@@ -30,6 +30,9 @@ Entry = tuple[bytes, int, int]
 _AT_ONCE = 4096
 """Entries made and written at a time."""
 
+_SECTOR = 512
+"""The least of a disk that can't be read."""
+
 SMALL = 4096
 """Of shorter chunks one may by chance begin another; a match this long is taken at once."""
 
@@ -77,25 +80,41 @@ def read(fd: int) -> list[Entry] | None:
     return entries if all(offset + length <= start for _, offset, length in entries) else None
 
 
-def search(fd: int, known: dict[int, set[bytes]], alignment: int) -> Iterator[Entry]:
+def search(fd: int, known: dict[int, set[bytes]], alignment: int, patience: int | None = None) -> Iterator[Entry]:
     """Chunks of an extent without a list, found by their hashes alone; ``known`` has digests by length.
 
     Chunks lie back to back from the beginning or from a multiple of ``alignment``, so each position is tried with
-    every length that there is, which costs one pass over the longest. Raises OSError.
+    every length that there is, which costs one pass over the longest. After ``patience`` positions in a row without a
+    chunk it gives up.
     """
     lengths = sorted(known)
     size = os.fstat(fd).st_size
-    at = 0
-    while at < size:
+    at = vain = 0
+    while at < size and lengths and (patience is None or vain < patience):
         following = -(-at // alignment) * alignment
         for start in dict.fromkeys((at, following)):
-            length, digest = _match(os.pread(fd, lengths[-1], start) if lengths else b"", lengths, known)
+            length, digest = _match(_readable(fd, lengths[-1], start), lengths, known)
             if length:
                 yield digest, start, length
-                at = start + length
+                at, vain = start + length, 0
                 break
         else:
-            at = following if following > at else at + alignment
+            at, vain = following if following > at else at + alignment, vain + 1
+
+
+def _readable(fd: int, length: int, start: int) -> bytes:
+    """Up to so many bytes, as far as the disk can read them."""
+    try:
+        return os.pread(fd, length, start)
+    except OSError:
+        pieces, at = [], start
+        while at < start + length:
+            try:
+                pieces.append(os.pread(fd, min(_SECTOR - at % _SECTOR, start + length - at), at))
+            except OSError:
+                break
+            at += _SECTOR - at % _SECTOR
+        return b"".join(pieces)
 
 
 def _match(raw: bytes, lengths: Sequence[int], known: dict[int, set[bytes]]) -> tuple[int, bytes]:

@@ -49,6 +49,8 @@ _ORIGINALS = 8
 """Extents of which it is known what they were copied from: those that were published last."""
 
 SUFFIX = ".extent"
+UNFINISHED = ".new"
+"""How the name of an extent ends, behind ``SUFFIX``, until its list of contents is in it; till then it is nobody's."""
 _MODE = 0o600
 
 
@@ -61,10 +63,20 @@ class ExternalChanged(Exception):
 
 
 def create_extent(directory: Path) -> tuple[str, int]:
-    """A new empty extent file; returns its name and a descriptor for reading and writing. Raises OSError."""
-    name = secrets.token_hex(12) + SUFFIX
+    """A new empty extent file, ``UNFINISHED``; its name and a descriptor for reading and writing. Raises OSError."""
+    name = secrets.token_hex(12) + SUFFIX + UNFINISHED
     fd = os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
     return name, fd
+
+
+def finish_extent(directory: Path, name: str) -> str:
+    """Give an extent that has its list the name that the catalogue may know it by; which that is. Raises OSError.
+
+    The caller syncs the directory, and only then adds the row.
+    """
+    finished = name.removesuffix(UNFINISHED)
+    os.rename(directory / name, directory / finished)
+    return finished
 
 
 def start_of_file(cursor: int, size: int) -> int:

@@ -32,7 +32,7 @@ from p2plearn.store import contents, users_files
 from p2plearn.store.alone import is_handed_over
 from p2plearn.store.catalogue import ExtentRow, add_extent
 from p2plearn.store.durable import sync_directory, sync_file, write_all
-from p2plearn.store.extents import create_extent, is_extent, remove_extent
+from p2plearn.store.extents import create_extent, finish_extent, is_extent, remove_extent
 from p2plearn.store.letting_go import EXTENTS_AT_ONCE, let_go
 from p2plearn.store.live import Live
 from p2plearn.store.parts import StoreParts
@@ -208,6 +208,7 @@ def _compact(parts: StoreParts, old: ExtentRow, left: list[str]) -> bool:
         try:
             moved, length = _copy_chunks(source, target, rows)
             sync_file(target)
+            name = finish_extent(parts.extents, name)
             sync_directory(parts.extents)
         finally:
             os.close(target)

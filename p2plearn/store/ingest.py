@@ -33,7 +33,7 @@ from p2plearn.errors import Interrupted, P2plearnError
 from p2plearn.store import contents
 from p2plearn.store.behind import Behind
 from p2plearn.store.durable import sync_directory, sync_file
-from p2plearn.store.extents import create_extent, is_extent, remove_extent, start_of_file
+from p2plearn.store.extents import create_extent, finish_extent, is_extent, remove_extent, start_of_file
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.past_cache import BLOCK, LEAST, aligned
 from p2plearn.store.problems import disk_problem
@@ -321,6 +321,7 @@ class Ingest:
             self._write_over()
             self.extent_bytes = contents.write(self._fd, listed, self.extent_bytes)
             sync_file(self._fd)
+            self.extent_name = finish_extent(self._parts.extents, self.extent_name)
             sync_directory(self._parts.extents)
             self._parts.check_in_place()
         except OSError as error:

@@ -25,9 +25,10 @@ from p2plearn.store.catalogue import VERSION, Catalogue
 from p2plearn.store.check import drop_gone
 from p2plearn.store.durable import TEMPORARY, sync_directory, write_atomic
 from p2plearn.store.extents import sweep_orphans
+from p2plearn.store.orphans import take_back
 from p2plearn.store.parts import FORMAT, StoreParts
 from p2plearn.store.problems import disk_problem
-from p2plearn.store.rebuild import CATALOGUE, NOTES, give_contents, rebuild, set_aside, take_back
+from p2plearn.store.rebuild import CATALOGUE, NOTES, give_contents, rebuild, set_aside
 from p2plearn.store.sealing import is_as_sealed, write_seal
 from p2plearn.store.space import StoreLimits
 
@@ -201,8 +202,8 @@ def _clean_up(parts: StoreParts) -> None:
     for entry in (*os.scandir(parts.directory), *os.scandir(parts.home)):
         if (TEMPORARY in entry.name or entry.name.endswith(HALF)) and entry.is_file(follow_symlinks=False):
             os.unlink(entry.path)
+    drop_gone(parts)  # first: what lay in these is lacking, and may be in an extent without a row
     known = {extent.file_name for extent in parts.catalogue.extents()}
     known |= take_back(parts, known)
     sweep_orphans(parts.extents, known)
     parts.course_files.sweep({row.course for row in parts.catalogue.courses()})
-    drop_gone(parts)

@@ -23,7 +23,7 @@ from p2plearn.store.alone import extent_of, layout_alone
 from p2plearn.store.catalogue import PlanRow, add_extent
 from p2plearn.store.check import forget_gone
 from p2plearn.store.durable import sync_directory
-from p2plearn.store.extents import Layout, create_extent, is_extent, plan_layout, remove_extent
+from p2plearn.store.extents import Layout, create_extent, finish_extent, is_extent, plan_layout, remove_extent
 from p2plearn.store.parts import StoreParts
 from p2plearn.store.placement import NOWHERE, Placement, bit
 from p2plearn.store.problems import disk_problem, size_text
@@ -212,6 +212,7 @@ class Plan:
                 name, fd = create_extent(self._parts.extents)
                 made.append((name, fd))
                 contents.write(fd, self._listed(slots, offsets), end)
+                made[-1] = finish_extent(self._parts.extents, name), fd
             if made:
                 sync_directory(self._parts.extents)
                 self._parts.check_in_place()

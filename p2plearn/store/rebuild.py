@@ -19,7 +19,6 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from p2plearn.course.file_table import FileEntry
@@ -30,9 +29,9 @@ from p2plearn.store import contents, mirror, users_files
 from p2plearn.store.catalogue import Catalogue, add_chunks, add_extent
 from p2plearn.store.course_files import SUFFIX as COURSE_SUFFIX
 from p2plearn.store.course_files import CourseFileDamaged, CourseFiles
-from p2plearn.store.durable import TEMPORARY, sync_directory, sync_file, sync_filesystem
-from p2plearn.store.extents import ALIGNMENT, SUFFIX, is_extent
-from p2plearn.store.parts import StoreParts
+from p2plearn.store.durable import TEMPORARY, sync_directory, sync_filesystem
+from p2plearn.store.extents import SUFFIX, is_extent
+from p2plearn.store.orphans import note_lengths, right_chunks
 from p2plearn.store.placement import Placement
 from p2plearn.store.publish import add_course
 
@@ -41,7 +40,6 @@ log = logging.getLogger("p2plearn.store")
 CATALOGUE = "catalogue.sqlite"
 NOTES = "notes"
 _LOGS = ("-wal", "-shm")
-_THREADS = 2
 _SECONDS = 10.0
 """Between two lines of the log that say how far it is."""
 
@@ -178,7 +176,7 @@ def _note_extents(catalogue: Catalogue, directory: Path, courses: Known) -> int:
             if not synced:
                 synced = True
                 sync_filesystem(fd)  # a row means that its bytes are on the disk
-            right = _right_chunks(fd, lengths)
+            right = right_chunks(fd, lengths)
             facts = os.fstat(fd)
         finally:
             os.close(fd)
@@ -194,64 +192,12 @@ def _note_extents(catalogue: Catalogue, directory: Path, courses: Known) -> int:
     return found
 
 
-def take_back(parts: StoreParts, known: set[str]) -> set[str]:
-    """Extents without a row that have what a course here lacks get one again; their names.
-
-    Such a one was away when the store was looked at, and is back: on a disk that wasn't mounted, or moved for a while.
-    """
-    back: set[str] = set()
-    for name in sorted(entry.name for entry in os.scandir(parts.extents) if entry.name.endswith(SUFFIX)):
-        if name in known or not is_extent(parts.extents / name):
-            continue
-        fd = os.open(parts.extents / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            listed = contents.read(fd) or []
-            here = parts.catalogue.locate([digest for digest, _, _ in listed])
-            lacking = {digest for digest, _, _ in listed} - set(here)
-            courses = parts.courses_with(lacking)
-            right = [entry for entry in _right_chunks(fd, {}) if entry[0] in lacking] if courses else []
-            facts = os.fstat(fd)
-            if right:
-                sync_file(fd)  # a row means that its bytes are on the disk
-        finally:
-            os.close(fd)
-        if not right:
-            continue
-        with parts.catalogue.writing() as db:
-            extent = add_extent(db, name, min(facts.st_size, facts.st_blocks * 512))
-            add_chunks(db, ((digest, extent, at, length) for digest, at, length in right))
-        for course in courses:
-            parts.recount(course)
-        back.add(name)
-        log.warning("%s is back, with %d chunks that were missing", parts.extents / name, len(right))
-    return back
-
-
 def _lengths(courses: Known) -> dict[int, set[bytes]]:
     """Digests of all chunks of all courses by their length."""
     known: dict[int, set[bytes]] = {}
     for _, index in courses.values():
-        for slot, length in enumerate(index.lengths):
-            known.setdefault(length, set()).add(index.digest(slot))
+        note_lengths(known, index)
     return known
-
-
-def _right_chunks(fd: int, lengths: dict[int, set[bytes]]) -> list[contents.Entry]:
-    listed = contents.read(fd)
-    if listed is None:
-        # Of an older format, or cut short: slower, and what lies behind a damaged chunk may not be found.
-        return list(contents.search(fd, lengths, ALIGNMENT))
-
-    def is_right(entry: contents.Entry) -> bool:
-        digest, offset, length = entry
-        try:
-            return hashlib.sha256(os.pread(fd, length, offset)).digest() == digest
-        except OSError:
-            return False  # a sector that can't be read
-
-    with ThreadPoolExecutor(_THREADS, "rebuild") as threads:
-        verdicts = threads.map(is_right, listed, chunksize=64)
-        return [entry for entry, right in zip(listed, verdicts, strict=True) if right]
 
 
 def _user_files(notes: dict[str, list[mirror.Row]]) -> list[users_files.Look]:

@@ -9,8 +9,8 @@ Promises:
 - Room is reserved before the first byte; a full disk is an error that says so, and the store works again after.
 
 Layout below HOME/store: ``FORMAT``, ``catalogue.sqlite``, ``courses/`` (manifest and index of each course),
-``extents/`` (the chunks), ``begun`` (``part_folders``). One process at a time: ``FORMAT`` is locked. Not for network
-file systems.
+``extents/`` (the chunks), ``unlisted/`` (``orphans``), ``begun`` (``part_folders``). One process at a time: ``FORMAT``
+is locked. Not for network file systems.
 
 Blocking and thread-safe: call it from worker threads. Imports ``course``, ``errors`` and siblings.
 """
