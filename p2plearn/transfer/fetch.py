@@ -199,12 +199,13 @@ class Fetch:
             raise AssertionError("the manifest comes first")
         # Two at a time, but a peer that takes long keeps nobody waiting for longer than a slow line would.
         size = sum(part.length for part in self.signed.manifest.index)
-        patience = self.participants.places.patience + size / INDEX_RATE
-        with trio.move_on_after(min(patience, ANSWER_SECONDS)) as waiting:
+        needs = min(size / INDEX_RATE, ANSWER_SECONDS)
+        with trio.move_on_after(min(self.participants.places.patience + needs, ANSWER_SECONDS)) as waiting:
             await self._index_turn.acquire()
         try:
             if self._index_known.is_set():
                 return
+            self.participants.expect(needs)
             with trio.CancelScope() as scope:
 
                 async def stop_when_known() -> None:

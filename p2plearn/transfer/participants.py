@@ -219,7 +219,7 @@ class Participants:
         """Seconds for which nothing has come from anybody, unless all that they have is here."""
         if self.scheduler is not None and (self.scheduler.owed or self._tally.gave):
             return self.scheduler.dry_for(now)
-        return now - self._began_at
+        return max(now - self._began_at, 0.0)
 
     async def _wanted(self, peer: Peer) -> bool:
         """Whether a peer that was found should take part; waits until there is room for it."""
@@ -273,6 +273,10 @@ class Participants:
         """The index is here, and this says from now on what is asked of whom."""
         self.scheduler = scheduler
         self._count()
+
+    def expect(self, seconds: float) -> None:
+        """The index is on its way, and takes so long on a slow line: until then nobody else is missed."""
+        self._began_at = max(self._began_at, trio.current_time() + seconds)
 
     # -- told how it goes ----------------------------------------------------------------------------------------
 

@@ -40,8 +40,12 @@ class Found:
         await trio.sleep_forever()
 
 
-def taking_part(found: list[Found], *, reliance: Reliance | None = None, seconds: float, answer: float) -> None:
-    """Offer peers that say nothing, for so many seconds; somebody answered after ``answer`` seconds at the start."""
+def taking_part(
+    found: list[Found], *, reliance: Reliance | None = None, seconds: float, answer: float, expected: float = 0.0
+) -> None:
+    """Offer peers that say nothing, for so many seconds; somebody answered after ``answer`` seconds at the start, and
+    the index is to take ``expected``.
+    """
 
     async def candidates(offer: Callable[[Found], Awaitable[None]]) -> None:
         for peer in found:
@@ -59,6 +63,7 @@ def taking_part(found: list[Found], *, reliance: Reliance | None = None, seconds
             reliance=reliance,
         )
         participants.places.answered(answer)
+        participants.expect(expected)
         with trio.move_on_after(seconds):
             async with trio.open_nursery() as nursery:
                 await participants.look(nursery)
@@ -89,6 +94,14 @@ def test_where_answers_take_long_more_are_tried_more_slowly() -> None:
     found = [Found(f"silent{at}", at_work=False) for at in range(3 * PLACES)]
     taking_part(found, seconds=3.1, answer=5.0)
     assert sum(not math.isnan(peer.began) for peer in found) <= PLACES + 3.1 / WIDEN_SECONDS[1]
+
+
+def test_while_a_large_index_is_on_its_way_nobody_else_is_missed() -> None:
+    found = [Found(f"holder{at}") for at in range(3 * PLACES)]
+    taking_part(found, seconds=20.0, answer=0.01, expected=15.0)
+    began = [peer.began for peer in found]
+    assert began[:PLACES] == [began[0]] * PLACES
+    assert began[PLACES] - began[0] > 15.0
 
 
 def test_who_is_doubted_is_tried_soon_when_the_others_bring_nothing() -> None:
