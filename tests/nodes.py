@@ -120,6 +120,8 @@ class RealNode:
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        if kind is None and "FAULT_AT" not in self.env:  # where no test put one
+            assert "ended with a fault of ours" not in self.log, self.log
 
     # -- the node -----------------------------------------------------------------------------------------------------
 
