@@ -3,6 +3,9 @@
 - An older but validly signed record is no offence. The stock store answers False for it, and its callers drop the
   provider, or the whole stream, that carried it; here the newer one is kept and the answer is True.
 - One identify message may carry a thousand addresses and a megabyte of protocol names; here both are capped.
+- Of more peers than it keeps the stock store drops first who has no address, which is this node itself, its keys with
+  it: a thousand made-up names in answers, and it can sign nothing more. Here it stays, and names that nobody but others
+  spoke of go before those that identify knows.
 - Addresses of a connected peer expire after two minutes (``connect`` sets that time for the whole peer), so others
   stop hearing of it; here a time to live never shrinks.
 - A peer across the network that names loopback or link-local addresses, its own or others', would have us knock at our
@@ -25,7 +28,10 @@ from multiaddr import Multiaddr
 from p2plearn.net.addresses import MAX_ADDRESSES, Reach, believable, reach
 
 MAX_PEERS = 1024
-"""Peers remembered in memory; past it the stock store drops expired ones, then those without addresses."""
+"""Peers remembered in memory ..."""
+
+ROOM_MADE = MAX_PEERS // 8
+"""... and of these so many go at once when there are more: each going looks at them all."""
 
 MAX_PROTOCOLS = 64
 """Protocol names kept of one peer (a full libp2p node has about thirty) ..."""
@@ -79,6 +85,22 @@ class CoursePeerStore(PeerStore):
         super().set_protocols(peer_id, short)
         for tell in self.told:
             tell(peer_id)
+
+    def _enforce_peer_limit(self) -> None:
+        """Forget who is of least use, the longest known of them first; never this node itself."""
+        if len(self.peer_data_map) <= self.max_peers:
+            return
+
+        def use(peer: ID) -> tuple[bool, bool, bool, bool]:
+            entry = self.peer_data_map[peer]
+            # Protocols are known of who is connected and has told them.
+            identified = bool(entry.get_protocols())
+            return entry.privkey is not None, identified, not entry.is_expired(), bool(entry.get_addrs())
+
+        for peer in sorted(self.peer_data_map, key=use)[: len(self.peer_data_map) - self.max_peers + ROOM_MADE]:
+            if self.peer_data_map[peer].privkey is None:
+                self.peer_record_map.pop(peer, None)
+                del self.peer_data_map[peer]
 
     def addresses(self, peer_id: ID) -> list[Multiaddr]:
         """The good addresses of ``peer_id``, empty when there are none: never raises."""
