@@ -30,7 +30,7 @@ from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import MultiselectError
 from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamError
 
-from p2plearn.errors import PeerFault
+from p2plearn.errors import P2plearnError, PeerFault
 from p2plearn.net.addresses import Reach, reach_of_ip
 from p2plearn.net.checked import with_checks
 from p2plearn.net.limits import StreamLimits
@@ -196,6 +196,8 @@ class StreamGuard:
         if kind is not None:
             self._log(peer, protocol, kind, error)
             self.blame(peer, kind, f"{protocol}: {type(error).__name__}")
+        elif isinstance(error, P2plearnError):
+            self._background_failed(protocol, error)
 
     def _log(self, peer: ID, protocol: str, kind: Fault, error: Exception) -> None:
         key = (str(peer), protocol, type(error).__name__)
@@ -231,7 +233,7 @@ def guard_streams(host: IHost, standing: Standing, limits: StreamLimits | None =
 
 
 def classify(error: BaseException) -> Fault | None:
-    """Whose fault an exception out of a handler is: None for nobody's (they hung up)."""
+    """Whose fault an exception out of a handler is: None for nobody's (they hung up), or for ours (a full disk)."""
     if isinstance(error, BaseExceptionGroup):
         kinds = [classify(e) for e in error.exceptions]
         return max((k for k in kinds if k is not None), key=lambda k: k.points, default=None)
@@ -239,7 +241,7 @@ def classify(error: BaseException) -> Fault | None:
         return Fault.PROTOCOL
     if isinstance(error, trio.TooSlowError):
         return Fault.SLOW
-    if isinstance(error, HANGUPS):
+    if isinstance(error, (*HANGUPS, P2plearnError)):
         return None
     return Fault.CRASH
 

@@ -19,7 +19,7 @@ from multiaddr import Multiaddr
 
 from p2plearn.dht.kademlia import PROTOCOL as KAD
 from p2plearn.dht.kademlia import CourseDHT
-from p2plearn.errors import PeerFault
+from p2plearn.errors import NoSpace, PeerFault
 from p2plearn.net.dial import ConnectFailed, connect
 from p2plearn.net.guard import StreamGuard
 from p2plearn.net.limits import ConnectionLimits, StreamLimits
@@ -317,3 +317,16 @@ async def test_a_host_with_many_connections_stops_quickly_and_says_goodbye() -> 
             await host.close()
             assert trio.current_time() - started < 1.0
         await eventually(lambda: not other.get_network().get_connections(host.get_id()), 1.0)
+
+
+async def test_what_fails_at_this_end_is_no_fault_of_who_asks() -> None:
+    async def full(_stream: INetStream) -> None:
+        raise NoSpace("the disk is full")
+
+    async with victim() as (host, guard), running_host() as (honest, _):
+        host.set_stream_handler(TProtocol("/test/full"), full)
+        await connect(honest, info_of(host), 3.0)
+        for _ in range(20):  # as often as would have banned it
+            await say(honest, host.get_id(), "/test/full", b"x")
+        assert guard.faults == 0
+        await is_well(host)
