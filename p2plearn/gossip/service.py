@@ -24,6 +24,7 @@ from p2plearn.gossip.discussion import Order
 from p2plearn.gossip.envelope import CATALOGUE, Envelope
 from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.moderation import Moderation
+from p2plearn.net.contained import safely
 from p2plearn.people import (
     AcceptRequest,
     DiscussionRequest,
@@ -60,7 +61,7 @@ class People(Moderation):
         """Exchange with peers and keep the catalogue fresh, until cancelled."""
         async with trio.open_nursery() as nursery:
             # Before the first sweep: what expired while this node was off is said again by it.
-            await self.renew(time.time())
+            await self._renew_once()
             await nursery.start(self.sync.run)
             nursery.start_soon(self._renew)
             task_status.started()
@@ -108,8 +109,11 @@ class People(Moderation):
     async def _renew(self) -> None:
         """Say entries of courses that are here again, so that those whose author is away stay in the catalogue."""
         while True:
-            await self.renew(time.time())
+            await self._renew_once()
             await trio.sleep(renewal.LOOK_SECONDS * random.uniform(0.2, 1.0))  # noqa: S311 - no secret
+
+    async def _renew_once(self) -> None:
+        await safely(log, "saying entries of the catalogue again", self.renew, time.time())
 
     async def renew(self, now: float) -> int:
         """Look once through what is kept here and in the catalogue; how many entries were said again."""
@@ -122,7 +126,8 @@ class People(Moderation):
         for course, told, copies in await self._blocking(look):
             current = self._copies(course)
             if renewal.due(told, copies, current, now, random.random()):  # noqa: S311
-                await self.announce_own(course, current or copies)
+                what = f"saying the entry of {course.hex()[:12]} again"
+                await safely(log, what, self.announce_own, course, current or copies)
                 said += 1
         return said
 

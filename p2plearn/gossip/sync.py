@@ -11,7 +11,7 @@ In: a host, the record (``feed``), which feeds are followed here. Out: a record 
 begin is decided in ``meetings``, how turns go over a stream is ``framing``'s, what is made of them ``exchange``'s.
 
 What must hold: a peer has a bounded number of exchanges, of bytes a turn, of seconds a turn and in all, and of what it
-brings in a time (``intake``).
+brings in a time (``intake``). What fails at this end, a full disk say, ends one exchange, and no other.
 
 Imports ``errors``, ``net`` and siblings.
 """
@@ -41,6 +41,7 @@ from p2plearn.gossip.intake import Blame, Intake
 from p2plearn.gossip.meetings import Meetings
 from p2plearn.gossip.news import News
 from p2plearn.gossip.turns import PROTOCOL, Turn, decode, encode
+from p2plearn.net.contained import safely
 from p2plearn.net.dial import ConnectFailed, connect
 from p2plearn.net.standing import Fault
 
@@ -232,7 +233,7 @@ class Sync:
 
     async def _look_for(self, course: bytes, done: trio.Event) -> None:
         for look in range(1, LOOKS + 1):
-            worked = await self.seek(course)
+            worked = await safely(log, "a look for others who follow a course", self.seek, course)
             done.set()
             if worked:
                 return
@@ -256,7 +257,7 @@ class Sync:
         """Exchange with a random peer now and then."""
         while True:
             await trio.sleep(PERIOD_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
-            await trio.to_thread.run_sync(self._feed.sweep, time.time())
+            await safely(log, "forgetting what expired", trio.to_thread.run_sync, self._feed.sweep, time.time())
             peers = list(self._host.get_connected_peers())
             if peers:
                 await self._exchange(PeerInfo(random.choice(peers), []), None)  # noqa: S311
@@ -265,9 +266,12 @@ class Sync:
         """Look for others who follow a course, one course after the other."""
         while True:
             await trio.sleep(FOLLOW_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
-            courses = [feed for feed in await self._followed() if any(feed)]
-            if courses:
-                await self.seek(random.choice(courses))  # noqa: S311
+            await safely(log, "a look for others who follow a course", self._seek_one)
+
+    async def _seek_one(self) -> None:
+        courses = [feed for feed in await self._followed() if any(feed)]
+        if courses:
+            await self.seek(random.choice(courses))  # noqa: S311
 
     async def _tell_news(self) -> None:
         while True:
@@ -290,6 +294,13 @@ class Sync:
         self, info: PeerInfo, feeds: list[bytes] | None, news: dict[bytes, list[bytes]] | None = None
     ) -> bool:
         """One exchange that we begin, about ``feeds`` (None: all), or to tell ``news``; whether it came to its end."""
+        ended = await safely(log, f"an exchange with {info.peer_id}", self._call, info, feeds, news)
+        if ended is None:
+            self._meetings.failed(info.peer_id, trio.current_time())
+        return bool(ended)
+
+    async def _call(self, info: PeerInfo, feeds: list[bytes] | None, news: dict[bytes, list[bytes]] | None) -> bool:
+        """``_exchange``, but raises what fails at this end."""
         async with self._calls:
             exchange = await self._new_exchange()
             try:
@@ -312,6 +323,9 @@ class Sync:
                 # Or else the peer waits for a turn that never comes, and holds it against us.
                 with trio.CancelScope(shield=True):
                     await framing.reset(stream)
+                raise
+            except Exception:
+                await framing.reset(stream)
                 raise
             else:
                 self._meetings.worked(info.peer_id)

@@ -1,13 +1,20 @@
 """Trouble that stays where it is: a task that raises ends itself, a socket that can't be closed is let go.
 
-libp2p's swarm ends with the first background task that raises; a peer must not be able to bring that about.
+libp2p's swarm ends with the first background task that raises; a peer must not be able to bring that about. Nor may one
+turn of a task of ours end all its turns, and with it the network part: ``safely``.
+
+Imports ``errors``.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
+
+from p2plearn.errors import P2plearnError
+
+T = TypeVar("T")
 
 log = logging.getLogger("p2plearn.net")
 
@@ -46,6 +53,19 @@ async def quietly(close: Callable[[], Awaitable[Any]]) -> None:
         await close()
     except Exception as error:
         log.debug("closing failed: %s", error)
+
+
+async def safely(room: logging.Logger, what: str, work: Callable[..., Awaitable[T]], *arguments: Any) -> T | None:
+    """What ``work`` gives; None where it fails at this end, by a full disk or by a bug of ours that somebody's words
+    found: ``room`` then logs that ``what`` failed, and the caller goes on. For one turn of many: the next may mend it.
+    """
+    try:
+        return await work(*arguments)
+    except P2plearnError as problem:  # in words already
+        room.warning("%s failed: %s", what, problem.message)
+    except Exception:
+        room.exception("%s failed", what)
+    return None
 
 
 _seen: set[tuple[str, str]] = set()

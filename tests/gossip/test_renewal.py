@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
 
+from p2plearn.errors import NoSpace
 from p2plearn.gossip import renewal
 from p2plearn.gossip.envelope import ENTRY_SECONDS
+from p2plearn.gossip.feed import Feed
+from p2plearn.gossip.service import People
+from p2plearn.identity import SigningKey
+from p2plearn.store.store import Store
 
 DAY = 86400
 START = 1_790_000_000
@@ -57,3 +66,33 @@ def test_it_says_the_current_copies_within_a_day(seed: int) -> None:
 def test_who_comes_back_after_it_expired_says_it_at_once() -> None:
     assert renewal.due(START, 3, 1, START + ENTRY_SECONDS + DAY, 0.999)
     assert not renewal.due(START, 3, 0, START + DAY, 0.0)
+
+
+class Exchanges:
+    """With nobody."""
+
+    async def run(self, *, task_status: Any) -> None:
+        task_status.started()
+        await trio.sleep_forever()
+
+
+async def test_an_entry_that_can_not_be_said_again_keeps_no_node_from_taking_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = trio.Event()
+
+    async def full(_now: float) -> int:
+        tried.set()
+        raise NoSpace("the disk is full")
+
+    with (
+        contextlib.closing(Store.open(tmp_path)) as store,
+        contextlib.closing(Feed(tmp_path / "people.sqlite")) as feed,
+    ):
+        people = People(feed, store, SigningKey.generate())
+        people.join(Exchanges(), lambda _: 0)  # type: ignore[arg-type]
+        monkeypatch.setattr(people, "renew", full)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(people.run)
+            await tried.wait()
+            nursery.cancel_scope.cancel()

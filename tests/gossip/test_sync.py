@@ -294,3 +294,22 @@ async def test_news_of_others_is_gathered_while_there_is_much_and_ones_own_is_to
     begun = trio.current_time()
     await news.gather()
     assert trio.current_time() - begun == pytest.approx(GATHER_SECONDS)
+
+
+async def test_a_full_disk_ends_an_exchange_and_neither_the_others_nor_who_tells(tmp_path: Path) -> None:
+    """It ended the network part, again with each peer that came, and was held against who told us something."""
+    async with talker(tmp_path / "a.sqlite") as a, talker(tmp_path / "b.sqlite") as b:
+        for n in range(300):
+            b.say(person("bob"), question(f"number {n} " + "x" * 500))
+        with a.feed.reading() as db:
+            db.execute("PRAGMA max_page_count = 1")  # as many as there are
+        await a.meet(b)
+        for _ in range(3):
+            assert not await a.sync._exchange(PeerInfo(b.host.get_id(), []), [COURSE])
+            assert not await b.sync._exchange(PeerInfo(a.host.get_id(), []), [COURSE])
+        assert a.digest() != b.digest()
+        with a.feed.reading() as db:
+            db.execute(f"PRAGMA max_page_count = {2**30}")
+        assert await a.sync._exchange(PeerInfo(b.host.get_id(), []), [COURSE])
+        await eventually(lambda: a.digest() == b.digest(), 60)
+        assert (a.guard.faults, b.guard.faults) == (0, 0)
