@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from p2plearn.errors import PeerFault
-from p2plearn.net.reach import natpmp, upnp
+from p2plearn.net.reach import natpmp, portmap, upnp
 
 HERE = "http://192.168.1.1:49152/root.xml"
 WAN = "urn:schemas-upnp-org:service:WANIPConnection:1"
@@ -97,3 +99,18 @@ def test_any_answer_is_taken_or_a_peers_fault(raw: bytes, text: str) -> None:
                 read(data)
             except PeerFault:
                 continue
+
+
+async def test_a_router_that_hangs_up_on_a_question_is_the_routers_fault() -> None:
+    """It ended the network part: what sending raises was not expected."""
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+
+        async def hang_up(stream: trio.SocketStream) -> None:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        nursery.start_soon(trio.serve_listeners, hang_up, [listener])
+        with pytest.raises(PeerFault, match="hung up"):
+            # More than the buffers between the two hold, so that it is still being sent.
+            await portmap._page("127.0.0.1", listener.socket.getsockname()[1], bytes(64 << 20))
+        nursery.cancel_scope.cancel()

@@ -255,8 +255,8 @@ async def _page(host: str, port: int, request: bytes) -> bytes:
     raw = bytearray()
     with trio.move_on_after(ANSWER_SECONDS) as scope:
         async with await trio.open_tcp_stream(host, port) as stream:
-            await stream.send_all(request)
             try:
+                await stream.send_all(request)
                 while len(raw) < upnp.MAX_PAGE and (more := await stream.receive_some(16384)):
                     raw += more
             except trio.BrokenResourceError as error:
