@@ -2,7 +2,7 @@
 
 How courses stand is told by ``replication``.
 
-Imports ``config``, ``dht``, ``errors``, ``identity``, ``operations``, ``replication``, ``store``.
+Imports ``config``, ``dht``, ``errors``, ``identity``, ``net``, ``operations``, ``replication``, ``store``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from p2plearn.dht.receipts import Receipt
 from p2plearn.dht.repair import Repair
 from p2plearn.errors import Refused
 from p2plearn.identity import SigningKey
+from p2plearn.net.contained import safely
 from p2plearn.operations import LeaveResult, Progress, Report
 from p2plearn.replication import CONFIRM_SECONDS, Replication, name_of
 from p2plearn.store.catalogue import CourseRow
@@ -157,15 +158,18 @@ class CustodyService:
         (published, fetched) stays on the disk.
         """
         while True:
-            rows = await trio.to_thread.run_sync(self._store.courses) if blocks_anything() else []
-            for row in rows:
-                why = refusal(row.course, row.author) if row.why == "custody" else ""
-                if not why:
-                    continue
-                logger.info("no longer keeping %s for others: %s", row.course.hex()[:12], why)
-                self.removed(row.course)
-                await self.keeper.kept.remove(row.course)
+            if blocks_anything():
+                await safely(logger, "giving up what is blocked", self._give_up_refused, refusal)
             await trio.sleep(max(self.keeper.limits.interval, LEAST_SECONDS))
+
+    async def _give_up_refused(self, refusal: Callable[[bytes, bytes], str]) -> None:
+        for row in await trio.to_thread.run_sync(self._store.courses):
+            why = refusal(row.course, row.author) if row.why == "custody" else ""
+            if not why:
+                continue
+            logger.info("no longer keeping %s for others: %s", row.course.hex()[:12], why)
+            self.removed(row.course)
+            await self.keeper.kept.remove(row.course)
 
     # -- leaving -----------------------------------------------------------------------------------------------------
 

@@ -73,7 +73,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "telling": frozenset({"operations", "progress"}),
     "network": BASE | {"net", "transfer", "dht"},
     "replication": frozenset({"dht", "net", "store"}),
-    "custody_service": BASE | {"store", "dht", "replication"},
+    "custody_service": BASE | {"store", "net", "dht", "replication"},
     "supervision": frozenset(),
     "listening": BASE | {"net", "web"},
     "home_watch": frozenset({"errors", "lock"}),

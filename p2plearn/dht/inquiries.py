@@ -23,6 +23,7 @@ from p2plearn.dht.custody import Node, Unit, ranked, units_of
 from p2plearn.dht.keeper import Keeper
 from p2plearn.dht.receipts import Receipt, copies_asked
 from p2plearn.dht.standing import Whereabouts
+from p2plearn.net.contained import safely
 
 log = logging.getLogger("p2plearn.custody")
 
@@ -113,7 +114,7 @@ class Inquiries:
             changed = len(self._keeper.ledger) != self._units
             if now - looked >= (LEAST_LOOK if changed else max(self._keeper.limits.grace / 4, LEAST_SECONDS)):
                 looked = now
-                await self._look()
+                await safely(log, "custody: a look at what to ask about", self._look)
             self._hurry()
             unit = min(self._due, key=lambda unit: (self._due[unit], unit), default=None)
             if unit is None or self._due[unit] > now:
@@ -125,7 +126,8 @@ class Inquiries:
                 del self._due[unit]
                 self.heard.pop(unit, None)
                 continue
-            await self.ask(unit)
+            if await safely(log, "custody: asking who keeps a unit", self.ask, unit) is None:
+                self._due[unit] = trio.current_time() + self._soon()  # the others' turn comes first
             await trio.sleep(interval)
 
     async def _look(self) -> None:

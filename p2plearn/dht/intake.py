@@ -218,15 +218,17 @@ class Intake:
             incoming.problem = Decline(kind, error.message)
             log.info("could not take %s.%d: %s", unit.course.hex()[:12], unit.segment, error.message)
         finally:
-            with trio.CancelScope(shield=incoming.receipt is None):
-                if incoming.receipt is None and await trio.to_thread.run_sync(
-                    kept.store.custody.abandon, unit.course, unit.segment
-                ):
-                    await kept.remove(unit.course)
-            del self._coming[unit]
-            incoming.done.set()
-            incoming.decided.set()
-            kept.news()
+            try:
+                with trio.CancelScope(shield=incoming.receipt is None):
+                    if incoming.receipt is None and await trio.to_thread.run_sync(
+                        kept.store.custody.abandon, unit.course, unit.segment
+                    ):
+                        await kept.remove(unit.course)
+            finally:  # also if the disk fails: its place is for others, and nobody waits for it any more
+                del self._coming[unit]
+                incoming.done.set()
+                incoming.decided.set()
+                kept.news()
 
     async def _pull(self, incoming: _Incoming, signed: SignedManifest, unit: Unit, offerer: Node | None) -> int:
         """Fetch a unit's chunks until they are committed; its bytes. Raises P2plearnError."""

@@ -44,6 +44,7 @@ from p2plearn.dht.messages import (
 )
 from p2plearn.dht.receipts import Receipt
 from p2plearn.dht.standing import Whereabouts
+from p2plearn.net.contained import safely
 from p2plearn.store.store import Store
 from p2plearn.transfer.channel import StreamOver
 from p2plearn.transfer.courtesy import Courtesy
@@ -127,10 +128,8 @@ class Keeper:
             self._nursery.start_soon(self._safely, work, *arguments)
 
     async def _safely(self, work: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
-        try:
-            await work(*arguments)
-        except Exception:  # a bug in the background must neither end the node nor be silent
-            log.exception("custody: a task failed")
+        # What fails in the background must neither end the network part nor be silent.
+        await safely(log, f"custody: {getattr(work, '__name__', 'a task')}", work, *arguments)
 
     # -- what this node holds ------------------------------------------------------------------------------------------
 
@@ -180,11 +179,14 @@ class Keeper:
     async def _mend(self) -> None:
         while True:
             for unit, copies in list(self.kept.damaged.items()):
-                row = await trio.to_thread.run_sync(self.store.course, unit.course)
-                # Of its person's own courses some may be gone because the file was changed (``--no-copy``).
-                if row is not None and row.why == "custody" and not self.kept.leaving:
-                    await self._safely(self.intake.mend, unit, copies)
+                await self._safely(self._mend_one, unit, copies)
             await trio.sleep(MEND * self.limits.interval)
+
+    async def _mend_one(self, unit: Unit, copies: int) -> None:
+        row = await trio.to_thread.run_sync(self.store.course, unit.course)
+        # Of its person's own courses some may be gone because the file was changed (``--no-copy``).
+        if row is not None and row.why == "custody" and not self.kept.leaving:
+            await self.intake.mend(unit, copies)
 
     def counted(self, entry: Entry) -> frozenset[Node]:
         """Who holds a unit as far as repair goes: not those away for longer than the grace period, or gone for good."""

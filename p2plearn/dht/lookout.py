@@ -24,6 +24,7 @@ from p2plearn.dht.keeper import Keeper
 from p2plearn.dht.liveness import Life
 from p2plearn.dht.watch import Watch
 from p2plearn.named_file import KnownFolder
+from p2plearn.net.contained import safely
 from p2plearn.state_file import Unusable, read_state
 from p2plearn.store.durable import write_atomic
 
@@ -82,8 +83,8 @@ class Lookout:
                 now = trio.current_time()
                 if now - looked >= RECORDS * interval:
                     looked = now
-                    await self._see(now)
-                await self._ask(now)
+                    await safely(log, "custody: a look at the records of others", self._see, now)
+                await safely(log, "custody: asking who is away", self._ask, now)
                 if now - saved >= SAVE_SECONDS:
                     saved = now
                     await self._save()
