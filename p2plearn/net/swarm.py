@@ -103,10 +103,16 @@ class CourseSwarm(Swarm):
 
         A low mark of 0 would not keep the auto-connector quiet: it aims at the middle of both marks. The sockets the
         stock one means to close too, but it is cancelled by then, so its first ``await`` is its last.
+
+        Raises RuntimeError when it ends by itself. libp2p's manager takes what looks like a peer's hanging up, wherever
+        it comes from, for a good end, and whoever runs the host would go on with a dead one and never know.
         """
         self.auto_connector.start = _nothing
+        fault: Exception | None = None
         try:
             await super().run()
+        except Exception as error:
+            fault = error
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_SECONDS):
                 async with trio.open_nursery() as nursery:
@@ -114,6 +120,13 @@ class CourseSwarm(Swarm):
                         nursery.start_soon(quietly, listener.close)
                     for secured in list(self._secured):
                         nursery.start_soon(quietly, secured.close)
+        if self.get_manager().is_cancelled:
+            if fault is not None:
+                raise fault
+        else:
+            log.error("the swarm ended by itself", exc_info=fault)
+            # Not raised from the fault, nor in its words: the manager looks for those.
+            raise RuntimeError("the swarm ended by itself")
 
     async def close(self) -> None:
         """Say goodbye on all connections at once (each takes some 0.2 s), then stop."""
@@ -228,7 +241,7 @@ class CourseSwarm(Swarm):
         remote = read_write_closer.get_remote_address()
         ip = remote[0] if remote else ""
         if not self._threshold.may_knock(ip, trio.current_time()):
-            await read_write_closer.close()
+            await quietly(read_write_closer.close)
             return
         ready = isinstance(read_write_closer, RawConnection)
         raw = read_write_closer if ready else RawConnection(read_write_closer, False)

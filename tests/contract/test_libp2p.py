@@ -20,6 +20,7 @@ from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as new_x25519_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
+from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.kad_dht import common, kad_dht, peer_routing, provider_store, routing_table, value_store
 from libp2p.kad_dht.kad_dht import KadDHT
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
@@ -225,6 +226,23 @@ async def test_an_exception_in_a_connection_s_task_ends_a_stock_swarm_and_not_ou
         await eventually(lambda: seen)
         assert host.get_network().manager.is_running
         assert guard.faults == 0
+
+
+async def test_a_swarm_that_ends_by_itself_is_no_quiet_end() -> None:
+    """libp2p's manager takes it for a good end if it looks as when a peer hangs up: the host stood there, deaf."""
+
+    async def broken() -> None:
+        raise ConnectionClosedError("connection is closed", transport="tcp")
+
+    async def stand() -> None:
+        async with running_host() as (host, _):
+            host.get_network().background_nursery.start_soon(broken)
+            with trio.fail_after(60.0):
+                await trio.sleep_forever()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await stand()
+    assert caught.group_contains(RuntimeError, match="ended by itself")
 
 
 # Negotiation.
