@@ -34,6 +34,11 @@ class Rates:
         self._note(name, spent, now)
         return max(0.0, (spent - self._burst) / self._per_second)
 
+    def give_back(self, name: str, now: float, tokens: float = 1.0) -> None:
+        """What was booked isn't used: who comes next needn't wait for it."""
+        if name in self._spent:
+            self._note(name, max(0.0, self._missing(name, now) - tokens), now)
+
     def _missing(self, name: str, now: float) -> float:
         spent, at = self._spent.get(name, (0.0, now))
         return max(0.0, spent - (now - at) * self._per_second)

@@ -226,7 +226,12 @@ class CourseSwarm(Swarm):
 
     async def _race(self, peer_id: ID, addresses: list[Multiaddr], deadline: float) -> INetConn:
         async def dial(address: Multiaddr) -> INetConn:
-            await trio.sleep(self._threshold.wait_to_dial(address, trio.current_time()))
+            wait = self._threshold.wait_to_dial(address, trio.current_time())
+            try:
+                await trio.sleep(wait)
+            except trio.Cancelled:
+                self._threshold.not_dialled(address, trio.current_time())
+                raise
             async with self._global_dial_limiter:
                 # libp2p adds the peer's id itself, but not to an address that has a relay's in it.
                 target = Multiaddr(f"{address}/p2p/{peer_id}") if is_relayed(address) else address

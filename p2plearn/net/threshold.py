@@ -52,12 +52,22 @@ class Threshold:
 
     def wait_to_dial(self, address: Multiaddr, now: float) -> float:
         """Seconds until a dial to ``address`` is due; it counts from now on."""
+        return max((rates.book(name, now) for rates, name in self._counted_by(address)), default=0.0)
+
+    def not_dialled(self, address: Multiaddr, now: float) -> None:
+        """Whoever waited for a dial to ``address`` has given up: else those who name addresses that nobody is at would
+        put off every dial by as long as all of theirs take.
+        """
+        for rates, name in self._counted_by(address):
+            rates.give_back(name, now)
+
+    def _counted_by(self, address: Multiaddr) -> list[tuple[Rates, str]]:
         if self._limits.spare_loopback and reach(address) is Reach.LOOPBACK:
-            return 0.0
+            return []
         if is_relayed(address):  # a word over a connection that is there
-            return self._dials.book("", now)
+            return [(self._dials, "")]
         host = next((str(address.value_for_protocol(p.name)) for p in address.protocols() if p.name in HOSTS), "")
-        return max(self._dials.book("", now), self._dials_to.book(host, now))
+        return [(self._dials, ""), (self._dials_to, host)]
 
 
 @contextmanager

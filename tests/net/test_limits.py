@@ -23,6 +23,7 @@ from p2plearn.net.dial import ConnectFailed, connect
 from p2plearn.net.guard import StreamGuard
 from p2plearn.net.limits import ConnectionLimits, StreamLimits
 from p2plearn.net.peerstore import CoursePeerStore, heard_over
+from p2plearn.net.race import DialFailed
 
 SITS = TProtocol("/test/sits")
 STRICT = ConnectionLimits(spare_loopback=False)
@@ -148,3 +149,16 @@ async def test_what_a_handler_hears_is_held_against_how_far_its_peer_is() -> Non
         await eventually(lambda: heard, 60)
         assert heard == [Reach.LOOPBACK]
         assert heard_over.get() is None
+
+
+async def test_a_dial_given_up_before_its_turn_makes_nobody_wait() -> None:
+    limits = ConnectionLimits(spare_loopback=False, dials_burst=1, dials_per_second=0.01)
+    async with running_host(limits) as (host, _):
+        swarm = host.get_network()
+        door = Multiaddr("/ip4/127.0.0.1/tcp/1")
+        for _ in range(6):
+            ghost = ID.from_pubkey(create_new_key_pair().public_key)
+            swarm.peerstore.add_addrs(ghost, [door], 3600)
+            with pytest.raises(DialFailed):
+                await swarm.dial(ghost, trio.current_time() + 0.2)
+        assert swarm._threshold.wait_to_dial(door, trio.current_time()) <= 100.0

@@ -45,3 +45,14 @@ def test_dials_to_one_address_are_spread_out_whatever_ports_are_named() -> None:
     assert waits == [0.0, 0.0, 2.0, 4.0]
     assert threshold.wait_to_dial(Multiaddr("/ip4/192.0.2.2/tcp/1"), 0.0) == 0.0
     assert threshold.wait_to_dial(Multiaddr("/ip4/127.0.0.1/tcp/1"), 0.0) == 0.0
+
+
+def test_dials_that_nobody_waits_for_any_more_put_off_no_other() -> None:
+    """Answers that name thousands of addresses, and a few seconds for each: the rest of them stayed booked."""
+    threshold = Threshold(ConnectionLimits(dials_burst=256, dials_per_second=32.0))
+    for number in range(10_000):
+        address = Multiaddr(f"/ip4/198.51.{number // 250}.{1 + number % 250}/tcp/1")
+        threshold.wait_to_dial(address, 0.0)
+        if number >= 256:
+            threshold.not_dialled(address, 4.0 * (number // 1_000))
+    assert threshold.wait_to_dial(Multiaddr("/ip4/192.0.2.1/tcp/1"), 40.0) == 0.0
