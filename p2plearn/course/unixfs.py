@@ -16,7 +16,8 @@ from __future__ import annotations
 import hashlib
 import sys
 from array import array
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import mmh3
@@ -112,12 +113,15 @@ def _tree(index: Index, roots: _Roots) -> Generator[Block, None, bytes]:
     def key_of(leaf: int) -> str:
         return tree_key(files.path(leaf) if leaf < len(files) else folders[leaf - len(files)])
 
-    leaves = array("I", sorted(range(len(files) + len(folders)), key=key_of))  # numbers: paths would be megabytes
+    leaves: Iterable[int] = range(len(files))
+    keys: Iterable[str] = map(tree_key, files.paths())
+    if folders or not all(key < following for key, following in pairwise(map(tree_key, files.paths()))):
+        leaves = array("I", sorted(range(len(files) + len(folders)), key=key_of))  # numbers: paths would be megabytes
+        keys = map(key_of, leaves)
     open_names: list[str] = []
     open_links: list[list[_Link]] = [[]]
     inside = ""
-    for leaf in leaves:
-        key = key_of(leaf)
+    for leaf, key in zip(leaves, keys, strict=True):
         cut = key.rfind("\0") + 1
         if key[:cut] != inside:
             inside = key[:cut]
@@ -310,7 +314,8 @@ def _node(links: list[bytes], unixfs: bytes, size_below: int) -> _Nodes:
 
 
 def _link(name: bytes, cid: bytes, size: int) -> bytes:
-    return _field(0x12, _field(0x0A, cid) + _field(0x12, name) + b"\x18" + varint(size))
+    link = b"".join((b"\x0a", varint(len(cid)), cid, b"\x12", varint(len(name)), name, b"\x18", varint(size)))
+    return b"".join((b"\x12", varint(len(link)), link))
 
 
 def _field(tag: int, content: bytes) -> bytes:

@@ -19,7 +19,7 @@ import hashlib
 import os
 import threading
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -124,7 +124,7 @@ class Download(Holding):
 
         def keep(task: tuple[int, list[int]]) -> int:
             right = resume.right(task[0], self.index, task[1], offsets)
-            self._mark(right)
+            self._mark([(slot, *self._plan.place(slot)) for slot in right])
             return sum(self.index.lengths[slot] for slot in right)
 
         with ThreadPoolExecutor(resume.THREADS, "resume") as threads:
@@ -184,30 +184,31 @@ class Download(Holding):
             self._lay(todo, self._mark)
         return verdicts
 
-    def _lay(self, offers: Sequence[Offer], mark: Callable[[Sequence[int]], None]) -> None:
-        with self._gathering.laid(offers, self._plan.place) as laid:
+    def _lay(self, offers: Sequence[Offer], mark: Callable[[Sequence[tuple[int, int, int]]], None]) -> None:
+        places = {slot: self._plan.place(slot) for slot, _ in offers}
+        with self._gathering.laid(offers, places.__getitem__) as laid:
             try:
-                self._write(laid)
+                self._write(laid, places)
             except OSError as error:
                 raise disk_problem(error, f"storing the course {self.signed.manifest.title!r}") from error
-            mark([slot for slot, _ in laid])
+            mark([(slot, *places[slot]) for slot, _ in laid])
             if self._following is not None:
                 self._following.take(laid)
 
     def _is_chunk(self, slot: int, pieces: Sequence[Piece]) -> bool:
         if sum(map(len, pieces)) != self.index.length(slot):
             return False
-        digest = hashlib.sha256()
-        for piece in pieces:
+        digest = hashlib.sha256(pieces[0])
+        for piece in pieces[1:]:
             digest.update(piece)
         return digest.digest() == self.index.digest(slot)
 
-    def _write(self, offers: Sequence[Offer]) -> None:
+    def _write(self, offers: Sequence[Offer], places: Mapping[int, tuple[int, int]]) -> None:
         """Write chunks, which come by slot, into their places."""
         run: list[Piece] = []
         run_extent, run_start, run_end = NOWHERE, 0, 0
         for slot, pieces in offers:
-            extent, offset = self._plan.place(slot)
+            extent, offset = places[slot]
             if run and (extent != run_extent or offset != run_end):
                 self._behind.write(self._plan.fds[run_extent], run, run_start)
                 run = []
@@ -218,18 +219,18 @@ class Download(Holding):
             run_end += self.index.lengths[slot]
         self._behind.write(self._plan.fds[run_extent], run, run_start)
 
-    def _mark(self, slots: Sequence[int]) -> None:
-        places = [(slot, *self._plan.place(slot)) for slot in map(self._plan.leader, slots)]
+    def _mark(self, places: Sequence[tuple[int, int, int]]) -> None:
+        leader = self._plan.leader
         with self._marking:
             # ``stored`` says of each slot only once that it is new, so none is committed twice.
-            new = self.placement.stored(places)
+            new = self.placement.stored((leader(slot), extent, offset) for slot, extent, offset in places)
             self._fresh.extend(new)
             self._plan.came(new)
 
-    def _mark_moved(self, slots: Sequence[int]) -> None:
+    def _mark_moved(self, places: Sequence[tuple[int, int, int]]) -> None:
         with self._marking:
-            self.placement.moved((slot, *self._plan.place(slot)) for slot in slots)
-            self._fresh.extend(slots)
+            self.placement.moved(places)
+            self._fresh.extend(slot for slot, _, _ in places)
 
     # Keeping ----------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import sqlite3
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import compress
 
 from p2plearn.course.file_table import FileEntry
 from p2plearn.database import CommitInDoubt
@@ -57,10 +58,14 @@ class Plan:
 
     def want(self, files: Iterable[FileEntry] | None) -> None:
         """Ask for these files too (None: all of them); room is planned for by ``plan_missing``."""
-        wanted = self._wanted
-        entries = self._index.files if files is None else files
+        wanted, twins = self._wanted, self._placement.twins
         with self.shape:
-            for entry in entries:
+            if files is None:
+                wanted[:] = b"\1" * len(wanted)
+                for slot in twins:
+                    wanted[slot] = slot == self.leader(slot)
+                return
+            for entry in files:
                 for slot in range(entry.first, entry.first + entry.count):
                     wanted[self.leader(slot)] = 1
 
@@ -71,15 +76,12 @@ class Plan:
 
     def wanted(self) -> Iterator[int]:
         """The first slots of the wanted digests, in course order."""
-        slot = self._wanted.find(1)
-        while slot >= 0:
-            yield slot
-            slot = self._wanted.find(1, slot + 1)
+        return compress(range(len(self._wanted)), self._wanted)
 
     def missing(self) -> list[int]:
         """Wanted slots that aren't here, in course order."""
         have = self._placement.have
-        return [slot for slot in self.wanted() if not bit(have, slot)]
+        return [slot for slot in self.wanted() if not have[slot >> 3] & 0x80 >> (slot & 7)]  # ``bit``, a million times
 
     @property
     def missing_bytes(self) -> int:
@@ -92,8 +94,7 @@ class Plan:
         return self.missing_bytes + self._bytes(self.unreliable)
 
     def _bytes(self, slots: Iterable[int]) -> int:
-        lengths = self._index.lengths
-        return sum(lengths[slot] for slot in slots)
+        return sum(map(self._index.lengths.__getitem__, slots))
 
     # Planning -------------------------------------------------------------------------------------------------------
 
@@ -139,13 +140,11 @@ class Plan:
 
     def unplanned(self) -> tuple[bytearray, int]:
         """Wanted slots that are neither planned nor here to stay (one byte a slot), and their bytes."""
-        need, total = bytearray(len(self._index)), 0
+        need, have = bytearray(len(self._index)), self._placement.have
         for slot in self.wanted():
-            here = bit(self._placement.have, slot) and slot not in self.unreliable
-            if self.extents[slot] == NOWHERE and not here:
+            if self.extents[slot] == NOWHERE and (slot in self.unreliable or not bit(have, slot)):
                 need[slot] = 1
-                total += self._index.lengths[slot]
-        return need, total
+        return need, self._bytes(compress(range(len(need)), need))
 
     def plan_missing(
         self,
