@@ -88,7 +88,10 @@ def _be(nice: int) -> bool:
     """Give every thread of this process a niceness; whether the system let us."""
     if sys.platform == "linux":
         # Linux keeps niceness by thread: those there are now; new ones have that of whoever starts them.
-        threads = [int(each.name) for each in Path("/proc/self/task").iterdir()]
+        try:
+            threads = [int(each.name) for each in Path("/proc/self/task").iterdir()]
+        except OSError:  # no descriptor is left
+            return False
     else:
         threads = [0]
     for thread in threads:
