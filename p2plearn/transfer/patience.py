@@ -46,9 +46,12 @@ TURN: Final = 8.0
 """Such patiences after it was asked, with nothing from anybody, a peer makes way for one that wasn't asked yet, if all
 that it owes is asked of others, too: four that stall keep nothing from the fifth."""
 
-CRAWL: Final = 4096.0
-"""Bytes a second, from everybody together: who brings less brings nothing. On a slower line nobody's silence says much,
-but there the first answer took long, too."""
+CRAWL: Final = 2048.0
+"""Bytes a second, from everybody together: who brings less brings nothing. A modem brings twice as many. On a slower
+line nobody's silence says much, but there the first answer took long, too."""
+
+AHEAD_SECONDS: Final = 1.0
+"""For which bytes count that came faster: who sends most of a chunk at once and then stops has stopped."""
 
 MOST_IN_ALL: Final = 8
 """Beyond these it is asked of one at a time that did bring something: otherwise four that drip keep it from honest
@@ -132,24 +135,22 @@ class Partner(Held):
 
 
 class Flow:
-    """Whether anything comes, from all of them together."""
+    """Whether anything comes, from all of them together: chunks, or before them the index."""
 
     def __init__(self) -> None:
-        self._since = float("-inf")
-        self._bytes = 0
+        self._since = self._until = float("-inf")
 
     def whole(self, now: float) -> None:
-        """A whole chunk came, or the first was asked for."""
-        self._since, self._bytes = now, 0
+        """A whole one came, or the first was asked for."""
+        self._since = self._until = now
 
-    def came(self, count: int) -> None:
-        """So many bytes of a chunk came."""
-        self._bytes += count
+    def came(self, count: int, now: float) -> None:
+        """So many bytes of one came."""
+        self._until = min(self._until + count / CRAWL, now + AHEAD_SECONDS)
 
     def dry_for(self, now: float) -> float:
         """Seconds for which nothing came, or next to nothing; 0 while something does."""
-        dry = now - self._since
-        return dry if self._bytes < CRAWL * dry else 0.0
+        return now - self._since if now > self._until else 0.0
 
 
 def keeps_waiting(asked: Partner, owing: Sequence[Partner], size: int, now: float, dry: float) -> float:

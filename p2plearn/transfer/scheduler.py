@@ -10,7 +10,8 @@ What must hold:
 - a peer that sent a bad chunk, or said it is missing, is not asked for that slot again;
 - as long as some peer that answers honestly holds a slot, that slot ends up verified, whatever the others do;
 - the same slot is asked of at most two peers at once, and of a second only when the first keeps everybody waiting; of
-  up to ``MOST_ASKED`` while none of those asked has brought anything at all.
+  up to ``MOST_ASKED`` while nothing is to be hoped for from any of those asked, and of up to ``MOST_IN_ALL`` when the
+  next one has brought something and nobody's pace among those asked is known (``patience.py``).
 
 Order: ``order.py`` says which of a peer's slots goes first, ``patience.py`` for how long one is waited for.
 """
@@ -262,7 +263,7 @@ class Scheduler(Generic[P]):
         """Something came from ``peer``; ``more`` bytes of it belong to a chunk, if only to part of one."""
         who = self._peers[peer]
         who.heard_at = now
-        self._flow.came(more)
+        self._flow.came(more, now)
 
     def held_up(self, peer: P, now: float) -> None:
         """We don't read what ``peer`` sends: neither silence nor slowness of these moments is its own."""

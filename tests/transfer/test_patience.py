@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from p2plearn.transfer.fetch import EAGER_TICK_SECONDS
-from p2plearn.transfer.patience import LEAST_PATIENCE, MOST_IN_ALL, UNPROVEN_SECONDS
+from p2plearn.transfer.patience import AHEAD_SECONDS, LEAST_PATIENCE, MOST_IN_ALL, UNPROVEN_SECONDS
 from p2plearn.transfer.scheduler import Arrival, Scheduler
 
 SLOTS = 5
@@ -114,6 +114,23 @@ def test_how_long_nothing_came():
     assert scheduler.dry_for(8.0) == pytest.approx(3.0)
     scheduler.held_up("one", 8.0)  # the disk, not the peer
     assert scheduler.dry_for(8.5) == pytest.approx(0.5)
+
+
+def test_bytes_that_came_at_once_count_for_a_moment_only():
+    """Most of a chunk, and then nothing: at the pace below which bytes are none it would do for 46 s."""
+    scheduler = begun(["burst"], 0.01)
+    assert scheduler.next_wants("burst", 0.0)
+    scheduler.heard("burst", 0.5, CHUNK - 10_000)
+    assert scheduler.dry_for(0.5 + AHEAD_SECONDS - 0.1) == 0.0
+    assert scheduler.dry_for(0.5 + AHEAD_SECONDS + 0.1) == pytest.approx(0.5 + AHEAD_SECONDS + 0.1)
+
+
+def test_a_modem_is_not_dry():
+    scheduler = begun(["modem"], 0.2)
+    assert scheduler.next_wants("modem", 0.0)
+    for tick in range(1, 160):
+        scheduler.heard("modem", tick / 4, 900)
+        assert scheduler.dry_for(tick / 4) == 0.0
 
 
 def test_the_first_of_several_strangers_is_not_asked_for_all_of_a_small_course():
