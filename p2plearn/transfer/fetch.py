@@ -47,7 +47,9 @@ pace of a fast line more is there by then. (Without it 1 GiB went in 1,900 batch
 TICK_SECONDS: Final = 0.25
 
 EAGER_TICK_SECONDS: Final = 0.05
-"""Between two looks at who should bring something, while nobody does."""
+EAGER_SHARE: Final = 0.01
+"""Between two looks at who should bring something, while nobody does; this share of the time for which nobody did where
+that is more: who was waited for for long isn't missed by the moment."""
 
 INDEX_RATE: Final = 64 * 1024
 """For the index to come from those who were asked first, before others are: several times as long as answers take, and
@@ -281,7 +283,7 @@ class Fetch:
         while True:
             dry = scheduler.dry_for(trio.current_time())
             eager = dry > (EAGER_TICK_SECONDS if self.standing.verified_bytes else 0.0)
-            await trio.sleep(EAGER_TICK_SECONDS if eager else TICK_SECONDS)
+            await trio.sleep(min(max(EAGER_TICK_SECONDS, EAGER_SHARE * dry), TICK_SECONDS) if eager else TICK_SECONDS)
             now = trio.current_time()
             self.participants.note_bytes(scheduler, now)
             self.participants.stop(scheduler.tick(now))

@@ -25,6 +25,7 @@ from p2plearn.transfer.courtesy import Courtesy
 from p2plearn.transfer.landing import Candidates
 from p2plearn.transfer.places import Places
 from p2plearn.transfer.reliance import WRONG, Reliance
+from p2plearn.transfer.patience import Flow
 from p2plearn.transfer.scheduler import Scheduler
 from p2plearn.transfer.session import Peer, Session
 from p2plearn.transfer.tally import Standing, Tally
@@ -68,7 +69,14 @@ SECOND_CHOICE_EVERY: Final = 0.25
 doubted first, though the looking goes on."""
 
 POLL_SECONDS: Final = 0.05
-"""Between two looks at whether there is room for one that waits."""
+POLL_SHARE: Final = 0.05
+LONGEST_POLL_SECONDS: Final = 1.0
+"""Between two looks at whether there is room for one that waits; this share of its wait where that is more: the places
+of a get that goes well are taken for hours."""
+
+RUSH_SECONDS: Final = 2.0
+"""So much longer nothing may come before there are more places while somebody is busy: who waits for its turn isn't
+helped by more that wait, yet whoever says for ever that it is busy keeps nobody out."""
 
 AT_WORK_SECONDS: Final = 3.0
 """For those that were found to be dialled and to say what they have, before it is looked whether more are wanted."""
@@ -113,6 +121,9 @@ class Participants:
         self._began_at = trio.current_time()
 
     # -- looking and admitting -----------------------------------------------------------------------------------
+        self._index_flow = Flow()
+        self._index_noted = 0
+        self._has_doubted = trio.lowlevel.ParkingLot()
 
     async def look(self, nursery: trio.Nursery) -> None:
         """Keep enough peers at work; raise once there is nobody left to hope for."""
@@ -128,11 +139,14 @@ class Participants:
                 self._doubted[peer.name] = peer
             else:
                 await begin(peer)
+                self._has_doubted.unpark()
 
         async def second_choices() -> None:
             while True:
                 if self._dry_for(trio.current_time()) > SECOND_CHOICE_SECONDS:
                     for peer in self._least_doubted()[:1]:
+                while not self._doubted:
+                    await self._has_doubted.park()
                         self._doubted.pop(peer.name, None)
                         await begin(peer)
                 await trio.sleep(SECOND_CHOICE_EVERY)
@@ -233,7 +247,8 @@ class Participants:
                 if self._has_room():
                     return True
                 self._make_room()
-            with trio.move_on_after(POLL_SECONDS):
+            with trio.move_on_after(min(max(POLL_SECONDS, POLL_SHARE * (now - began)), LONGEST_POLL_SECONDS)):
+        began = trio.current_time()
                 await self._news.park()
         return False
 
