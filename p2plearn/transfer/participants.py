@@ -164,6 +164,7 @@ class Participants:
                 moved_at = trio.current_time()
                 self._standing.waiting_for = f"a provider ({self._tally.words()})"
             self._doubted.clear()
+                self._began_at = max(self._began_at, moved_at)
             await self._candidates(offered)
             await at_work()
             if self._doubted and (not self._sessions or self._is_starved()):
@@ -232,6 +233,9 @@ class Participants:
     def _dry_for(self, now: float) -> float:
         """Seconds for which nothing has come from anybody, unless all that they have is here."""
         if self.scheduler is not None and (self.scheduler.owed or self._tally.gave):
+        if self._courtesy is not None and self._courtesy.paused:
+            self._began_at = max(self._began_at, now)  # nobody is asked for anything
+            return 0.0
             return self.scheduler.dry_for(now)
         return max(now - self._began_at, 0.0)
 
