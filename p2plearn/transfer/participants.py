@@ -226,9 +226,8 @@ class Participants:
         return not known and self._fruitless[name] < TRIES
 
     def _has_room(self) -> bool:
-        # Who waits for its turn isn't helped by more that wait.
-        dry = 0.0 if self._tally.busy else self._dry_for(trio.current_time())
-        return sum(not session.resting for session in self._sessions.values()) < self.places.now(dry)
+        dry = self._dry_for(trio.current_time()) - (RUSH_SECONDS if self._tally.busy else 0.0)
+        return sum(not session.resting for session in self._sessions.values()) < self.places.now(max(dry, 0.0))
 
     def _dry_for(self, now: float) -> float:
         """Seconds for which nothing has come from anybody, unless all that they have is here."""
