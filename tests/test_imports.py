@@ -183,6 +183,7 @@ PURE = (
     "gossip/turns.py",
     "gossip/unwanted.py",
     "gossip/words.py",
+    "transfer/owing.py",
     "transfer/patience.py",
     "transfer/places.py",
     "transfer/reliance.py",

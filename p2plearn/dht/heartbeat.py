@@ -300,9 +300,6 @@ class Vigil:
             self._lines.pop(node, None)
         for node in [node for node in self._asked_at if node not in circle]:
             del self._asked_at[node]
-        for node in [node for node, turn in self._turns.items() if not (turn.locked() or node in circle)]:
-            if node not in self.told:  # asked once, and never heard: anybody may name anybody as a provider
-                del self._turns[node]
         if len(self._silent) > MOST_SILENT:
             self._silent &= circle
         if len(self.goodbyes) > MOST_SILENT:

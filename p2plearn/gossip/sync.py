@@ -40,7 +40,6 @@ from p2plearn.gossip.feed import Feed
 from p2plearn.gossip.intake import Blame, Intake
 from p2plearn.gossip.meetings import Meetings
 from p2plearn.gossip.news import News
-from p2plearn.gossip.places import Place, Places
 from p2plearn.gossip.turns import PROTOCOL, Turn, decode, encode
 from p2plearn.net.contained import safely
 from p2plearn.net.dial import ConnectFailed, connect
@@ -63,9 +62,7 @@ FIRST_SECONDS: Final = 10.0
 EXCHANGE_SECONDS: Final = 600.0
 DIAL_SECONDS: Final = 8.0
 AT_ONCE: Final = 4
-"""Exchanges begun by this node at a time, besides those that wait for a slow peer (``places``)."""
-HINT_SECONDS: Final = 30.0
-"""For an exchange that only tells news; what comes up meanwhile is told after it. Who takes longer is called again."""
+"""Exchanges begun by this node at a time."""
 COMPARED_AT_ONCE: Final = 3
 PROVIDERS_ASKED: Final = 3
 LOOKS: Final = 6
@@ -123,7 +120,7 @@ class Sync:
         self._blame = blame
         self.intake = Intake(blame)
         self._nursery: trio.Nursery | None = None
-        self._calls = Places(AT_ONCE)
+        self._calls = trio.CapacityLimiter(AT_ONCE)
         mine = host.get_id().to_bytes()
         self._meetings: Meetings[ID] = Meetings(lambda peer: mine < peer.to_bytes())
         self._news = News()
@@ -175,9 +172,8 @@ class Sync:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
-                nursery.start_soon(self._calls.run)
                 nursery.start_soon(self._meet, nursery)
-                nursery.start_soon(self._go_round, nursery)
+                nursery.start_soon(self._go_round)
                 nursery.start_soon(self._tell_news)
                 nursery.start_soon(self._seek)
                 task_status.started()
@@ -257,14 +253,14 @@ class Sync:
                 nursery.start_soon(exchange, peer)
             await trio.sleep(LOOK_SECONDS)
 
-    async def _go_round(self, nursery: trio.Nursery) -> None:
+    async def _go_round(self) -> None:
         """Exchange with a random peer now and then."""
         while True:
             await trio.sleep(PERIOD_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
             await safely(log, "forgetting what expired", trio.to_thread.run_sync, self._feed.sweep, time.time())
             peers = list(self._host.get_connected_peers())
-            if peers:  # not waited for: a slow one takes minutes
-                nursery.start_soon(self._exchange, PeerInfo(random.choice(peers), []), None)  # noqa: S311
+            if peers:
+                await self._exchange(PeerInfo(random.choice(peers), []), None)  # noqa: S311
 
     async def _seek(self) -> None:
         """Look for others who follow a course, one course after the other."""
@@ -305,7 +301,7 @@ class Sync:
 
     async def _call(self, info: PeerInfo, feeds: list[bytes] | None, news: dict[bytes, list[bytes]] | None) -> bool:
         """``_exchange``, but raises what fails at this end."""
-        async with self._calls.one() as place:
+        async with self._calls:
             exchange = await self._new_exchange()
             try:
                 with trio.fail_after(DIAL_SECONDS):
@@ -316,8 +312,8 @@ class Sync:
                 self._meetings.failed(info.peer_id, trio.current_time())
                 return False
             try:
-                with trio.fail_after(EXCHANGE_SECONDS if news is None else HINT_SECONDS):
-                    await self._converse(stream, exchange, feeds, news, place)
+                with trio.fail_after(EXCHANGE_SECONDS):
+                    await self._converse(stream, exchange, info.peer_id, feeds, news)
                     await stream.close()
             except PeerFault as fault:
                 self._blame(info.peer_id, str(fault), Fault.PROTOCOL)
@@ -348,11 +344,10 @@ class Sync:
         self,
         stream: INetStream,
         exchange: Exchange,
+        peer: ID,
         feeds: list[bytes] | None,
         news: dict[bytes, list[bytes]] | None,
-        place: Place,
     ) -> None:
-        peer = stream.muxed_conn.peer_id
         if news is not None:
             turn = exchange.hint(news)
         else:
@@ -360,12 +355,10 @@ class Sync:
             random.shuffle(chosen)  # who follows more than fit gets to all of them in time
             turn = await self.intake.begin(exchange, chosen)
         while True:
-            with place.waiting():
-                await self._send(stream, turn)
-                answer = await self._receive(stream)
+            await self._send(stream, turn)
+            answer = await self._receive(stream)
             if answer is None:
                 return
-            place.moved += sum(map(len, (*turn.envelopes, *answer.envelopes)))
             said, goes_on = await self.intake.think(exchange, answer, peer, brought=False)
             self._tell_on(exchange, peer)
             if said is None or not goes_on or (said.empty and not answer.more):

@@ -88,10 +88,7 @@ def _be(nice: int) -> bool:
     """Give every thread of this process a niceness; whether the system let us."""
     if sys.platform == "linux":
         # Linux keeps niceness by thread: those there are now; new ones have that of whoever starts them.
-        try:
-            threads = [int(each.name) for each in Path("/proc/self/task").iterdir()]
-        except OSError:  # no descriptor is left
-            return False
+        threads = [int(each.name) for each in Path("/proc/self/task").iterdir()]
     else:
         threads = [0]
     for thread in threads:

@@ -202,12 +202,11 @@ class Fetch:
         # Two at a time, but a peer that takes long keeps nobody waiting for longer than a slow line would.
         size = sum(part.length for part in self.signed.manifest.index)
         needs = min(size / INDEX_RATE, ANSWER_SECONDS)
-        with trio.move_on_after(min(self.participants.places.patience + needs, ANSWER_SECONDS)) as waiting:
-            await self._index_turn.acquire()
+        in_turn = await self._wait_for_index(size, needs)
         try:
             if self._index_known.is_set():
                 return
-            self.participants.expect(needs)
+            self.participants.expect_index(needs)
             with trio.CancelScope() as scope:
 
                 async def stop_when_known() -> None:
@@ -222,8 +221,25 @@ class Fetch:
                         self.index_raw, self.index = raw, index
                         self._index_known.set()
         finally:
-            if not waiting.cancelled_caught:
+            if in_turn:
                 self._index_turn.release()
+
+    async def _wait_for_index(self, size: int, needs: float) -> bool:
+        """Wait for the turn to ask for the index; False when those whose turn it is take too long.
+
+        That is when ``size`` bytes would need more than ``ANSWER_SECONDS`` at the pace at which bytes come. Nobody can
+        bring more of them than there are, so two that don't come to an end hold up the others for twice that.
+        """
+        began, before = trio.current_time(), self.participants.index_bytes
+        wait = min(self.participants.places.patience + needs, ANSWER_SECONDS)
+        while True:
+            with trio.move_on_after(wait) as waiting:
+                await self._index_turn.acquire()
+            if not waiting.cancelled_caught:
+                return True
+            waited, came = trio.current_time() - began, self.participants.index_bytes - before
+            if came < size * waited / ANSWER_SECONDS:
+                return False
 
     # -- chunks --------------------------------------------------------------------------------------------------
 

@@ -7,14 +7,16 @@ like (``tally.why_not``) once there is nobody left to hope for.
     found -> faulty, declined or fruitless? never; doubted, and named by nobody? last -> a place, or who was of no use
     makes room -> session
 
-What must hold: at most ``places`` sessions that aren't resting; a peer that broke a rule doesn't come back in this
-fetch; while anybody may still help (is busy, moved, fetches it too) the fetch goes on, but each hope has its limit.
+What must hold: at most ``places`` sessions that aren't resting, more only while nothing comes (``places.py``); a peer
+that broke a rule doesn't come back in this fetch; while anybody may still help (is busy, moved, fetches it too) the
+fetch goes on, but each hope has its limit.
 
 Imports siblings only; knows nothing of what is fetched but what the scheduler says that peers owe.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -23,9 +25,9 @@ import trio
 
 from p2plearn.transfer.courtesy import Courtesy
 from p2plearn.transfer.landing import Candidates
+from p2plearn.transfer.patience import Flow
 from p2plearn.transfer.places import Places
 from p2plearn.transfer.reliance import WRONG, Reliance
-from p2plearn.transfer.patience import Flow
 from p2plearn.transfer.scheduler import Scheduler
 from p2plearn.transfer.session import Peer, Session
 from p2plearn.transfer.tally import Standing, Tally
@@ -119,11 +121,11 @@ class Participants:
         self._news = trio.lowlevel.ParkingLot()
         self._grown_at = float("-inf")
         self._began_at = trio.current_time()
-
-    # -- looking and admitting -----------------------------------------------------------------------------------
         self._index_flow = Flow()
         self._index_noted = 0
         self._has_doubted = trio.lowlevel.ParkingLot()
+
+    # -- looking and admitting -----------------------------------------------------------------------------------
 
     async def look(self, nursery: trio.Nursery) -> None:
         """Keep enough peers at work; raise once there is nobody left to hope for."""
@@ -137,16 +139,16 @@ class Participants:
         async def offered(peer: Peer) -> None:
             if not peer.named and self._reliance.doubted(peer.name, trio.current_time()):
                 self._doubted[peer.name] = peer
+                self._has_doubted.unpark()
             else:
                 await begin(peer)
-                self._has_doubted.unpark()
 
         async def second_choices() -> None:
             while True:
-                if self._dry_for(trio.current_time()) > SECOND_CHOICE_SECONDS:
-                    for peer in self._least_doubted()[:1]:
                 while not self._doubted:
                     await self._has_doubted.park()
+                if self._dry_for(trio.current_time()) > SECOND_CHOICE_SECONDS:
+                    for peer in self._least_doubted()[:1]:
                         self._doubted.pop(peer.name, None)
                         await begin(peer)
                 await trio.sleep(SECOND_CHOICE_EVERY)
@@ -162,9 +164,9 @@ class Participants:
                 self._standing.waiting_for = self._courtesy.paused_words()
                 await self._courtesy.not_paused()
                 moved_at = trio.current_time()
+                self._began_at = max(self._began_at, moved_at)
                 self._standing.waiting_for = f"a provider ({self._tally.words()})"
             self._doubted.clear()
-                self._began_at = max(self._began_at, moved_at)
             await self._candidates(offered)
             await at_work()
             if self._doubted and (not self._sessions or self._is_starved()):
@@ -231,18 +233,22 @@ class Participants:
 
     def _dry_for(self, now: float) -> float:
         """Seconds for which nothing has come from anybody, unless all that they have is here."""
-        if self.scheduler is not None and (self.scheduler.owed or self._tally.gave):
         if self._courtesy is not None and self._courtesy.paused:
             self._began_at = max(self._began_at, now)  # nobody is asked for anything
             return 0.0
+        if self.scheduler is not None and (self.scheduler.owed or self._tally.gave):
             return self.scheduler.dry_for(now)
-        return max(now - self._began_at, 0.0)
+        came = self.index_bytes
+        self._index_flow.came(max(came - self._index_noted, 0), now)
+        self._index_noted = came
+        return max(min(now - self._began_at, self._index_flow.dry_for(now)), 0.0)
 
     async def _wanted(self, peer: Peer) -> bool:
         """Whether a peer that was found should take part; waits until there is room for it."""
         name = peer.name
         if not peer.guess:
             self._tally.found.add(name)
+        began = trio.current_time()
         while self._may_join(name):
             now = trio.current_time()
             covered = self.scheduler is not None and self.scheduler.covered
@@ -251,7 +257,6 @@ class Participants:
                     return True
                 self._make_room()
             with trio.move_on_after(min(max(POLL_SECONDS, POLL_SHARE * (now - began)), LONGEST_POLL_SECONDS)):
-        began = trio.current_time()
                 await self._news.park()
         return False
 
@@ -264,11 +269,15 @@ class Participants:
         """Part with the peer that has been of no use for longest, if for long enough."""
         now = trio.current_time()
         useless = {name: session.waited(now) for name, session in self._sessions.items()}
+        # However slow the line is: who has sent most will be the first to complete something.
+        best = max(self._sessions, key=lambda name: self._sessions[name].heard)
+        if self._sessions[best].heard:
+            useless[best] = 0.0
         if self.scheduler is not None:
             for name, seconds in useless.items():
                 idle, silent = self.scheduler.idle_for(name, now), self.scheduler.silent_for(name, now)
                 # Whoever drips a byte at a time isn't silent; a slow line that brought nothing yet gets twice as long.
-                drips = 0.0 if self.given[name] else self.scheduler.owes_for(name, now) / 2
+                drips = 0.0 if self.given[name] or name == best else self.scheduler.owes_for(name, now) / 2
                 useless[name] = max(seconds, idle, silent, drips)
         name = max(useless, key=useless.__getitem__)
         if useless[name] > IDLE_SECONDS:
@@ -292,9 +301,19 @@ class Participants:
         self.scheduler = scheduler
         self._count()
 
-    def expect(self, seconds: float) -> None:
-        """The index is on its way, and takes so long on a slow line: until then nobody else is missed."""
-        self._began_at = max(self._began_at, trio.current_time() + seconds)
+    def expect_index(self, seconds: float) -> None:
+        """The index is on its way, and takes so long on a slow line: until then nobody else is missed, nor while it
+        comes.
+        """
+        now = trio.current_time()
+        if math.isinf(self._index_flow.dry_for(now)):  # those who are asked later, in vain, put off nothing
+            self._began_at = max(self._began_at, now + seconds)
+            self._index_flow.whole(now)
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes that those who take part have brought since they were asked for the index."""
+        return sum(session.index_bytes for session in self._sessions.values())
 
     # -- told how it goes ----------------------------------------------------------------------------------------
 

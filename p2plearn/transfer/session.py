@@ -21,6 +21,7 @@ from p2plearn.errors import PeerFault, first_error
 from p2plearn.transfer import protocol
 from p2plearn.transfer.channel import Channel, StreamOver
 from p2plearn.transfer.courtesy import Line
+from p2plearn.transfer.owing import Owing
 from p2plearn.transfer.protocol import (
     Busy,
     Cancel,
@@ -119,7 +120,8 @@ class Session:
         self._met = False  # it answered, or can't be reached, which may change
         self._asked = False
         self._given_before = 0
-        self._owes_from = math.inf  # while it owes an answer to OPEN, or a part of the index
+        self._owing = Owing()  # an answer to OPEN, or a part of the index
+        self._index_from: int | None = None  # bytes heard when the index was asked for
         self._answered = math.inf  # seconds that the answer took
         self.resting = False
         """Told to come back later; takes up no place meanwhile."""
@@ -130,8 +132,20 @@ class Session:
         return self._at_work
 
     def waited(self, now: float) -> float:
-        """Seconds for which the peer has owed an answer to our first words, or the index; 0 when it doesn't."""
-        return max(now - self._owes_from, 0.0)
+        """Seconds for which the peer has owed an answer to our first words, or the index, and brought next to nothing
+        of it; 0 when it owes neither.
+        """
+        return self._owing.waited(now, None if self._channel is None else self._channel.heard)
+
+    @property
+    def heard(self) -> int:
+        """Bytes that came in the conversation that goes on."""
+        return 0 if self._channel is None else self._channel.heard
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes that came since it was asked for the index; 0 when it wasn't."""
+        return 0 if self._index_from is None else max(self.heard - self._index_from, 0)
 
     def _set_to_work(self) -> None:
         self._at_work = True
@@ -190,7 +204,8 @@ class Session:
             pause = first_error(group).seconds
             self._fetch.participants.put_off(self._peer.name)
         finally:
-            self._channel = None
+            self._owing.over(trio.current_time(), channel.heard)
+            self._channel, self._index_from = None, None
             with trio.CancelScope(shield=True), trio.move_on_after(1):
                 await channel.reset()
         return pause
@@ -198,7 +213,7 @@ class Session:
     async def _converse(self, channel: Channel) -> float | None:
         fetch = self._fetch
         want_manifest = fetch.signed is None
-        self._owes_from = trio.current_time()
+        self._owing.asked(trio.current_time(), channel.heard)
         await channel.send(Open(fetch.course, want_manifest))
         if want_manifest:
             answer = await self._answer(channel, ManifestIs)
@@ -206,7 +221,7 @@ class Session:
                 return self._turned_away(answer)
             fetch.manifest_came(answer)
         have = await self._answer(channel, Have)
-        self._owes_from = math.inf
+        self._owing.answered()
         if not isinstance(have, Have):
             return self._turned_away(have)
         fetch.tally.found.add(self._peer.name)
@@ -224,7 +239,8 @@ class Session:
 
     def _turned_away(self, answer: protocol.Message) -> float | None:
         """The peer won't give the course: how long to wait, None for ever."""
-        self._met, self._owes_from = True, math.inf
+        self._met = True
+        self._owing.answered()
         if isinstance(answer, Busy):
             if not self._peer.guess:  # it may have the course, and then has it still later
                 self._fetch.participants.put_off(self._peer.name)
@@ -237,7 +253,7 @@ class Session:
         """The next message, which must be ``expected`` or a refusal."""
         message = await self._in_time(channel, lambda: self._next(channel), "answer")
         if math.isinf(self._answered):
-            self._answered = trio.current_time() - self._owes_from
+            self._answered = trio.current_time() - self._owing.asked_at
             self._fetch.participants.places.answered(self._answered)
         if not isinstance(message, (expected, NotHere, Busy)):
             raise PeerFault(f"chunk protocol: {type(message).__name__} instead of {expected.__name__}")
@@ -264,7 +280,8 @@ class Session:
             raise AssertionError("the manifest comes first")
         parts = self._fetch.signed.manifest.index
         self._index_parts = len(parts)
-        self._owes_from = trio.current_time()
+        self._index_from = channel.heard
+        self._owing.asked(trio.current_time(), channel.heard)
         await channel.send(WantIndex(0, len(parts)))
         got: list[bytes] = []
         while len(got) < len(parts):
@@ -283,7 +300,7 @@ class Session:
             match await self._next(channel):
                 case IndexPart() as message:
                     self._index_parts -= 1
-                    self._owes_from = math.inf
+                    self._owing.answered()
                     return message
                 case HaveMore() as message:
                     if len(news) == MAX_NEWS:
@@ -317,7 +334,7 @@ class Session:
         name = self._peer.name
         match message:
             case Chunk(slot, _, length):
-                self._owes_from = math.inf
+                self._owing.answered()
                 if self._channel is not None:
                     self._brought = self._channel.brought  # what is whole is told by itself
                 if slot >= len(index) or length != index.length(slot):
@@ -335,7 +352,7 @@ class Session:
                 self._fetch.participants.kick_all()
             case IndexPart() if self._index_parts:
                 self._index_parts -= 1  # asked for, and meanwhile brought by another
-                self._owes_from = math.inf
+                self._owing.answered()
             case Busy() as busy:
                 raise _PutOff(_patience(busy))
             case other:

@@ -195,16 +195,3 @@ async def test_what_is_asked_is_answered_with_the_newest(autojump_clock: trio.te
     answer = await vigil.ask(node)
     assert answer is not None
     assert (answer.sequence, answer.leaving) == (6, True)
-
-
-async def test_who_was_asked_and_never_heard_is_forgotten(autojump_clock: trio.testing.MockClock) -> None:
-    """Anybody may tell a node of providers that aren't there, and each is asked once in a while."""
-    wires = Wires()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(wires.vigil.run)
-        for n in range(200):
-            wires.gone.add(stranger := hashlib.sha256(b"stranger %d" % n).digest())
-            assert await wires.vigil.ask(stranger) is None
-        await trio.sleep(3 * INTERVAL)
-        assert set(wires.vigil._turns) <= GONE | THERE
-        nursery.cancel_scope.cancel()

@@ -101,24 +101,3 @@ go.set()
 def test_nice_with_all_its_threads_and_back_where_the_system_lets_it() -> None:
     assert threading.current_thread().native_id
     subprocess.run([sys.executable, "-c", NICE], check=True, timeout=30)
-
-
-OUT_OF_DESCRIPTORS = """
-import os, resource
-from p2plearn.net import power
-resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-taken = []
-try:
-    while True:
-        taken.append(os.dup(0))
-except OSError:
-    pass
-assert power.stand_back(back=True) is False
-assert power.read_battery() is None
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="niceness by thread is Linux's")
-def test_with_no_descriptor_left_it_is_as_nice_as_it_was() -> None:
-    """A node whose peers took them all ended when it was unplugged."""
-    subprocess.run([sys.executable, "-c", OUT_OF_DESCRIPTORS], check=True, timeout=30)

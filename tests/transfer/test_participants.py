@@ -26,6 +26,7 @@ class Found:
 
     guess = named = False
     resting = False
+    heard = index_bytes = 0
 
     def __init__(self, name: str = "somebody", *, at_work: bool = True) -> None:
         self.name = name
@@ -63,7 +64,7 @@ def taking_part(
             reliance=reliance,
         )
         participants.places.answered(answer)
-        participants.expect(expected)
+        participants.expect_index(expected)
         with trio.move_on_after(seconds):
             async with trio.open_nursery() as nursery:
                 await participants.look(nursery)
