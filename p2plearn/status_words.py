@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from p2plearn.terminal import count, plain, size, span
+from p2plearn.terminal import count, is_pause, plain, size, span
 from p2plearn.views import copies_of
 
 Facts = Mapping[str, Any]
@@ -139,8 +139,8 @@ def _traffic(facts: Facts) -> Iterator[str]:
     """What moves now and moved this month."""
     for row in facts.get("fetching", ()):
         why = plain(str(row.get("waiting_for") or ""))
-        paused = why.startswith("paused")  # the command that goes on stands above
-        waiting = (", paused" if paused else f", waiting for {why}") if why else ""
+        # The command that ends a pause stands above.
+        waiting = (", paused" if is_pause(why) else f", waiting for {why}") if why else ""
         yield _line("Fetching", f"{_course(row)}{waiting}")
     serving = _part(facts, "serving")
     if serving.get("streams"):

@@ -152,7 +152,7 @@ def words(progress: Progress) -> list[str]:
     elif progress.bytes:
         said.append(size(progress.bytes))
     if progress.waiting_for:
-        paused = progress.waiting_for.startswith(_PAUSED)
+        paused = is_pause(progress.waiting_for)
         said.append(plain(progress.waiting_for) if paused else f"waiting for {plain(progress.waiting_for)}")
     else:
         if progress.rate > 0:
@@ -170,8 +170,10 @@ def words(progress: Progress) -> list[str]:
     return said
 
 
-_PAUSED: Final = "paused"
-"""How the words for a pause begin, among those for what is waited for."""
+def is_pause(waiting_for: str) -> bool:
+    """Whether what is waited for, as its words begin, is the end of a pause of this node."""
+    return waiting_for.startswith("paused")
+
 
 _VERBS: Final = {"checking out": "Writing", "waiting": "Waiting"}
 """Stages that a person wants to tell from the main one."""
@@ -315,7 +317,7 @@ class _Saying:
         self._shown.__exit__(kind, problem, trace)
 
     def show(self, progress: Progress) -> None:
-        if progress.waiting_for.startswith(_PAUSED):  # what else is waited for may have words of a peer's in it
+        if is_pause(progress.waiting_for):  # what else is waited for may have words of a peer's in it
             progress = dataclasses.replace(progress, waiting_for=self._said(progress.waiting_for))
         self._shown.show(progress)
 

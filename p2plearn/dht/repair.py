@@ -26,6 +26,7 @@ from p2plearn.dht.leaving import Handover, Leaving
 from p2plearn.dht.liveness import Life
 from p2plearn.dht.messages import Reason
 from p2plearn.dht.proving import Challenges
+from p2plearn.net.contained import safely
 
 log = logging.getLogger("p2plearn.custody")
 
@@ -133,10 +134,7 @@ class Repair:
                 await trio.sleep(min(0.5, keeper.limits.interval))  # several things change together
             if keeper.kept.leaving or not keeper.calls.nodes():
                 continue  # with nobody to ask there is nothing to be done, however much lacks copies
-            try:
-                await self._round()
-            except Exception:  # a bug here must not end the node, nor end repair
-                log.exception("a round of repair failed")
+            await safely(log, "a round of repair", self._round)
             await trio.sleep(keeper.limits.interval * (0.5 + 0.5 * self._chance()))
 
     async def _round(self) -> None:

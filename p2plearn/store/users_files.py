@@ -114,9 +114,7 @@ def insert(db: sqlite3.Connection, files: Iterable[UsersFile]) -> None:
 
 def find(db: sqlite3.Connection, number: int) -> UsersFile | None:
     """The file with that number."""
-    row = db.execute(
-        "SELECT first, folder, files FROM users_files WHERE first <= ? ORDER BY first DESC LIMIT 1", (number,)
-    ).fetchone()
+    row = _row_at(db, number)
     return unpacked(*row).get(number) if row else None
 
 
@@ -147,9 +145,7 @@ def drop(db: sqlite3.Connection, numbers: Collection[int]) -> None:
     """Forget files. Numbers that aren't there, or are of the store's own extents, are passed over."""
     going = sorted(set(numbers))
     while going:
-        row = db.execute(
-            "SELECT first, folder, files FROM users_files WHERE first <= ? ORDER BY first DESC LIMIT 1", (going[-1],)
-        ).fetchone()
+        row = _row_at(db, going[-1])
         if row is None:
             return
         first, folder, files = row
@@ -211,6 +207,13 @@ def _added_up(differences: Iterable[int]) -> list[int]:
 def _insert(db: sqlite3.Connection, folder: bytes, files: Sequence[UsersFile]) -> None:
     first = files[0].number
     db.execute("INSERT INTO users_files VALUES (?, ?, ?)", (first, folder, _packed(first, folder, files)))
+
+
+def _row_at(db: sqlite3.Connection, number: int) -> tuple[int, bytes, bytes] | None:
+    """The row that has the file of that number, if any has."""
+    query = "SELECT first, folder, files FROM users_files WHERE first <= ? ORDER BY first DESC LIMIT 1"
+    row: tuple[int, bytes, bytes] | None = db.execute(query, (number,)).fetchone()
+    return row
 
 
 def _of_folder(db: sqlite3.Connection, folder: bytes) -> list[tuple[int, bytes, bytes]]:

@@ -42,13 +42,20 @@ class Found:
 
 
 def taking_part(
-    found: list[Found], *, reliance: Reliance | None = None, seconds: float, answer: float, expected: float = 0.0
-) -> None:
-    """Offer peers that say nothing, for so many seconds; somebody answered after ``answer`` seconds at the start, and
-    the index is to take ``expected``.
+    found: list[Found],
+    *,
+    reliance: Reliance | None = None,
+    seconds: float,
+    answer: float | None = None,
+    expected: float = 0.0,
+) -> list[float]:
+    """Offer peers that say nothing, for so many seconds; when it was looked for them. Somebody answered after
+    ``answer`` seconds at the start, and the index is to take ``expected``; None: there is neither.
     """
+    looked: list[float] = []
 
     async def candidates(offer: Callable[[Found], Awaitable[None]]) -> None:
+        looked.append(trio.current_time())
         for peer in found:
             await offer(peer)
 
@@ -63,13 +70,15 @@ def taking_part(
             courtesy=None,
             reliance=reliance,
         )
-        participants.places.answered(answer)
-        participants.expect_index(expected)
+        if answer is not None:
+            participants.places.answered(answer)
+            participants.expect_index(expected)
         with trio.move_on_after(seconds):
             async with trio.open_nursery() as nursery:
                 await participants.look(nursery)
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
+    return looked
 
 
 PLACES = 8
@@ -116,28 +125,7 @@ def test_who_is_doubted_is_tried_soon_when_the_others_bring_nothing() -> None:
 
 
 def test_who_begins_along_with_others_looks_for_them_again_soon_then_ever_less_often() -> None:
-    looked: list[float] = []
-
-    async def candidates(offer: Callable[[Found], Awaitable[None]]) -> None:
-        looked.append(trio.current_time())
-        await offer(Found())
-
-    async def main() -> None:
-        participants = Participants(
-            candidates,  # type: ignore[arg-type]
-            lambda peer: peer,  # type: ignore[arg-type,return-value]
-            Tally(),
-            Standing(),
-            places=8,
-            silence=8.0,
-            courtesy=None,
-            reliance=None,
-        )
-        with trio.move_on_after(60 * LOOK_AGAIN_SECONDS):
-            async with trio.open_nursery() as nursery:
-                await participants.look(nursery)
-
-    trio.run(main, clock=MockClock(autojump_threshold=0))
+    looked = taking_part([Found()], seconds=60 * LOOK_AGAIN_SECONDS)
     pauses = [round(later - earlier, 3) for earlier, later in pairwise(looked)]
     first = FIRST_LOOK_AGAIN_SECONDS
     assert pauses[:5] == [first, 2 * first, 4 * first, 8 * first, LOOK_AGAIN_SECONDS]
