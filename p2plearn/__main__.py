@@ -8,6 +8,9 @@ import sys
 def start() -> int:
     """Run the command line; returns its exit code."""
     try:
+        from p2plearn import collecting
+
+        collecting.put_off()  # a command begins again once its modules are loaded
         from p2plearn.cli import main
 
         return main()

@@ -24,7 +24,7 @@ from libp2p.host.basic_host import BasicHost
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
-from p2plearn import identity, leftovers, memory
+from p2plearn import collecting, identity, leftovers, memory
 from p2plearn.config import Home, Settings, not_in_force
 from p2plearn.custody_service import LEAVE_SECONDS, CustodyService
 from p2plearn.dht.inquiries import Inquiries
@@ -174,6 +174,7 @@ class _Node:
                 await nursery.start(serve_metrics, service, self._settings.text("metrics.listen"))
             addresses = service.network.addresses()
             logger.info("node %s is ready at %s", service.network.peer_id, ", ".join(addresses))
+            collecting.begin(tidy=True)
             ready({"pid": os.getpid(), "peer_id": service.network.peer_id, "addresses": addresses})
             self._notifier.ready(f"{service.network.peer_id} at {', '.join(addresses)}")
             nursery.start_soon(self._notifier.keep_alive)

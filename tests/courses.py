@@ -145,17 +145,21 @@ class MemoryLanding:
                 wanted.append(slot)
         return wanted
 
-    def put_many(self, chunks: Sequence[tuple[int, Sequence[memoryview]]]) -> list[bool]:
-        outcome = []
+    def is_chunk(self, slot: int, pieces: Sequence[memoryview]) -> bool:
+        body = b"".join(pieces)
+        good = sha256(body).digest() == self.index.digest(slot) and len(body) == self.index.length(slot)
+        self.bad += not good
+        return good
+
+    def put_verified(self, chunks: Sequence[tuple[int, Sequence[memoryview]]]) -> None:
         for slot, pieces in chunks:
-            body = b"".join(pieces)
-            good = sha256(body).digest() == self.index.digest(slot) and len(body) == self.index.length(slot)
-            if good:
-                assert slot not in self.chunks, "verified twice"
-                self.chunks[slot] = body
-            self.good += good
-            self.bad += not good
-            outcome.append(good)
+            assert slot not in self.chunks, "verified twice"
+            self.chunks[slot] = b"".join(pieces)
+            self.good += 1
+
+    def put_many(self, chunks: Sequence[tuple[int, Sequence[memoryview]]]) -> list[bool]:
+        outcome = [self.is_chunk(slot, pieces) for slot, pieces in chunks]
+        self.put_verified([chunk for chunk, good in zip(chunks, outcome, strict=True) if good])
         return outcome
 
     def commit(self) -> None:

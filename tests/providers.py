@@ -24,6 +24,11 @@ def in_a_hurry(monkeypatch):
     monkeypatch.setattr(serve, "NEWS_SECONDS", 0.02)
 
 
+@pytest.fixture(autouse=True, params=[True, False], ids=["verified as it comes", "verified by who writes"])
+def on_few_cores_and_on_many(request, monkeypatch):
+    monkeypatch.setattr(fetch, "few_cores", lambda: request.param)
+
+
 class Provider:
     """An honest provider of what is on ``shelf``."""
 

@@ -84,8 +84,10 @@ def _run_node(
     from p2plearn.private_files import have_temporary_folder
 
     have_temporary_folder(home.path / "tmp")
+    from p2plearn import collecting
     from p2plearn.late import load_late
 
+    collecting.put_off()
     load_late()
     from p2plearn.node import run_node  # takes a second, and nothing else here needs it
 

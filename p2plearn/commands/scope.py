@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from p2plearn import collecting
 from p2plearn.commands.usage import no_such_command
 from p2plearn.config import Home, choose_home, parse_seconds
 from p2plearn.errors import Refused, UsageProblem
@@ -132,6 +133,11 @@ class Command(click.Command):
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.params += _common_options()
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; what was loaded for it stays until it ends."""
+        collecting.begin()
+        return super().invoke(ctx)
 
 
 class Group(click.Group):

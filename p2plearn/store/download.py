@@ -175,14 +175,18 @@ class Download(Holding):
 
     def put_many(self, offers: Sequence[Offer]) -> list[bool]:
         """``put`` for several chunks at once, in any order; neighbours are written with one call."""
+        verdicts = [self.is_chunk(slot, pieces) for slot, pieces in offers]
+        self.put_verified([offer for offer, right in zip(offers, verdicts, strict=True) if right])
+        return verdicts
+
+    def put_verified(self, offers: Sequence[Offer]) -> None:
+        """What ``put_many`` does with chunks that ``is_chunk`` said yes to; only such ones may come here."""
         if self._broken:
             raise StoreProblem(self._broken, "Run the same command again.")
-        verdicts = [self._is_chunk(slot, pieces) for slot, pieces in offers]
         have = self.placement.have
-        todo = [offer for offer, right in zip(offers, verdicts, strict=True) if right and not bit(have, offer[0])]
+        todo = [offer for offer in offers if not bit(have, offer[0])]
         if todo:
             self._lay(todo, self._mark)
-        return verdicts
 
     def _lay(self, offers: Sequence[Offer], mark: Callable[[Sequence[tuple[int, int, int]]], None]) -> None:
         places = {slot: self._plan.place(slot) for slot, _ in offers}
@@ -195,7 +199,8 @@ class Download(Holding):
             if self._following is not None:
                 self._following.take(laid)
 
-    def _is_chunk(self, slot: int, pieces: Sequence[Piece]) -> bool:
+    def is_chunk(self, slot: int, pieces: Sequence[Piece]) -> bool:
+        """Whether the pieces are the chunk of ``slot``: the one place where a chunk that came is verified."""
         if sum(map(len, pieces)) != self.index.length(slot):
             return False
         digest = hashlib.sha256(pieces[0])

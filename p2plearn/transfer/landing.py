@@ -21,6 +21,14 @@ class Landing(Protocol):
         """Verify and write; whether each was what its hash says."""
         ...
 
+    def is_chunk(self, slot: int, pieces: Sequence[memoryview]) -> bool:
+        """Whether the pieces have the slot's hash. Doesn't block but for hashing them."""
+        ...
+
+    def put_verified(self, chunks: Sequence[tuple[int, Sequence[memoryview]]]) -> None:
+        """Write what ``is_chunk`` said yes to."""
+        ...
+
     def commit(self) -> None:
         """Make what was put durable and known."""
         ...

@@ -6,6 +6,7 @@ import courses
 import pytest
 import trio
 from courses import Course, MemoryShelf, make_course
+from providers import on_few_cores_and_on_many
 
 from adversary import peers
 from p2plearn.errors import IntegrityProblem, NobodyHasIt, PeerFault
@@ -14,6 +15,8 @@ from p2plearn.transfer.channel import Channel
 from p2plearn.transfer.fetch import FetchLimits
 from p2plearn.transfer.reliance import WRONG, Reliance
 from p2plearn.transfer.serve import ChunkService
+
+__all__ = ["on_few_cores_and_on_many"]
 
 COURSE = make_course()
 

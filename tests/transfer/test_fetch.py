@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import trio
 from courses import MemoryShelf, Remote, fetcher, make_course, network
-from providers import COURSE, Provider, full, in_a_hurry
+from providers import COURSE, Provider, full, in_a_hurry, on_few_cores_and_on_many
 
 from p2plearn.errors import NobodyHasIt, NoSpace
 from p2plearn.transfer import fetch, participants, scheduler
 from p2plearn.transfer.fetch import FetchLimits
 
-__all__ = ["in_a_hurry"]
+__all__ = ["in_a_hurry", "on_few_cores_and_on_many"]
 
 
 async def test_from_one_provider_each_chunk_once():
@@ -263,14 +263,14 @@ async def test_a_slow_disk_is_nobodys_fault(monkeypatch):
     monkeypatch.setattr(scheduler, "DROP_SECONDS", 0.3)
     course = make_course(30, 200_000, seed=9)
     async with network(course, full(course), limits=FetchLimits(pending=100_000, silence=0.2)) as node:
-        put = node.landing.put_many
+        put = node.landing.put_verified
         stalls = iter([0.6])
 
         def put_slowly(chunks):
             trio.from_thread.run(trio.sleep, next(stalls, 0))
-            return put(chunks)
+            put(chunks)
 
-        node.landing.put_many = put_slowly
+        node.landing.put_verified = put_slowly
         with trio.fail_after(20):
             await node.run()
         assert node.landing.content() == b"".join(course.chunks)
