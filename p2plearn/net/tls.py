@@ -17,6 +17,7 @@ import os
 import ssl
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from typing import Final, cast
 
 import trio
@@ -44,6 +45,9 @@ READ_SIZE: Final = 256 * 1024
 
 BATCH_SIZE: Final = 256 * 1024
 """Plaintext handed on at once, at most."""
+
+RECORD: Final = 16 * 1024
+"""Plaintext of a TLS record, at most (RFC 8446, 5.1)."""
 
 HANDSHAKE_SECONDS: Final = 10.0
 """A handshake is three small messages; who needs longer is stalling (threat: exhaustion)."""
@@ -127,6 +131,27 @@ def identify(certificate: bytes) -> tuple[ID, PublicKey]:
         return ID.from_pubkey(key), key
     except Exception as error:  # whatever the parsers of X.509, DER, protobuf and keys make of the peer's bytes
         raise HandshakeFailure(f"TLS certificate: {str(error) or type(error).__name__}") from error
+
+
+def records(pieces: Iterable[bytes | bytearray | memoryview]) -> Iterator[bytearray | memoryview]:
+    """The same bytes in as few TLS records: whole ones where they lie, only what is left between them is copied."""
+    held = bytearray()
+    for piece in pieces:
+        view = memoryview(piece)
+        if held or len(view) < RECORD:
+            step = RECORD - len(held)
+            held += view[:step]
+            view = view[step:]
+            if len(held) < RECORD:
+                continue
+            yield held
+            held = bytearray()
+        whole = len(view) - len(view) % RECORD
+        if whole:
+            yield view[:whole]
+        held += view[whole:]
+    if held:
+        yield held
 
 
 class TlsPipe:
@@ -214,8 +239,8 @@ class TlsPipe:
             raise ConnectionClosedError(f"TLS: {error.reason}", transport="tls") from error
         return plain[:got] if got else None
 
-    async def send(self, data: bytes | bytearray | memoryview) -> None:
-        """Encrypt and send all of ``data``. Raises ConnectionClosedError.
+    async def send(self, *data: bytes | bytearray | memoryview) -> None:
+        """Encrypt and send all of ``data``, back to back. Raises ConnectionClosedError.
 
         Once begun, ``data`` counts as sent: when cancelled, what the socket didn't take yet waits here, in order,
         for the next ``send`` (of nothing, if there is nothing else to say).
@@ -225,8 +250,8 @@ class TlsPipe:
         except trio.WouldBlock:
             await self._write_lock.acquire()
         try:
-            if len(data):
-                self._tls.write(data)
+            for record in records(data):
+                self._tls.write(record)
             await self._flush()
         except ssl.SSLError as error:
             raise ConnectionClosedError(f"TLS: {error.reason}", transport="tls") from error
@@ -352,6 +377,10 @@ class TlsSession(BaseSession):
     async def write(self, data: bytes) -> None:
         """Send all of ``data``."""
         await self._pipe.send(data)
+
+    async def send(self, *data: bytes | bytearray | memoryview) -> None:
+        """Send the pieces back to back; see :meth:`TlsPipe.send`."""
+        await self._pipe.send(*data)
 
     async def close(self) -> None:
         """Close the connection at once."""

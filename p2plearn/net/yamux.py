@@ -217,7 +217,10 @@ class YamuxConn(IMuxedConn):
             if self._control:
                 parts.insert(0, bytes(self._control))
                 self._control.clear()
-            await self.secured_conn.write(b"".join(parts))
+            if isinstance(self.secured_conn, TlsSession):
+                await self.secured_conn.send(*parts)
+            else:
+                await self.secured_conn.write(b"".join(parts))
             self._allowance.bytes += sum(map(len, parts))
         except (IOException, RawConnError) as error:
             self._end()

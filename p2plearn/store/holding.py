@@ -252,7 +252,7 @@ class Holding:
             self.placement.locate_again(self._parts.catalogue, self._parts.usable(), slots)
             return bit(self.placement.have, slot) and self.placement.extents[slot] != extent
 
-    def _read_past(self, extent: int, offset: int, length: int) -> memoryview | None:
+    def _read_past(self, extent: int, offset: int, length: int) -> bytes | memoryview | None:
         """Bytes of an extent, unchecked, read past the page cache; None when they are better read through it."""
         try:
             entry = self.extent_files.pin(extent)

@@ -23,6 +23,9 @@ from p2plearn.store.past_cache import LEAST, read_in_memory
 RESTED_SECONDS: Final = 60
 """Twice the half minute after which Linux writes back what was changed."""
 
+FEW_PAGES: Final = 8
+"""So few pages of a range may have left memory: they are read alone, the store's copy would be read whole."""
+
 MOST_FILES: Final = 256
 """Files of one course that are remembered, the first ones: a large course of small files is read from the store."""
 
@@ -59,8 +62,8 @@ class Originals:
         """Whether there are any."""
         return bool(self._files)
 
-    def read(self, offset: int, length: int) -> memoryview | None:
-        """``length`` bytes from ``offset`` of the extent on; None unless one file has them in memory."""
+    def read(self, offset: int, length: int) -> bytes | None:
+        """``length`` bytes from ``offset`` of the extent on; None unless one file has nearly all of them in memory."""
         at = bisect_right(self._starts, offset) - 1
         if at < 0 or length < LEAST:
             return None
@@ -70,10 +73,13 @@ class Originals:
             return None
         try:
             with _Open(file.path) as fd:
-                view = memoryview(bytearray(length))
+                if not _as_was(fd, file, changed):
+                    return None
+                if hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # a page that left brings no others with it
+                raw = read_in_memory(fd, length, begin, but=FEW_PAGES)
                 # Looked at after the reading, too: what is written while it goes on shows.
-                if _as_was(fd, file, changed) and read_in_memory(fd, view, begin) and _as_was(fd, file, changed):
-                    return view
+                return raw if _as_was(fd, file, changed) else None
         except OSError:
             pass
         return None

@@ -3,8 +3,8 @@
 A published course was written past the cache (``behind``), so the first peer that fetches it finds nothing there.
 Through the cache each 4 KiB then costs a fresh page, and pushes out what other programs need, for bytes that this peer
 won't ask for again. So what is in memory is taken from there, the rest straight from the disk into an aligned buffer.
-What is in memory the kernel is asked first (cachestat, Linux 6.5): a read that says it won't wait (``RWF_NOWAIT``) sets
-its readahead going when it finds nothing, 8 MiB at a time on some disks, and all would go through the cache after all.
+What is in memory the kernel is asked first (cachestat, Linux 6.5): a read that finds nothing there, though it says that
+it won't wait, sets readahead going, 8 MiB at a time on some disks, and all would go through the cache after all.
 Whoever expects to read the same bytes again should read through the cache instead.
 
 Also memory that fits: aligned as the disk wants it, so that what is in it is written without being copied.
@@ -30,8 +30,6 @@ BLOCK: Final = 4096
 LEAST: Final = 256 * 1024
 """Shorter runs are better read through the cache: it reads ahead, a direct read waits for the disk."""
 
-_NOWAIT: Final = getattr(os, "RWF_NOWAIT", 0)
-
 _CACHESTAT: Final = 451
 """cachestat(2), for which C libraries have no name yet; system calls as young as it have one number everywhere but on
 Alpha."""
@@ -47,23 +45,26 @@ class _Pages(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_uint64) for name in ("cached", "dirty", "writeback", "evicted", "recent"))
 
 
-def in_memory(fd: int, offset: int, length: int) -> bool:
-    """Whether all of a range of a file is in the page cache; False where the system doesn't tell."""
+def in_memory(fd: int, offset: int, length: int, *, but: int = 0) -> bool:
+    """Whether a range of a file, ``but`` for so many pages, is in the page cache; False where that can't be told."""
     if _libc is None or length <= 0:
         return False
     pages = _Pages()
     if _libc.syscall(_CACHESTAT, fd, ctypes.byref(_Range(offset, length)), ctypes.byref(pages), 0):
         return False
     page = mmap.PAGESIZE
-    return int(pages.cached) >= (offset + length - 1) // page - offset // page + 1
+    return int(pages.cached) + but >= (offset + length - 1) // page - offset // page + 1
 
 
-def read_in_memory(fd: int, view: memoryview, offset: int) -> bool:
-    """Fill ``view`` from ``offset`` on if that is in memory; False, and nothing read from the disk, if it isn't.
+def read_in_memory(fd: int, length: int, offset: int, *, but: int = 0) -> bytes | None:
+    """``length`` bytes from ``offset`` on if they are in memory, as ``in_memory`` has it; None if not. Raises OSError.
 
-    Raises OSError, BlockingIOError for what left memory meanwhile.
+    Read into ``bytes``, whose memory nobody clears first.
     """
-    return in_memory(fd, offset, len(view)) and os.preadv(fd, [view], offset, _NOWAIT) == len(view)
+    if not in_memory(fd, offset, length, but=but):
+        return None
+    raw = os.pread(fd, length, offset)
+    return raw if len(raw) == length else None
 
 
 class PastCache:
@@ -72,29 +73,26 @@ class PastCache:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._direct = reopen_direct(fd, os.O_RDONLY)
-        self._refused = not _NOWAIT or self._direct < 0
+        self._refused = self._direct < 0
 
-    def read(self, offset: int, length: int) -> memoryview | None:
+    def read(self, offset: int, length: int) -> bytes | memoryview | None:
         """``length`` bytes at ``offset``; None when they can't be had this way, whatever the reason."""
         if self._refused:
+            return None
+        try:
+            if (there := read_in_memory(self._fd, length, offset)) is not None:
+                return there
+        except OSError:
             return None
         first = offset - offset % BLOCK
         end = -(-(offset + length) // BLOCK) * BLOCK
         blocks = aligned(end - first)
-        wanted = blocks[offset - first : offset - first + length]
-        try:
-            if read_in_memory(self._fd, wanted, offset):
-                return wanted
-        except BlockingIOError:
-            pass
-        except OSError:
-            return None
         try:
             got = os.preadv(self._direct, [blocks], first)
         except OSError as error:
             self._refused = error.errno == errno.EINVAL  # then it can't be done on this disk after all
             return None
-        return wanted if got >= offset - first + length else None
+        return blocks[offset - first : offset - first + length] if got >= offset - first + length else None
 
     def close(self) -> None:
         """Let go of the second descriptor."""

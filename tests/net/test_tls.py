@@ -27,7 +27,7 @@ from libp2p.security.tls.certificate import LIBP2P_CERT_PREFIX, LIBP2P_EXTENSION
 from wires import raw, secured, tcp_pair
 
 from p2plearn.net import tls
-from p2plearn.net.tls import TlsPipe, TlsSession, TlsTransport
+from p2plearn.net.tls import RECORD, TlsPipe, TlsSession, TlsTransport, records
 from p2plearn.net.yamux_input import BATCHES, Batches
 
 
@@ -218,6 +218,20 @@ async def test_both_ends_know_each_other():
         assert out.get_remote_public_key().to_bytes() == into.get_local_private_key().get_public_key().to_bytes()
         assert (out.is_initiator, into.is_initiator) == (True, False)
         assert out.get_remote_address() is not None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pieces_are_sent_in_as_few_records_as_the_same_bytes_in_one_piece(seed):
+    dice = random.Random(seed)
+    pieces = [dice.randbytes(dice.choice([0, 1, 9, 12, RECORD - 1, RECORD, RECORD + 1, 200_000])) for _ in range(40)]
+    whole = b"".join(pieces)
+    sent = list(records(pieces))
+    assert b"".join(sent) == whole
+    assert sum(-(-len(piece) // RECORD) for piece in sent) == -(-len(whole) // RECORD)
+    assert all(len(piece) for piece in sent)
+    large = sum(len(piece) for piece in sent if isinstance(piece, memoryview))
+    assert large >= sum(max(len(piece) - 2 * RECORD, 0) for piece in pieces)
+    assert list(records([])) == []
 
 
 async def test_reading_in_any_portions_gives_the_bytes_in_order():

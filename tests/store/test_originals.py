@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from stores import noise, publish
 
 from p2plearn.store import originals
-from p2plearn.store.originals import Original, Originals
+from p2plearn.store.originals import FEW_PAGES, Original, Originals
 from p2plearn.store.past_cache import LEAST, in_memory
 from p2plearn.store.store import Store
 
@@ -67,6 +68,24 @@ def test_what_left_memory_is_not_read_from_there(file: Path) -> None:
     assert remembered(file).read(START, LEAST) is None
 
 
+@pytest.mark.parametrize("gone", [1, FEW_PAGES, FEW_PAGES + 1])
+def test_a_few_pages_that_left_memory_are_read_and_bring_no_others_with_them(file: Path, gone: int) -> None:
+    page = mmap.PAGESIZE
+    with file.open("rb") as opened:
+        fd = opened.fileno()
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+        for number in (0, *range(gone + 1, LEAST // page)):
+            os.pread(fd, page, number * page)
+        if in_memory(fd, 0, LEAST) or in_memory(fd, LEAST, page) or not in_memory(fd, 0, page):
+            pytest.skip("this system doesn't tell what is in memory, or keeps it there")
+        got = remembered(file).read(START, LEAST)
+        assert got == (DATA[:LEAST] if gone <= FEW_PAGES else None)
+        assert in_memory(fd, page, gone * page) is (gone <= FEW_PAGES)
+        assert not in_memory(fd, LEAST, page)
+
+
 def _edit(path: Path) -> None:
     with path.open("r+b") as opened:
         opened.write(b"changed")
@@ -116,7 +135,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     seen: list[bool] = []
     real = Originals.read
 
-    def read(self: Originals, offset: int, length: int) -> memoryview | None:
+    def read(self: Originals, offset: int, length: int) -> bytes | None:
         got = real(self, offset, length)
         seen.append(got is not None)
         return got

@@ -52,10 +52,9 @@ def test_what_lies_in_memory_is_taken_from_there(fd: int, monkeypatch: pytest.Mo
     past, real = PastCache(fd), os.preadv
     from_disk: list[int] = []
 
-    def preadv(where: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
-        if not flags:
-            from_disk.append(offset)
-        return real(where, buffers, offset, flags)
+    def preadv(where: int, buffers: list[memoryview], offset: int) -> int:
+        from_disk.append(offset)
+        return real(where, buffers, offset)
 
     os.pread(fd, len(DATA), 0)
     if not in_memory(fd, 0, len(DATA)):
@@ -90,6 +89,7 @@ def test_a_disk_that_refuses_leaves_it_to_the_cache(fd: int, number: int, monkey
         raise OSError(number, os.strerror(number))
 
     past = PastCache(fd)
+    monkeypatch.setattr(past_cache, "in_memory", lambda *_, **__: False)
     monkeypatch.setattr(os, "preadv", refuse)
     assert past.read(0, LEAST) is None
     assert past.read(0, LEAST) is None
@@ -102,7 +102,7 @@ def past_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     offsets: list[int] = []
     real = past_cache.PastCache.read
 
-    def read(self: PastCache, offset: int, length: int) -> memoryview | None:
+    def read(self: PastCache, offset: int, length: int) -> bytes | memoryview | None:
         offsets.append(offset)
         return real(self, offset, length)
 
