@@ -157,11 +157,6 @@ class MemoryLanding:
             self.chunks[slot] = b"".join(pieces)
             self.good += 1
 
-    def put_many(self, chunks: Sequence[tuple[int, Sequence[memoryview]]]) -> list[bool]:
-        outcome = [self.is_chunk(slot, pieces) for slot, pieces in chunks]
-        self.put_verified([chunk for chunk, good in zip(chunks, outcome, strict=True) if good])
-        return outcome
-
     def commit(self) -> None:
         self.committed = True
 

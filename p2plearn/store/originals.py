@@ -81,8 +81,7 @@ class Originals:
                 # Looked at after the reading, too: what is written while it goes on shows.
                 return raw if _as_was(fd, file, changed) else None
         except OSError:
-            pass
-        return None
+            return None
 
 
 class _Open:

@@ -351,8 +351,9 @@ class Fetch:
 def _put(landing: Landing, batch: Sequence[_Arrived]) -> list[bool]:
     """Write those of a batch that are what their hashes say; which these are."""
     offers = [(arrived.chunk.slot, arrived.chunk.pieces) for arrived in batch]
-    verdicts = [arrived.right for arrived in batch]
-    if None in verdicts:
-        return landing.put_many(offers)
+    verdicts = [
+        landing.is_chunk(*offer) if arrived.right is None else arrived.right
+        for offer, arrived in zip(offers, batch, strict=True)
+    ]
     landing.put_verified([offer for offer, right in zip(offers, verdicts, strict=True) if right])
-    return [bool(right) for right in verdicts]
+    return verdicts

@@ -17,10 +17,6 @@ class Landing(Protocol):
         """Slots still to fetch, one for each distinct chunk."""
         ...
 
-    def put_many(self, chunks: Sequence[tuple[int, Sequence[memoryview]]]) -> list[bool]:
-        """Verify and write; whether each was what its hash says."""
-        ...
-
     def is_chunk(self, slot: int, pieces: Sequence[memoryview]) -> bool:
         """Whether the pieces have the slot's hash. Doesn't block but for hashing them."""
         ...
